@@ -1,0 +1,84 @@
+"""The command `lit_cls`: which verb was asked for, and what its end means.
+
+Nothing heavy is imported before the verb is known. Exit codes: 0 done; 1 failed while running; 2 the
+user's mistake; 130 stopped by Ctrl-C.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from lit_cls import __version__
+from lit_cls.errors import UserError
+
+VERBS = {
+    "fit": "train a classifier, keep the best checkpoint, test it",
+    "validate": "accuracy of a checkpoint on the validation split",
+    "test": "accuracy of a checkpoint on the test split",
+    "predict": "labels and probabilities of texts, from a checkpoint",
+}
+
+HELP = f"""\
+usage: lit_cls VERB [--config FILE] [--ckpt_path best|last|PATH] [any option]
+
+lit_cls {__version__}: GPT-2 as a text classifier.
+
+verbs:
+{chr(10).join(f"  {verb:<10} {line}" for verb, line in VERBS.items())}
+
+  lit_cls VERB --help          every option of a verb
+  lit_cls VERB --print_config  every value that a run would use
+  lit_cls --version
+
+examples:
+  lit_cls fit --config configs/quickstart.yaml
+  lit_cls fit --data.path reviews.csv --data.text_column review --data.label_column sentiment
+  lit_cls predict --ckpt_path checkpoints/quickstart/version_0/best.ckpt "a text" "another"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the words after `lit_cls`; by default those of this process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"lit_cls {__version__}")
+        return 0
+    try:
+        if words[0] not in VERBS:
+            raise UserError(_unknown(words[0]))
+        from lit_cls.verbs import run_verb
+
+        run_verb(words)
+    except UserError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("lit_cls: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read standard output has closed it; a second failure at exit would be printed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _unknown(word: str) -> str:
+    if word.startswith("-"):
+        return f"the verb comes first: lit_cls {'|'.join(VERBS)} … (got {word!r})"
+    close = difflib.get_close_matches(word, VERBS, n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"there is no verb {word!r}{meant} The verbs are {', '.join(VERBS)}: see lit_cls --help"
+
+
+def _refuse(message: str) -> int:
+    print(f"lit_cls: error: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,1 @@
+"""Text to batches: sources, splits, tokenizer, padding. Knows nothing of any model."""

@@ -1,0 +1,176 @@
+"""Token ids to batches: truncation, padding, and the order in which texts are seen.
+
+The order of an epoch follows from (seed, epoch) alone. Neither the number of workers nor how often
+one evaluates touches it, and the number of processes only deals out the same batches' rows.
+
+Shapes: B batch, T tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lit_cls.data.tokenizer import PAD_ID
+
+Truncation = Literal["head", "tail", "head_tail"]
+Batch = dict[str, Any]
+"""`input_ids` (B, T) int64, right-padded with `PAD_ID`; `lengths` (B,) int64; `row_ids` (B,) int64;
+`labels` (B,) int64 unless predicting; in training `step_examples`, a number: how many examples, over
+all batches and processes, share the optimizer step."""
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Which rows a batch holds; an empty one keeps the processes in step."""
+
+    rows: list[int]
+    step_examples: int | None = None
+
+
+def truncate(ids: list[int], max_length: int, keep: Truncation) -> list[int]:
+    """Cuts a text to `max_length` tokens, keeping its head, its tail, or half of each."""
+    if len(ids) <= max_length:
+        return ids
+    n_tail = {"head": 0, "tail": max_length, "head_tail": max_length // 2}[keep]
+    return ids[: max_length - n_tail] + ids[len(ids) - n_tail :]
+
+
+class TextDataset(Dataset[Batch]):
+    """Tokenised texts, indexed by whole batches: one index is a `PlannedBatch`.
+
+    Args:
+        token_ids: ids of each text, cut already, none empty.
+        labels: class ids, or None at prediction.
+        pad_to: T of every batch; None pads to the longest text of the batch.
+    """
+
+    def __init__(self, token_ids: Sequence[list[int]], labels: Sequence[int] | None, pad_to: int | None) -> None:
+        self.token_ids = token_ids
+        self.labels = labels
+        self.pad_to = pad_to
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def __getitem__(self, planned: PlannedBatch) -> Batch:
+        ids = [self.token_ids[row] for row in planned.rows]
+        batch: Batch = pad(ids, self.pad_to)
+        batch["row_ids"] = torch.tensor(planned.rows, dtype=torch.int64)
+        if self.labels is not None:
+            batch["labels"] = torch.tensor([self.labels[row] for row in planned.rows], dtype=torch.int64)
+        if planned.step_examples is not None:
+            batch["step_examples"] = planned.step_examples
+        return batch
+
+
+def pad(ids: Sequence[list[int]], pad_to: int | None) -> dict[str, Tensor]:
+    """Right-pads texts to one length: `input_ids` (B, T) and `lengths` (B,)."""
+    lengths = torch.tensor([len(text) for text in ids], dtype=torch.int64)
+    T = pad_to or max((len(text) for text in ids), default=1)
+    input_ids = torch.full((len(ids), T), PAD_ID, dtype=torch.int64)
+    for row, text in enumerate(ids):
+        input_ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
+    return {"input_ids": input_ids, "lengths": lengths}
+
+
+class TrainingBatches(Sampler[PlannedBatch]):
+    """The batches of an epoch, in a new order each epoch.
+
+    A batch of all processes together is `batch_size * world_size` rows; each process gets its
+    share. Every example of an optimizer step weighs the same, in the last, smaller step too:
+    batches carry the number of examples of their step (Lightning-AI/pytorch-lightning#19987).
+
+    Args:
+        lengths: tokens of each text.
+        batch_size: rows of one batch of one process.
+        seed: with the epoch, the only source of the order.
+        by_length: put texts of similar length into one batch, for fewer pads.
+        accumulate: batches of one optimizer step.
+        limit: batches that will be used of each epoch; None for all.
+        rank: this process, from 0.
+        world_size: number of processes.
+    """
+
+    _GROUP = 50  # batches among which texts are sorted: less padding, still a fresh mix each epoch
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        by_length: bool = False,
+        accumulate: int = 1,
+        limit: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.by_length = by_length
+        self.accumulate = accumulate
+        self.limit = limit
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[PlannedBatch]:
+        whole = self._whole_batches()
+        used = len(whole) if self.limit is None else min(self.limit, len(whole))
+        for i, rows in enumerate(whole):
+            start = i - i % self.accumulate
+            step = whole[start : min(start + self.accumulate, max(used, i + 1))]
+            yield PlannedBatch(rows[self.rank :: self.world_size], sum(map(len, step)))
+
+    def _whole_batches(self) -> list[list[int]]:
+        """Batches over all processes, in this epoch's order."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        size = self.batch_size * self.world_size
+        order = rng.permutation(len(self.lengths))
+        if self.by_length:
+            groups = [order[i : i + size * self._GROUP] for i in range(0, len(order), size * self._GROUP)]
+            order = np.concatenate([g[np.argsort(self.lengths[g], kind="stable")] for g in groups])
+        batches = [order[i : i + size].tolist() for i in range(0, len(order), size)]
+        if self.by_length:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        return batches
+
+
+class EvaluationBatches(Sampler[PlannedBatch]):
+    """Every row once, whatever the number of processes; similar lengths together when asked."""
+
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, by_length: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
+        order = np.argsort(np.asarray(lengths), kind="stable") if by_length else np.arange(len(lengths))
+        mine = order[rank::world_size].tolist()
+        self.batches = [PlannedBatch(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[PlannedBatch]:
+        return iter(self.batches)
+
+
+def make_loader(dataset: TextDataset, batches: Sampler[PlannedBatch], num_workers: int = 0) -> DataLoader[Batch]:
+    """A loader whose sampler chooses whole batches."""
+    return DataLoader(
+        dataset,
+        sampler=batches,
+        batch_size=None,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )

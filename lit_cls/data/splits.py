@@ -1,0 +1,162 @@
+"""Which rows train, which validate, which test: balancing and splitting, from labels and a seed alone.
+
+No setting of a model or of an evaluation reaches this file.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lit_cls.errors import UserError
+
+SplitName = Literal["train", "validation", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+Balance = Literal["undersample", "none"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row indices of the three parts, in the order in which they are kept."""
+
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+
+    def __getitem__(self, name: SplitName) -> list[int]:
+        part: list[int] = getattr(self, name)
+        return part
+
+
+def undersample(labels: Sequence[str], seed: int) -> list[int]:
+    """Indices of as many rows of each label as the rarest has, drawn without replacement.
+
+    Returns:
+        Indices in the order of the input.
+    """
+    by_label = _rows_by_label(labels)
+    size = min(len(rows) for rows in by_label.values())
+    rng = np.random.default_rng([seed, 0])
+    drawn = [rng.choice(rows, size, replace=False) for _, rows in sorted(by_label.items())]
+    return sorted(int(i) for i in np.concatenate(drawn))
+
+
+def split_by_fractions(
+    labels: Sequence[str], fractions: tuple[float, float, float], seed: int, stratify: bool
+) -> Split:
+    """Shuffles and cuts the rows into train, validation and test.
+
+    Args:
+        labels: the label of each row.
+        fractions: of train, validation and test; they add up to 1.
+        seed: of the shuffle.
+        stratify: cut each label by itself, so that the parts have the same mix.
+
+    Raises:
+        UserError: fractions that are not positive or do not add up to 1.
+    """
+    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(
+            f"data.split {list(fractions)}: three positive fractions (train, validation, test) that add up to 1 "
+            "are needed, for example [0.7, 0.1, 0.2]"
+        )
+    by_label = _rows_by_label(labels)
+    rng = np.random.default_rng([seed, 1])
+    groups = [rows for _, rows in sorted(by_label.items())] if stratify else [list(range(len(labels)))]
+    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for rows in groups:
+        shuffled = [rows[i] for i in rng.permutation(len(rows))]
+        n_val = max(1, round(fractions[1] * len(rows)))
+        n_test = max(1, round(fractions[2] * len(rows)))
+        n_train = max(1, len(rows) - n_val - n_test)
+        n_val = min(n_val, len(rows) - n_train - 1)
+        parts[0].extend(shuffled[:n_train])
+        parts[1].extend(shuffled[n_train : n_train + n_val])
+        parts[2].extend(shuffled[n_train + n_val :])
+    # The labels were cut one after the other: mix them.
+    return Split(*([part[i] for i in rng.permutation(len(part))] for part in parts))
+
+
+def ch06_split(labels: Sequence[str]) -> Split:
+    """The split behind the published table (rasbt/LLMs-from-scratch, ch06), row for row.
+
+    747 ham are drawn to match the 747 spam, everything is shuffled twice with the same seed, and
+    cut at int(0.7 n) and int(0.1 n): what pandas' `sample` does there, in numpy.
+
+    Args:
+        labels: `ham` or `spam` of each of the 5,572 rows that quote-aware reading of the SMS Spam
+            Collection yields.
+    """
+    by_label = _rows_by_label(labels)
+    ham, spam = by_label["ham"], by_label["spam"]
+
+    def draw(n: int, size: int) -> list[int]:
+        chosen = np.random.RandomState(123).choice(n, size, replace=False)
+        return [int(i) for i in chosen]
+
+    rows = [ham[i] for i in draw(len(ham), len(spam))] + spam
+    for _ in range(2):
+        rows = [rows[i] for i in draw(len(rows), len(rows))]
+    n_train, n_val = int(0.7 * len(rows)), int(0.1 * len(rows))
+    return Split(rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val :])
+
+
+def part_sha256(label_ids: Sequence[int], texts: Sequence[str]) -> str:
+    """What names a part of a split: sha256 over its lines `label id, tab, text`, in order."""
+    lines = "\n".join(f"{label}\t{text}" for label, text in zip(label_ids, texts, strict=True))
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """The names of the labels, sorted.
+
+    Raises:
+        UserError: fewer than two labels, or two that differ in case or white space alone.
+    """
+    counts = Counter(labels)
+    near: dict[str, list[str]] = {}
+    for label in sorted(counts):
+        near.setdefault(" ".join(label.split()).casefold(), []).append(label)
+    alike = [names for names in near.values() if len(names) > 1]
+    if alike:
+        found = "; ".join(
+            " and ".join(f"{name!r} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
+        )
+        raise UserError(f"labels that differ in case or white space alone: {found}. Make them the same in the file")
+    if len(counts) < 2:
+        found = f"only {next(iter(counts))!r}" if counts else "none"
+        raise UserError(
+            f"a classifier needs at least two different labels, the data has {found} ({_count(len(labels), 'row')}): "
+            "check data.label_column"
+        )
+    return tuple(sorted(counts))
+
+
+def check_enough_of_each(labels: Sequence[str]) -> None:
+    """Every label must be able to stand in each of the three parts.
+
+    Raises:
+        UserError: a label with fewer than three rows.
+    """
+    short = {label: n for label, n in sorted(Counter(labels).items()) if n < len(SPLIT_NAMES)}
+    if short:
+        found = ", ".join(f"{label!r} has {n}" for label, n in list(short.items())[:5])
+        more = f", and {len(short) - 5} more labels" if len(short) > 5 else ""
+        raise UserError(
+            "too few texts of a label to split into train, validation and test (at least 3 of each label are needed): "
+            f"{found}{more}. Add texts, remove the label, or check data.label_column"
+        )
+
+
+def _rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
+    by_label: dict[str, list[int]] = {}
+    for row, label in enumerate(labels):
+        by_label.setdefault(label, []).append(row)
+    return by_label
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"

@@ -1,0 +1,55 @@
+"""GPT-2's byte-pair encoding, through tiktoken, from the vocabulary that ships with the package."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tiktoken
+
+PAD_ID = 50256
+"""`<|endoftext|>`: GPT-2 has no pad token, the published code pads with this one."""
+
+# The pattern of tiktoken's own "gpt2" encoding: GPT-2's, in a form that runs faster.
+_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+
+def encode(texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text.
+
+    A special token's spelling inside a text, such as `<|endoftext|>`, is ordinary text. An empty
+    text becomes one `<|endoftext|>`, the boundary GPT-2 was trained with, so that every text has a
+    position to read.
+    """
+    return [ids or [PAD_ID] for ids in _encoding().encode_ordinary_batch(list(texts))]
+
+
+@cache
+def _encoding() -> "tiktoken.Encoding":
+    # tiktoken's own loader would fetch the vocabulary, and keep a copy in the temporary folder.
+    import tiktoken
+
+    return tiktoken.Encoding(
+        "gpt2",
+        pat_str=_PATTERN,
+        mergeable_ranks=merge_ranks(),
+        special_tokens={"<|endoftext|>": PAD_ID},
+        explicit_n_vocab=PAD_ID + 1,
+    )
+
+
+def merge_ranks() -> dict[bytes, int]:
+    """Every token but the special one: its bytes, and its id, which is its rank in merging.
+
+    The merge list spells bytes as printable characters; the first 256 ids are the single bytes,
+    printable ones first, then one id per merge (openai/gpt-2, `encoder.py`).
+    """
+    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
+    others = [b for b in range(256) if b not in printable]
+    byte_of = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+    ranks = {bytes([b]): i for i, b in enumerate(printable + others)}
+    merges = files("lit_cls.data").joinpath("vocabulary", "vocab.bpe").read_text(encoding="utf-8")
+    for line in merges.split("\n")[1:-1]:
+        ranks[bytes(byte_of[c] for c in line.replace(" ", ""))] = len(ranks)
+    return ranks

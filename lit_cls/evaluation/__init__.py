@@ -1,0 +1,1 @@
+"""Predictions to conclusions: no training, no model."""

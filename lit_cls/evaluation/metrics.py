@@ -1,0 +1,71 @@
+"""Figures of one evaluation, each accumulated over all of its texts."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often the predicted label is the given one, and how sure that is."""
+
+    split: str
+    n: int
+    correct: int
+    majority: float
+    """Accuracy of always answering the most frequent label of the train split."""
+
+    @property
+    def value(self) -> float:
+        """The share of correct answers; NaN without texts."""
+        return self.correct / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval."""
+        return wilson_interval(self.correct, self.n)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return asdict(self) | {"accuracy": self.value, "wilson_95": list(self.interval)}
+
+
+def accuracy(split: str, labels: Sequence[int], predicted: Sequence[int], majority_class: int) -> Accuracy:
+    """Compares class ids.
+
+    Args:
+        split: its name, for tables.
+        labels: the given classes.
+        predicted: the answers, in the same order.
+        majority_class: the most frequent class of the train split.
+    """
+    pairs = list(zip(labels, predicted, strict=True))
+    majority = labels.count(majority_class) / len(labels) if labels else math.nan  # type: ignore[attr-defined]
+    return Accuracy(split, len(pairs), sum(a == b for a, b in pairs), majority)
+
+
+def majority_class(labels: Sequence[int]) -> int:
+    """The most frequent class; the lowest id where two are as frequent."""
+    counts = Counter(labels)
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Interval of a share (Wilson, "Probable Inference", JASA 22, 1927); stays within 0 and 1.
+
+    Args:
+        correct: successes.
+        n: trials; without any, the interval is all of 0 to 1.
+        z: quantile of the normal distribution, by default for 95 %.
+    """
+    if not 0 <= correct <= n:
+        raise ValueError(f"{correct} successes out of {n} trials")
+    if n == 0:
+        return 0.0, 1.0
+    p = correct / n
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)

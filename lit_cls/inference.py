@@ -1,0 +1,108 @@
+"""A trained classifier in a few lines, without a Trainer: `lit_cls.load(path).predict(texts)`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader, truncate
+from lit_cls.data.tokenizer import encode
+from lit_cls.errors import UserError
+from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.weights import file_sha256
+from lit_cls.training.checkpoints import DATA_KEY, KEY, check_same_network, checked_state, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the classifier says of one text."""
+
+    label: str
+    probabilities: dict[str, float]
+    """Of every label, in the order of their names; they add up to 1."""
+    truncated: bool
+    """Whether the text was longer than the classifier reads, and was cut."""
+
+
+class Classifier:
+    """A trained network with its labels, padding and tokenizer: all it needs to read texts.
+
+    Args:
+        net: the network, its weights in place.
+        label_names: of the classes, by class id.
+        data: what the checkpoint keeps of the data (`ClassificationData.state_dict`).
+        device: where it runs.
+    """
+
+    def __init__(
+        self, net: GPTClassifier, label_names: tuple[str, ...], data: dict[str, Any], device: torch.device
+    ) -> None:
+        self.net = net.to(device).eval()
+        self.label_names = label_names
+        self.device = device
+        self._pad_to: int | None = data["pad_to"]
+        self._cut_to: int = data["cut_to"]
+        self._truncation = data["settings"]["truncation"]
+        # Where pads are read, a neighbour's length would change the answer: one text at a time.
+        reads_pads = net.token_position in ("last", "mean") and self._pad_to is None
+        self._batch_size = 1 if reads_pads else 32
+
+    @torch.inference_mode()
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Labels and probabilities, in the order of the texts.
+
+        Args:
+            texts: any strings; an empty one is classified as such.
+
+        Raises:
+            UserError: `texts` is one string instead of a list of them.
+        """
+        if isinstance(texts, str):
+            raise UserError("predict takes a list of texts, not one string: predict([text])")
+        if not texts:
+            return []
+        token_ids = encode(texts)
+        cut = [truncate(ids, self._cut_to, self._truncation) for ids in token_ids]
+        batches = EvaluationBatches([len(ids) for ids in cut], self._batch_size, by_length=self._pad_to is None)
+        probabilities = torch.empty(len(texts), len(self.label_names))
+        for batch in make_loader(TextDataset(cut, None, self._pad_to), batches):
+            logits: Tensor = self.net(batch["input_ids"].to(self.device), batch["lengths"].to(self.device))
+            probabilities[batch["row_ids"]] = logits.float().softmax(dim=1).cpu()
+        return [
+            Prediction(
+                label=self.label_names[int(row.argmax())],
+                probabilities=dict(zip(self.label_names, row.tolist(), strict=True)),
+                truncated=len(ids) > self._cut_to,
+            )
+            for row, ids in zip(probabilities, token_ids, strict=True)
+        ]
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """Loads a checkpoint that `lit_cls fit` wrote; nothing about it has to be repeated.
+
+    Args:
+        path: the `.ckpt` file.
+        device: where the classifier runs.
+
+    Raises:
+        UserError: not a whole checkpoint, or the frozen weights it names are gone or have changed.
+    """
+    checkpoint = read_checkpoint(path)
+    described = checkpoint[KEY]
+    settings = ModelSettings.from_dict(described["model"])
+    labels = tuple(described["label_names"])
+    if described["weights_sha256"] is None:
+        net = settings.build(len(labels))
+    else:
+        weights = settings.weights_path()
+        assert weights is not None, "weights with a sha256 come from a file"
+        with torch.device("meta"):
+            net = settings.build(len(labels))
+        net.load_weights(weights)
+        check_same_network(checkpoint, settings, labels, file_sha256(weights))
+    net.load_state_dict(checked_state(net, checkpoint), strict=False)
+    return Classifier(net, labels, checkpoint[DATA_KEY], torch.device(device))

@@ -1,0 +1,198 @@
+"""GPT-2, the whole network in one file.
+
+Radford et al., "Language Models are Unsupervised Multitask Learners" (2019): a decoder-only
+transformer with layer norm before each sub-layer, learned positions and tanh-GELU. Sub-module and
+parameter names are those of Raschka's "Build a Large Language Model (From Scratch)", chapter 4, so
+that weight files in that naming load without translation.
+
+Shapes: B batch, T tokens, C emb_dim, H heads, D head dim (C = H * D), V vocabulary.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_cls.errors import UserError
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT-2; the defaults are those of the 124M model."""
+
+    vocab_size: int = 50257
+    """Number of token ids (GPT-2's byte-pair vocabulary)."""
+    context_length: int = 1024
+    """Rows of the position table: the longest text the network can read, in tokens."""
+    emb_dim: int = 768
+    """Width of the residual stream (C)."""
+    n_heads: int = 12
+    """Attention heads per block; must divide emb_dim."""
+    n_layers: int = 12
+    """Transformer blocks."""
+    drop_rate: float = 0.0
+    """Dropout on embeddings, attention weights and both residual branches, while training."""
+    qkv_bias: bool = True
+    """Whether the query, key and value projections have a bias (GPT-2's do)."""
+
+    def __post_init__(self) -> None:
+        if self.emb_dim % self.n_heads:
+            raise UserError(
+                f"emb_dim {self.emb_dim} is not a multiple of n_heads {self.n_heads}: every head must get as many dimensions"
+            )
+        if not 0.0 <= self.drop_rate < 1.0:
+            raise UserError(f"drop_rate {self.drop_rate} is not in [0, 1)")
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last dimension, with the published names `scale` and `shift`."""
+
+    def __init__(self, emb_dim: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+        self.shift = nn.Parameter(torch.zeros(emb_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.scale, self.shift, eps=1e-5)
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention through `scaled_dot_product_attention`; no mask is stored."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.drop_rate = config.drop_rate
+        self.W_query = nn.Linear(config.emb_dim, config.emb_dim, bias=config.qkv_bias)
+        self.W_key = nn.Linear(config.emb_dim, config.emb_dim, bias=config.qkv_bias)
+        self.W_value = nn.Linear(config.emb_dim, config.emb_dim, bias=config.qkv_bias)
+        self.out_proj = nn.Linear(config.emb_dim, config.emb_dim)
+
+    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
+        def heads(projected: Tensor) -> Tensor:
+            return projected.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, D)
+
+        context = F.scaled_dot_product_attention(
+            heads(self.W_query(x)),
+            heads(self.W_key(x)),
+            heads(self.W_value(x)),
+            attn_mask=key_mask,
+            dropout_p=self.drop_rate if self.training else 0.0,
+            is_causal=causal,
+        )
+        return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T, C)
+
+
+class FeedForward(nn.Module):
+    """The position-wise network of a block, four times as wide inside."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(config.emb_dim, 4 * config.emb_dim),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(4 * config.emb_dim, config.emb_dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: x + attention(norm1(x)), then x + ff(norm2(x))."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.att = MultiHeadAttention(config)
+        self.ff = FeedForward(config)
+        self.norm1 = LayerNorm(config.emb_dim)
+        self.norm2 = LayerNorm(config.emb_dim)
+        self.drop_resid = nn.Dropout(config.drop_rate)
+
+    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
+        x = x + self.drop_resid(self.att(self.norm1(x), causal, key_mask))
+        return x + self.drop_resid(self.ff(self.norm2(x)))
+
+
+class GPTBackbone(nn.Module):
+    """Embeddings, blocks and final norm: what the language model and the classifier share."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_emb = nn.Embedding(config.vocab_size, config.emb_dim)
+        self.pos_emb = nn.Embedding(config.context_length, config.emb_dim)
+        self.drop_emb = nn.Dropout(config.drop_rate)
+        self.trf_blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
+        self.final_norm = LayerNorm(config.emb_dim)
+        initialize_backbone(self)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Token plus position embeddings: (B, T) int64 to (B, T, C).
+
+        Raises:
+            UserError: T exceeds the position table. On a GPU the look-up itself would be an
+                assertion that ends the process (huggingface/transformers#4501).
+        """
+        T = input_ids.shape[1]
+        if self.config.context_length < T:
+            raise UserError(
+                f"a batch of {T} tokens exceeds the model's context length of {self.config.context_length}: "
+                "cut the texts first (data.max_length, data.truncation)"
+            )
+        positions = torch.arange(T, device=input_ids.device)
+        return self.drop_emb(self.tok_emb(input_ids) + self.pos_emb(positions))  # (B, T, C)
+
+    @staticmethod
+    def run_blocks(
+        blocks: Iterable[nn.Module], x: Tensor, causal: bool, key_mask: Tensor | None
+    ) -> Tensor:
+        """Applies blocks in order: (B, T, C) to (B, T, C).
+
+        Args:
+            blocks: some or all of `trf_blocks`.
+            x: (B, T, C) hidden states.
+            causal: whether a position sees only itself and what is before it.
+            key_mask: (B, 1, 1, T) bool, False where nothing may look; only without `causal`.
+        """
+        for block in blocks:
+            x = block(x, causal, key_mask)
+        return x
+
+
+class GPTModel(GPTBackbone):
+    """GPT-2 as a language model.
+
+    The output layer is a matrix of its own, as in the published code; `weights.load_weights` ties
+    it to the token embedding when a file has none.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__(config)
+        self.out_head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Next-token logits: (B, T) int64 to (B, T, V)."""
+        x = self.run_blocks(self.trf_blocks, self.embed(input_ids), causal=True, key_mask=None)
+        return self.out_head(self.final_norm(x))
+
+
+@torch.no_grad()
+def initialize_backbone(backbone: GPTBackbone) -> None:
+    """GPT-2's initialisation (section 2.3 of the paper and its released code).
+
+    Weights are normal with deviation 0.02, biases zero; the two projections that write into the
+    residual stream are divided by sqrt(2 * n_layers), its number of additions.
+    """
+    for module in (backbone.tok_emb, backbone.pos_emb):
+        nn.init.normal_(module.weight, std=0.02)
+    for name, module in backbone.trf_blocks.named_modules():
+        if isinstance(module, nn.Linear):
+            into_residual = name.endswith(("att.out_proj", "ff.layers.2"))
+            scale = 1 / math.sqrt(2 * backbone.config.n_layers) if into_residual else 1.0
+            nn.init.normal_(module.weight, std=0.02 * scale)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,336 @@
+"""The size table, and reading GPT-2 weights from files.
+
+This is the only place that translates names: Hugging Face's GPT-2 files to the published code's
+naming, which is also ours. Files are memory-mapped and read one tensor at a time, so that loading
+never holds the weights twice.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_cls.errors import UserError
+from lit_cls.model.gpt import GPTBackbone, GPTConfig, GPTModel
+
+ModelSize = Literal["gpt2-nano", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+
+# gpt2-nano is ours, for trying out: the shape of minGPT's "gpt-nano", with GPT-2's vocabulary.
+SIZES: dict[ModelSize, GPTConfig] = {
+    "gpt2-nano": GPTConfig(emb_dim=48, n_heads=3, n_layers=3),
+    "gpt2-small": GPTConfig(emb_dim=768, n_heads=12, n_layers=12),
+    "gpt2-medium": GPTConfig(emb_dim=1024, n_heads=16, n_layers=24),
+    "gpt2-large": GPTConfig(emb_dim=1280, n_heads=20, n_layers=36),
+    "gpt2-xl": GPTConfig(emb_dim=1600, n_heads=25, n_layers=48),
+}
+
+# Repository and commit of each published model on the Hugging Face hub.
+_PRETRAINED: dict[str, tuple[str, str]] = {
+    "gpt2-small": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
+    "gpt2-medium": ("openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da"),
+    "gpt2-large": ("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519"),
+    "gpt2-xl": ("openai-community/gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2"),
+}
+
+# Hugging Face's names within a block, to ours. Its linear layers are Conv1D, stored (in, out).
+_HF_BLOCK = {
+    "ln_1.weight": "norm1.scale",
+    "ln_1.bias": "norm1.shift",
+    "ln_2.weight": "norm2.scale",
+    "ln_2.bias": "norm2.shift",
+    "attn.c_proj.weight": "att.out_proj.weight",
+    "attn.c_proj.bias": "att.out_proj.bias",
+    "mlp.c_fc.weight": "ff.layers.0.weight",
+    "mlp.c_fc.bias": "ff.layers.0.bias",
+    "mlp.c_proj.weight": "ff.layers.2.weight",
+    "mlp.c_proj.bias": "ff.layers.2.bias",
+}
+_HF_TOP = {
+    "wte.weight": "tok_emb.weight",
+    "wpe.weight": "pos_emb.weight",
+    "ln_f.weight": "final_norm.scale",
+    "ln_f.bias": "final_norm.shift",
+    "lm_head.weight": "out_head.weight",
+}
+_QKV = ("W_query", "W_key", "W_value")
+# Causal masks that older code stored beside the weights.
+_MASK_SUFFIXES = (".attn.bias", ".attn.masked_bias", ".att.mask")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One tensor of a file, not read yet."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+    def third(self, part: int) -> "_Stored":
+        """One of the three equal parts of the last dimension (query, key or value)."""
+        width = self.shape[-1] // 3
+        columns = slice(part * width, (part + 1) * width)
+        return _Stored((*self.shape[:-1], width), lambda: self.read()[..., columns])
+
+    def transposed(self) -> "_Stored":
+        return _Stored(self.shape[::-1], lambda: self.read().t())
+
+
+def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
+    """Reads a file of GPT-2 weights into a model.
+
+    Accepted: Hugging Face GPT-2 safetensors (a file, a sharded index, or a folder with either; with
+    and without the `transformer.` prefix), the published code's naming (`.safetensors`, `.pth`),
+    and our own checkpoints (`.ckpt`). Parameters are replaced, not copied into: the model may have
+    been built on the meta device, without memory.
+
+    Args:
+        model: a language model or a classifier. A language model's output layer is tied to the
+            token embedding when the file has none; a classifier takes the file's head only when it
+            has the classifier's shape.
+        path: the file or folder.
+
+    Returns:
+        What of the file was left out or tied, in words, to be shown.
+
+    Raises:
+        UserError: unreadable file, or missing, unexpected and misshapen tensors, named together.
+    """
+    path = Path(path)
+    stored, masks = _to_our_names(_open(path))
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    notes = [f"{len(masks)} stored causal masks of {path} ignored"] if masks else []
+
+    head = {name for name in stored if name.startswith("out_head.")}
+    fitting = {name for name in expected if name.startswith("out_head.") and ".lora_" not in name}
+    if not fitting <= head or any(stored[name].shape != expected[name] for name in fitting):
+        if isinstance(model, GPTModel) and not head:
+            notes.append(f"{path} has no output layer: tied to the token embedding")
+        elif not isinstance(model, GPTModel):
+            if head:
+                notes.append(f"the output layer of {path} left out: the classifier has a new head")
+            for name in head:
+                del stored[name]
+        optional = fitting
+    else:
+        optional = set()
+    adapters = {name for name in expected if ".lora_" in name}
+    if not adapters & set(stored):
+        optional |= adapters
+
+    _check_fit(path, model.config, stored, expected, optional)
+    for name in list(stored):
+        module_name, _, attribute = name.rpartition(".")
+        tensor = stored.pop(name).read().to(torch.float32).contiguous()
+        setattr(model.get_submodule(module_name), attribute, nn.Parameter(tensor))
+    if isinstance(model, GPTModel) and not head:
+        model.out_head.weight = model.tok_emb.weight
+    return notes
+
+
+def fetch_pretrained(size: ModelSize) -> Path:
+    """OpenAI's weights for a size, from the Hugging Face hub or its cache on this machine.
+
+    The commit is pinned; the file's sha256, which names it in the cache, is checked.
+
+    Raises:
+        UserError: there are no such weights, no network, or a damaged download.
+    """
+    if size not in _PRETRAINED:
+        raise UserError(
+            f"there are no pretrained weights for {size}: pass --model.weights random, "
+            f"or one of the sizes {', '.join(_PRETRAINED)}"
+        )
+    # Imported here: only this path needs it, and it brings an HTTP client with it.
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    repo, revision = _PRETRAINED[size]
+    offline = bool(os.environ.get("LIT_CLS_OFFLINE"))
+    url = f"https://huggingface.co/{repo}/resolve/{revision}/model.safetensors"
+    try:
+        path = huggingface_hub.hf_hub_download(
+            repo, "model.safetensors", revision=revision, local_files_only=offline
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = "LIT_CLS_OFFLINE is set" if offline else f"{type(error).__name__}"
+        raise UserError(
+            f"the pretrained weights of {size} are not on this machine and could not be downloaded ({reason}):\n"
+            f"  {url}\n"
+            "Download that file elsewhere and pass --model.weights PATH, or start untrained with --model.weights random"
+        ) from error
+    blob = Path(path).resolve()  # the cache names a file by its sha256 and links to it
+    if len(blob.name) == 64 and file_sha256(path) != blob.name:
+        raise UserError(
+            f"the cached weights {blob} are damaged (their sha256 is not the published {blob.name}): "
+            "delete that file and run again"
+        )
+    return Path(path)
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a weights file; of a sharded one, over its shards in the order of their names."""
+    return _sha256(tuple((file, file.stat().st_mtime_ns) for file in _weight_files(Path(path))))
+
+
+@cache
+def _sha256(files: tuple[tuple[Path, int], ...]) -> str:
+    # Asked for several times in a run; GPT-2 XL is 6 GB.
+    digest = hashlib.sha256()
+    for file, _ in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_fit(
+    path: Path,
+    config: GPTConfig,
+    stored: dict[str, _Stored],
+    expected: dict[str, tuple[int, ...]],
+    optional: set[str],
+) -> None:
+    """Reports every missing, unexpected and misshapen tensor at once."""
+    groups = {
+        "missing": sorted(set(expected) - set(stored) - optional),
+        "unexpected": sorted(set(stored) - set(expected)),
+        "misshapen": [
+            f"{name} is {stored[name].shape}, not {expected[name]}"
+            for name in sorted(set(stored) & set(expected))
+            if stored[name].shape != expected[name]
+        ],
+    }
+    if not any(groups.values()):
+        return
+    lines = [
+        f"the weights file {path} does not fit a model of {config.n_layers} blocks and emb_dim {config.emb_dim}:"
+    ]
+    for kind, names in groups.items():
+        if names:
+            more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+            lines.append(f"  {kind} ({len(names)}): {', '.join(names[:3])}{more}")
+    size = _guess_size(stored)
+    if size and SIZES[size] != config:
+        lines.append(f"The file looks like {size}: pass --model.size {size}, or another file with --model.weights")
+    else:
+        lines.append("Give a GPT-2 file of this size with --model.weights, or start with --model.weights random")
+    raise UserError("\n".join(lines))
+
+
+def _guess_size(stored: dict[str, _Stored]) -> ModelSize | None:
+    embedding = stored.get("tok_emb.weight")
+    blocks = {name.split(".")[1] for name in stored if name.startswith("trf_blocks.")}
+    for size, config in SIZES.items():
+        if embedding and embedding.shape[-1] == config.emb_dim and len(blocks) == config.n_layers:
+            return size
+    return None
+
+
+def _to_our_names(tensors: dict[str, _Stored]) -> tuple[dict[str, _Stored], list[str]]:
+    """Translates a file's names; returns the tensors and the names of stored causal masks."""
+    ours: dict[str, _Stored] = {}
+    masks: list[str] = []
+    for full_name, tensor in tensors.items():
+        name = full_name.removeprefix("transformer.")
+        if name.endswith(_MASK_SUFFIXES):
+            masks.append(full_name)
+        elif name in _HF_TOP:
+            ours[_HF_TOP[name]] = tensor
+        elif name.startswith("h.") and name.count(".") > 1:
+            _, index, rest = name.split(".", 2)
+            ours.update(_hugging_face_block(f"trf_blocks.{index}", rest, full_name, tensor))
+        else:
+            ours[full_name] = tensor
+    return ours, masks
+
+
+def _hugging_face_block(block: str, rest: str, full_name: str, tensor: _Stored) -> dict[str, _Stored]:
+    is_matrix = len(tensor.shape) == 2
+    if rest in ("attn.c_attn.weight", "attn.c_attn.bias"):
+        kind = rest.rpartition(".")[2]
+        parts = [tensor.third(part) for part in range(3)]
+        if is_matrix:
+            parts = [part.transposed() for part in parts]
+        return {f"{block}.att.{name}.{kind}": part for name, part in zip(_QKV, parts, strict=True)}
+    if rest in _HF_BLOCK:
+        return {f"{block}.{_HF_BLOCK[rest]}": tensor.transposed() if is_matrix else tensor}
+    return {full_name: tensor}
+
+
+def _open(path: Path) -> dict[str, _Stored]:
+    """Lists the tensors of a weights file without reading them."""
+    tensors: dict[str, _Stored] = {}
+    for file in _weight_files(path):
+        try:
+            reader = _open_safetensors if file.suffix == ".safetensors" else _open_pickle
+            tensors.update(reader(file))
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # the readers raise a type of their own for each kind of damage
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise UserError(
+                f"the weights file {file} cannot be read (truncated, damaged, or not a weights file): {reason}"
+            ) from error
+    if not tensors:
+        raise UserError(f"the weights file {path} holds no tensors")
+    return tensors
+
+
+def _open_safetensors(file: Path) -> Iterator[tuple[str, _Stored]]:
+    from safetensors import safe_open
+
+    def reader(name: str) -> Callable[[], Tensor]:
+        def read() -> Tensor:
+            # Opened anew for each tensor: the mapping goes with it, and with it the pages that
+            # would otherwise stay counted beside the transposed copy.
+            with safe_open(file, framework="pt") as again:
+                return again.get_tensor(name)
+
+        return read
+
+    with safe_open(file, framework="pt") as handle:
+        for name in list(handle.keys()):
+            yield name, _Stored(tuple(handle.get_slice(name).get_shape()), reader(name))
+
+
+def _open_pickle(file: Path) -> Iterator[tuple[str, _Stored]]:
+    """`.pth` and `.ckpt` files; nothing but tensors and plain containers is ever unpickled."""
+    state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise UserError(f"the weights file {file} is not a state dict (names with a tensor each)")
+    for name, tensor in state.items():
+        yield name.removeprefix("net."), _Stored(tuple(tensor.shape), lambda tensor=tensor: tensor)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The files that make up a weights path: itself, or the shards that an index names."""
+    if path.is_dir():
+        for name in ("model.safetensors.index.json", "model.safetensors"):
+            if (path / name).is_file():
+                return _weight_files(path / name)
+        raise UserError(
+            f"the weights folder {path} has neither model.safetensors nor model.safetensors.index.json"
+        )
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}: check --model.weights (pretrained, random, or a path)")
+    if path.name.endswith(".index.json"):
+        try:
+            shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} is not an index of sharded weights (no weight_map)") from error
+        missing = [shard for shard in shards if not (path.parent / shard).is_file()]
+        if missing:
+            raise UserError(f"{path} names shards that are not beside it: {', '.join(missing)}")
+        return [path.parent / shard for shard in shards]
+    if path.suffix not in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
+        raise UserError(
+            f"the weights file {path} is of no known kind: .safetensors, .pth, .pt, .bin or .ckpt"
+        )
+    return [path]

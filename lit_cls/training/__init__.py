@@ -1,0 +1,1 @@
+"""Lightning: the training loop around the model and the data."""

@@ -1,0 +1,155 @@
+"""What a person sees while it runs, and the predictions that evaluation needs."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lit_cls.data.datamodule import DataSummary
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.training.module import ClassifierModule
+
+Print = Callable[..., None]
+
+
+def data_tables(summary: DataSummary) -> Table:
+    """One row per split: its size, its labels, its lengths, the texts that are cut."""
+    table = Table(title=f"Data: {summary.source}, {summary.n_rows:,} rows", title_justify="left")
+    columns = ("split", "texts", *summary.label_names[:6], "median tokens", "longest", f"cut at {summary.max_length}")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split in summary.splits:
+        counts = [f"{split.labels.get(label, 0):,}" for label in summary.label_names[:6]]
+        lengths = [f"{n:,}" for n in (split.tokens_median, split.tokens_longest, split.cut)]
+        table.add_row(split.name, f"{split.n:,}", *counts, *lengths)
+    return table
+
+
+def parameter_table(net: GPTClassifier) -> Table:
+    """What trains: parameter groups, their sizes, and the share of each that trains."""
+    table = Table(title="What trains", title_justify="left")
+    for column in ("group", "parameters", "trained", "share"):
+        table.add_column(column, justify="left" if column == "group" else "right")
+    total = trained = 0
+    for group, parameters in _parameter_groups(net).items():
+        n = sum(p.numel() for p in parameters)
+        n_trained = sum(p.numel() for p in parameters if p.requires_grad)
+        total, trained = total + n, trained + n_trained
+        table.add_row(group, f"{n:,}", f"{n_trained:,}", f"{n_trained / n:.2%}")
+    table.add_section()
+    table.add_row("all", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
+    return table
+
+
+def _parameter_groups(net: GPTClassifier) -> dict[str, list[Tensor]]:
+    split = net.n_frozen_blocks
+    groups: dict[str, list[Tensor]] = {}
+    for name, parameter in net.named_parameters():
+        if ".lora_" in name or name.startswith("lora_"):
+            group = "LoRA adapters"
+        elif name.startswith("trf_blocks."):
+            first, last = (0, split) if int(name.split(".")[1]) < split else (split, net.config.n_layers)
+            group = f"blocks {first}–{last - 1}" if last - first > 1 else f"block {first}"
+        else:
+            group = {"out_head": "head", "final_norm": "final norm"}.get(name.split(".")[0], "embeddings")
+        groups.setdefault(group, []).append(parameter)
+    return groups
+
+
+class EpochLog(Callback):
+    """One plain line per epoch: loss, validation, time and speed; the same on a terminal and in a log.
+
+    Args:
+        echo: prints a line.
+    """
+
+    def __init__(self, echo: Print) -> None:
+        self.echo = echo
+        self.seconds_training = 0.0
+        self.texts_trained = 0
+        self._started = 0.0
+        self._texts = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells what trains, once the network is there."""
+        assert isinstance(pl_module, ClassifierModule) and pl_module.net is not None
+        for note in pl_module.weights_notes:
+            self.echo(f"note: {note}")
+        self.echo(parameter_table(pl_module.net))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock of the epoch."""
+        self._started, self._texts = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts texts; where there is no bar, tells of the first step and of every tenth of an epoch."""
+        self._texts += len(batch["labels"]) * trainer.world_size
+        if trainer.progress_bar_callback is not None:
+            return
+        n_batches = int(trainer.num_training_batches)
+        done = batch_idx + 1
+        every = max(1, n_batches // 10)
+        if done % every == 0 and done < n_batches and time.perf_counter() - self._started > 5 * done / every:
+            loss = float(trainer.callback_metrics["train_loss_step"])
+            self.echo(
+                f"epoch {trainer.current_epoch + 1}  batch {done}/{n_batches}  train_loss_step {loss:.4f}  {self._speed()}"
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells the figures of the epoch; validation has run by now."""
+        self.seconds_training += time.perf_counter() - self._started
+        self.texts_trained += self._texts
+        names = ("train_loss", "val_loss", "val_acc")
+        metrics = trainer.callback_metrics
+        figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
+        epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        self.echo(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {self._speed()}")
+
+    def _speed(self) -> str:
+        seconds = time.perf_counter() - self._started
+        return f"{seconds:.1f} s  {self._texts / seconds:.1f} texts/s"
+
+
+class CollectPredictions(Callback):
+    """Keeps the logits of an evaluation, from all processes, in the order of the rows."""
+
+    def __init__(self) -> None:
+        self.logits = torch.empty(0)
+        """(N, K) float32, after an evaluation."""
+        self.row_ids = torch.empty(0, dtype=torch.int64)
+        """(N,) the row of each; all rows of the split, unless Lightning was told to stop early."""
+        self._batches: list[dict[str, Tensor]] = []
+
+    def _start(self, *_: Any) -> None:
+        self._batches = []
+
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        self._batches.append({name: outputs[name].cpu() for name in ("row_ids", "logits")})
+
+    def _gather(self, trainer: Trainer, *_: Any) -> None:
+        batches = self._batches
+        if trainer.world_size > 1:
+            gathered: list[list[dict[str, Tensor]]] = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, batches)
+            batches = [batch for process in gathered for batch in process]
+        row_ids = torch.cat([batch["row_ids"] for batch in batches])
+        order = row_ids.argsort()
+        self.row_ids = row_ids[order]
+        self.logits = torch.cat([batch["logits"] for batch in batches])[order]
+
+    on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = _start
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _keep
+    on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = _gather
+
+
+def make_console() -> Console:
+    """Standard output; as wide as a log line may be where it is not a terminal."""
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)

@@ -1,0 +1,159 @@
+"""The LightningModule: loss, metrics, optimizer, and what a checkpoint keeps of the network."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_cls.errors import UserError
+from lit_cls.model.classifier import (
+    GPTClassifier,
+    ModelSettings,
+    TokenPosition,
+    TrainableLayers,
+    check_trainable_layers,
+)
+from lit_cls.model.lora import LoRAConfig
+from lit_cls.model.weights import SIZES, ModelSize, file_sha256
+from lit_cls.training.checkpoints import KEY, check_same_network, checked_state, describe_network, trained_tensors
+
+
+class ClassifierModule(LightningModule):
+    """GPT-2 with a classification head, as Lightning trains it.
+
+    Args:
+        size: `gpt2-nano` (for trying out), `gpt2-small`, `gpt2-medium`, `gpt2-large` or `gpt2-xl`.
+        weights: `pretrained` (OpenAI's, downloaded once), `random`, or the path of a file.
+        token_position: what the head reads: `first`; `last` (the last position, pads included);
+            `flexible` (the last real token); `mean` (over all positions, pads included);
+            `mean_flexible` (over real tokens).
+        trainable_layers: `last_layer` (the head alone), `last_block` (the last block, the final
+            norm, the head), `last_two_blocks`, a number of last blocks, `all`, or `lora`.
+        causal: whether a position sees only what is before it.
+        lora: the adapter's shape, with `trainable_layers` lora.
+        drop_rate: dropout while training.
+        learning_rate: of AdamW, constant.
+        weight_decay: of AdamW, on every trained tensor.
+    """
+
+    net: GPTClassifier | None
+
+    def __init__(
+        self,
+        size: ModelSize = "gpt2-small",
+        weights: str = "pretrained",
+        token_position: TokenPosition = "flexible",
+        trainable_layers: TrainableLayers = "last_block",
+        causal: bool = True,
+        lora: LoRAConfig | None = None,
+        drop_rate: float = 0.0,
+        learning_rate: float = 5e-5,
+        weight_decay: float = 0.1,
+    ) -> None:
+        super().__init__()
+        lora = check_trainable_layers(trainable_layers, lora, SIZES[size].n_layers)
+        self.settings = ModelSettings(size, weights, token_position, trainable_layers, causal, lora, drop_rate)
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        for name, value, limit in (("learning_rate", learning_rate, 1.0), ("weight_decay", weight_decay, 1.0)):
+            if not 0 <= value <= limit:
+                raise UserError(f"model.{name} {value} is not in [0, {limit:g}]")
+        self.label_names: tuple[str, ...] = ()
+        self.weights_sha256: str | None = None
+        self.weights_notes: list[str] = []
+        self.net = None
+        self.metrics = nn.ModuleDict()
+        # A checkpoint may hold the trained tensors alone: on_load_checkpoint checks what it must hold.
+        self.strict_loading = False
+
+    def setup(self, stage: str) -> None:
+        """Takes the classes from the data: nothing about them is an option of the model."""
+        if not self.label_names:
+            self.label_names = self.trainer.datamodule.label_names  # type: ignore[attr-defined]
+
+    def configure_model(self) -> None:
+        """Builds the network, once, where Lightning wants its memory to be."""
+        if self.net is not None:
+            return
+        path = self.settings.weights_path()
+        if path is None:
+            self.net = self.settings.build(len(self.label_names))
+        else:
+            with torch.device("meta"):  # no memory until the file's tensors take their places
+                net = self.settings.build(len(self.label_names))
+            self.weights_notes = net.load_weights(path)
+            self.weights_sha256 = file_sha256(path)
+            self.net = net
+        self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
+
+    def _new_metrics(self) -> nn.ModuleDict:
+        n = len(self.label_names)
+        return nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(n, average="micro")})
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Class logits (B, K), in float32 whatever the precision."""
+        assert self.net is not None, "configure_model has not run"
+        logits: Tensor = self.net(input_ids, lengths)
+        return logits.float()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """This batch's share of the mean loss over all examples of its optimizer step.
+
+        Lightning divides by the number of accumulated batches and by the number of processes as if
+        all were full. Undone here, every example weighs the same in the last, incomplete step too
+        (Lightning-AI/pytorch-lightning#19987).
+        """
+        total = F.cross_entropy(self(batch["input_ids"], batch["lengths"]), batch["labels"], reduction="sum")
+        n = max(1, len(batch["labels"]))
+        mean = total.detach() / n
+        self.log("train_loss_step", mean, on_step=True, on_epoch=False, prog_bar=True, batch_size=n)
+        self.log("train_loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=n)
+        divisors = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return total * (divisors / batch["step_examples"])
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Logits of a batch; `val_loss` and `val_acc` are accumulated over the whole split."""
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Logits of a batch; `test_loss` and `test_acc` are accumulated over the whole split."""
+        return self._evaluate("test", batch)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Logits of a batch and the rows they belong to."""
+        return {"row_ids": batch["row_ids"], "logits": self(batch["input_ids"], batch["lengths"])}
+
+    def _evaluate(self, stage: str, batch: dict[str, Any]) -> dict[str, Tensor]:
+        logits = self(batch["input_ids"], batch["lengths"])
+        labels = batch["labels"]
+        metrics: dict[str, Metric] = self.metrics[stage]  # type: ignore[assignment]
+        metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
+        metrics["acc"].update(logits.argmax(dim=1), labels)
+        for name, metric in metrics.items():
+            self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, prog_bar=True)
+        return {"row_ids": batch["row_ids"], "logits": logits}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over what trains, weight decay on every tensor, as in the published table."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the trained tensors alone when the frozen ones came from a file that can be named."""
+        assert self.net is not None, "configure_model has not run"
+        checkpoint[KEY] = describe_network(self.settings, self.label_names, self.weights_sha256)
+        if self.weights_sha256 is not None:
+            names = trained_tensors(self.net)
+            checkpoint["state_dict"] = {
+                name: tensor for name, tensor in checkpoint["state_dict"].items() if name.removeprefix("net.") in names
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses another network's checkpoint before anything of it is used."""
+        assert self.net is not None, "configure_model has not run"
+        check_same_network(checkpoint, self.settings, self.label_names, self.weights_sha256)
+        checked_state(self.net, checkpoint)

@@ -1,0 +1,141 @@
+"""The folder of a run: `<root>/<name>/version_<n>/`, new for every run and never used again."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lit_cls
+from lit_cls.errors import UserError
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.training.checkpoints import trained_tensors
+
+_PACKAGES = ("torch", "lightning", "torchmetrics", "tiktoken", "numpy", "safetensors", "jsonargparse")
+
+
+def new_run_folder(root: Path, name: str) -> Path:
+    """Makes the next free `version_<n>`; two runs that start together get two folders.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    parent = root / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max((_number(folder) for folder in parent.glob("version_*")), default=-1) + 1
+        while True:
+            folder = parent / f"version_{number}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink()
+            return folder
+    except OSError as error:
+        raise UserError(
+            f"the run cannot be saved below {parent}: {error.strerror}. "
+            "Choose another folder with --trainer.default_root_dir"
+        ) from error
+
+
+def find_checkpoint(root: Path, name: str, which: str) -> Path | None:
+    """`<which>.ckpt` of the newest run of that name that has one."""
+    found = sorted((root / name).glob(f"version_*/{which}.ckpt"), key=lambda path: _number(path.parent))
+    return found[-1] if found else None
+
+
+def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies: int) -> None:
+    """Refuses to start what could not be saved.
+
+    Args:
+        folder: of the run.
+        net: the network, with or without memory.
+        frozen_are_named: whether the checkpoint leaves out what did not train.
+        copies: files that exist at once, one being written among them.
+
+    Raises:
+        UserError: not enough room; the message has the numbers.
+    """
+    kept = trained_tensors(net) if frozen_are_named else {name for name, _ in net.named_parameters()}
+    sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
+    # AdamW keeps two more numbers for each trained one.
+    one = sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
+    free = shutil.disk_usage(folder).free
+    if one * copies > free:
+        raise UserError(
+            f"a checkpoint of this run takes {one / 1e9:.2f} GB, {copies} copies exist at once, and {folder} has "
+            f"{free / 1e9:.2f} GB left: make room, or choose another folder with --trainer.default_root_dir"
+        )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def provenance(
+    command: list[str], data: dict[str, Any], weights: str, weights_sha256: str | None, config: str, device: str
+) -> dict[str, Any]:
+    """Where a run's figures come from.
+
+    Args:
+        command: as typed.
+        data: the summary of the data, its hashes among it.
+        weights: the choice `model.weights`.
+        weights_sha256: of that file, None for random weights.
+        config: the complete configuration, as YAML.
+        device: what it ran on.
+    """
+    return {
+        "command": command,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "data_sha256": data["sha256"],
+        "split_sha256": {split["name"]: split["sha256"] for split in data["splits"]},
+        "weights": weights,
+        "weights_sha256": weights_sha256,
+        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "versions": {"lit_cls": lit_cls.__version__, "python": platform.python_version(), **_versions()},
+        "commit": _commit(),
+        "device": device,
+        "machine": platform.platform(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of a checkout; None for an installed package."""
+    folder = Path(lit_cls.__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=folder, capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return told.stdout.strip() or None
+
+
+def _number(folder: Path) -> int:
+    digits = folder.name.removeprefix("version_")
+    return int(digits) if digits.isdecimal() else -1
