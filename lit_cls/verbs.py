@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -20,7 +20,8 @@ from lit_cls.errors import UserError
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.inference import load
-from lit_cls.model.weights import SIZES
+from lit_cls.model.weights import SIZES, match_weights
+from lit_cls.options import check_device, explain
 from lit_cls.training.callbacks import CollectPredictions, EpochLog, data_tables, make_console
 from lit_cls.training.checkpoints import DATA_KEY, KEY, AtomicCheckpointIO, check_same_network, read_checkpoint
 from lit_cls.training.module import ClassifierModule
@@ -60,7 +61,7 @@ def run_verb(words: list[str]) -> None:
             args=words,
         )
     except ArgumentError as error:
-        raise UserError(_explain(str(error), words[0])) from error
+        raise UserError(explain(str(error), words[0])) from error
     except MisconfigurationException as error:
         raise UserError(f"{error}") from error
 
@@ -71,6 +72,13 @@ class Verbs(LightningCLI):
     trainer: Trainer
     model: ClassifierModule
     datamodule: ClassificationData
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verbs, and which arguments of the Trainer's methods are no options of ours."""
+        ours = {"datamodule", "dataloaders", "model", "train_dataloaders", "val_dataloaders"}
+        fixed = {"verbose", "return_predictions", "weights_only"}  # nothing is ever unpickled but tensors
+        return {verb: ours | fixed for verb in ("fit", "validate", "test", "predict")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of the model, the data and the trainer."""
@@ -97,7 +105,7 @@ class Verbs(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses; a checkpoint's settings take the place of the defaults, below --config and options."""
-        self.words = args
+        self.words = [str(word) for word in args or []]
         self.config = parser.parse_args(args)
         verb = self.config.subcommand
         self.root = Path(self.config[verb].trainer.default_root_dir)
@@ -137,8 +145,8 @@ class Verbs(LightningCLI):
             return None
         best = find_checkpoint(self.root, self.run_name, "best")
         raise UserError(
-            f"{verb} needs a trained checkpoint: "
-            + (f"\n  {self._command(verb)} --ckpt_path {best}" if best else f"train one first\n  {self._command('fit')}")
+            f"{verb} needs a trained checkpoint"
+            + (f":\n  {self._command(verb)} --ckpt_path {best}" if best else f": train one first\n  {self._command('fit')}")
         )
 
     def _command(self, verb: str) -> str:
@@ -148,7 +156,7 @@ class Verbs(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuses what the device cannot do; Lightning would switch to another precision."""
         trainer = self.config[self.config.subcommand].trainer
-        check_precision(trainer.precision, trainer.accelerator)
+        check_device(trainer.precision, trainer.accelerator)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds what every run has: our checkpoints, our lines, a bar on a terminal."""
@@ -156,9 +164,10 @@ class Verbs(LightningCLI):
         self.predictions = CollectPredictions()
         self.epoch_log = EpochLog(self.echo)
         self.best: ModelCheckpoint | None = None
-        callbacks: list[Callback] = [self.predictions, self.epoch_log]
+        record = LambdaCallback(**{f"on_{stage}_start": self._write_provenance for stage in ("fit", "validation", "test")})
+        callbacks: list[Callback] = [self.predictions, self.epoch_log, record]
         config = self._get(self.config_init, "trainer")
-        if config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
+        if self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
             callbacks.append(self._make_checkpointing(config))
         show_bar = self.console.is_terminal and config["enable_progress_bar"] is not False
         if show_bar:
@@ -172,7 +181,7 @@ class Verbs(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, RuntimeError) as error:
-            raise UserError(f"the trainer cannot be set up so: {error}") from error
+            raise UserError(f"the trainer cannot be set up like this: {error}") from error
 
     def _make_checkpointing(self, trainer_config: dict[str, Any]) -> ModelCheckpoint:
         keep = self._get(self.config_init, "keep")
@@ -197,18 +206,21 @@ class Verbs(LightningCLI):
         self._show_data()
         if self.checkpoint_path is not None:
             self._check_checkpoint()
-        folder = self._open_run()
         with torch.device("meta"):
             sketch = model.settings.build(len(self.datamodule.label_names))
+        weights = model.settings.weights_path()
+        if weights is not None:
+            match_weights(sketch, weights)
+        self._open_run()
+        folder = self.folder
         if self.best is not None:
             self.best.dirpath = str(folder)
-            check_disk(folder, sketch, model.settings.weights != "random", copies=3 if self.best.monitor else 2)
+            check_disk(folder, sketch, weights is not None, copies=3 if self.best.monitor else 2)
         self.trainer.fit(model, datamodule=self.datamodule, ckpt_path=_text(self.checkpoint_path))
         kept = folder / ("best.ckpt" if self.best is not None and self.best.monitor else "last.ckpt")
         if self.best is None:
             self.echo("no checkpoint was written: the weights at hand are tested")
-        self._write_provenance(folder)
-        self._evaluate(("test", "validation", "train"), folder, None if self.best is None else kept)
+        self._evaluate(("test", "validation", "train"), None if self.best is None else kept)
         log = self.epoch_log
         if log.seconds_training:
             speed = log.texts_trained / log.seconds_training
@@ -248,9 +260,9 @@ class Verbs(LightningCLI):
     def _evaluate_checkpoint(self, split: SplitName) -> None:
         self._check_checkpoint()
         self._show_data()
-        folder = self._open_run()
-        self._evaluate((split,), folder, self.checkpoint_path)
-        self.echo(f"everything is in {folder}")
+        self._open_run()
+        self._evaluate((split,), self.checkpoint_path)
+        self.echo(f"everything is in {self.folder}")
 
     def _show_data(self) -> None:
         summary = self.datamodule.summary
@@ -269,16 +281,15 @@ class Verbs(LightningCLI):
                 "changes their number from batch to batch: flexible, mean_flexible or longest_in_train do not"
             )
 
-    def _open_run(self) -> Path:
-        """A new folder for this run; only one process makes and writes it."""
-        folder = self.root / self.run_name
+    def _open_run(self) -> None:
+        """A new folder for this run; only one process makes it and writes to it."""
+        self.folder = self.root / self.run_name
         if self.trainer.is_global_zero:
-            folder = new_run_folder(self.root, self.run_name)
-        log = CSVLogger(folder.parent, name="", version=folder.name)
+            self.folder = new_run_folder(self.root, self.run_name)
+        log = CSVLogger(self.folder.parent, name="", version=self.folder.name)
         self.trainer.loggers = [log, *self.trainer.loggers]
-        return folder
 
-    def _evaluate(self, splits: tuple[SplitName, ...], folder: Path, checkpoint: Path | None) -> None:
+    def _evaluate(self, splits: tuple[SplitName, ...], checkpoint: Path | None) -> None:
         """Evaluates the network, from a file when one is given, and shows and stores what came out.
 
         Each split goes through the Trainer's own verb, so that its options (limits, precision,
@@ -297,17 +308,17 @@ class Verbs(LightningCLI):
             rows.append(accuracy(split, labels, logits.argmax(dim=1).tolist(), majority))
             if self.trainer.is_global_zero:
                 write_predictions(
-                    folder / f"predictions_{split}.csv",
+                    self.folder / f"predictions_{split}.csv",
                     [part.rows.texts[i] for i in ids],
                     [part.rows.numbers[i] for i in ids],
                     [data.label_names[label] for label in labels],
                     logits.softmax(dim=1).tolist(),
                     data.label_names,
                 )
-        self._report(rows[::-1], folder)
+        self._report(rows[::-1])
 
     @rank_zero_only
-    def _report(self, rows: list[Accuracy], folder: Path) -> None:
+    def _report(self, rows: list[Accuracy]) -> None:
         content = {
             "accuracy": [row.as_dict() for row in rows],
             "data": self.datamodule.summary.as_dict(),
@@ -315,41 +326,26 @@ class Verbs(LightningCLI):
             "seconds_training": self.epoch_log.seconds_training,
             "texts_trained": self.epoch_log.texts_trained,
         }
-        write_json(folder / "report" / "report.json", content)
+        write_json(self.folder / "report" / "report.json", content)
         self.echo(accuracy_table(rows))
 
     @rank_zero_only
-    def _write_provenance(self, folder: Path) -> None:
-        config = self._parser("fit").dump(self.config["fit"], skip_none=False)
-        device = self.trainer.strategy.root_device
+    def _write_provenance(self, trainer: Trainer, module: ClassifierModule) -> None:
+        """Where the run's figures come from, written before there are any."""
+        path = self.folder / "provenance.json"
+        if path.exists():
+            return
+        device = trainer.strategy.root_device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         content = provenance(
-            command=["lit_cls", *map(str, self.words or [])],
+            command=["lit_cls", *self.words],
             data=self.datamodule.summary.as_dict(),
-            weights=self.model.settings.weights,
-            weights_sha256=self.model.weights_sha256,
-            config=config,
-            device=f"{name} x {self.trainer.world_size}",
+            weights=module.settings.weights,
+            weights_sha256=module.weights_sha256,
+            config=self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False),
+            device=f"{name} x {trainer.world_size}",
         )
-        write_json(folder / "provenance.json", content)
-
-
-def check_precision(precision: Any, accelerator: str) -> None:
-    """Refuses a precision that the device lacks.
-
-    Raises:
-        UserError: half precision without a GPU, or bfloat16 on a GPU that has none.
-    """
-    wanted = str(precision)
-    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-    if wanted in ("16", "16-mixed", "16-true") and not on_gpu and accelerator != "mps":
-        raise UserError(
-            f"trainer.precision {wanted} needs a GPU, and trainer.accelerator {accelerator} has none here: "
-            "pass --trainer.precision bf16-mixed or 32-true"
-        )
-    if wanted.startswith("bf16") and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        name = torch.cuda.get_device_name()
-        raise UserError(f"trainer.precision {wanted}: {name} has no bfloat16; pass --trainer.precision 16-mixed or 32-true")
+        write_json(path, content)
 
 
 def _settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -358,11 +354,6 @@ def _settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {f"model.{name}": value for name, value in model.items()} | {
         f"data.{name}": value for name, value in data.items()
     }
-
-
-def _explain(message: str, verb: str) -> str:
-    """jsonargparse's message on one option, with the way to the list of them."""
-    return f"{message}\n  lit_cls {verb} --help lists every option and its values"
 
 
 def _quiet_lightning() -> None:

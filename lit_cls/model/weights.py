@@ -65,20 +65,20 @@ _MASK_SUFFIXES = (".attn.bias", ".attn.masked_bias", ".att.mask")
 
 
 @dataclass(frozen=True)
-class _Stored:
+class StoredTensor:
     """One tensor of a file, not read yet."""
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
 
-    def third(self, part: int) -> "_Stored":
+    def third(self, part: int) -> "StoredTensor":
         """One of the three equal parts of the last dimension (query, key or value)."""
         width = self.shape[-1] // 3
         columns = slice(part * width, (part + 1) * width)
-        return _Stored((*self.shape[:-1], width), lambda: self.read()[..., columns])
+        return StoredTensor((*self.shape[:-1], width), lambda: self.read()[..., columns])
 
-    def transposed(self) -> "_Stored":
-        return _Stored(self.shape[::-1], lambda: self.read().t())
+    def transposed(self) -> "StoredTensor":
+        return StoredTensor(self.shape[::-1], lambda: self.read().t())
 
 
 def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
@@ -101,36 +101,47 @@ def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
     Raises:
         UserError: unreadable file, or missing, unexpected and misshapen tensors, named together.
     """
-    path = Path(path)
+    stored, notes = match_weights(model, Path(path))
+    for name, tensor in stored.items():
+        module_name, _, attribute = name.rpartition(".")
+        parameter = nn.Parameter(tensor.read().to(torch.float32).contiguous())
+        setattr(model.get_submodule(module_name), attribute, parameter)
+    if isinstance(model, GPTModel) and "out_head.weight" not in stored:
+        model.out_head.weight = model.tok_emb.weight
+    return notes
+
+
+def match_weights(model: GPTBackbone, path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
+    """Checks, without reading it, that a file fits a model.
+
+    Args:
+        model: the model; it may be without memory.
+        path: as for `load_weights`.
+
+    Returns:
+        The file's tensors by the model's names, and what is left out or tied, in words.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
     stored, masks = _to_our_names(_open(path))
     expected = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
     notes = [f"{len(masks)} stored causal masks of {path} ignored"] if masks else []
-
-    head = {name for name in stored if name.startswith("out_head.")}
-    fitting = {name for name in expected if name.startswith("out_head.") and ".lora_" not in name}
-    if not fitting <= head or any(stored[name].shape != expected[name] for name in fitting):
-        if isinstance(model, GPTModel) and not head:
-            notes.append(f"{path} has no output layer: tied to the token embedding")
-        elif not isinstance(model, GPTModel):
-            if head:
-                notes.append(f"the output layer of {path} left out: the classifier has a new head")
-            for name in head:
-                del stored[name]
-        optional = fitting
-    else:
-        optional = set()
+    head = {name for name in expected if name in ("out_head.weight", "out_head.bias")}
     adapters = {name for name in expected if ".lora_" in name}
-    if not adapters & set(stored):
-        optional |= adapters
-
+    optional = set() if adapters & set(stored) else adapters
+    in_file = {name for name in stored if name.startswith("out_head.")}
+    if isinstance(model, GPTModel):
+        if not in_file:
+            optional |= head
+            notes.append(f"{path} has no output layer: tied to the token embedding")
+    elif in_file != head or any(stored[name].shape != expected[name] for name in head):
+        optional |= head
+        if in_file:
+            notes.append(f"the output layer of {path} left out: the classifier has a new head")
+        stored = {name: tensor for name, tensor in stored.items() if name not in in_file}
     _check_fit(path, model.config, stored, expected, optional)
-    for name in list(stored):
-        module_name, _, attribute = name.rpartition(".")
-        tensor = stored.pop(name).read().to(torch.float32).contiguous()
-        setattr(model.get_submodule(module_name), attribute, nn.Parameter(tensor))
-    if isinstance(model, GPTModel) and not head:
-        model.out_head.weight = model.tok_emb.weight
-    return notes
+    return stored, notes
 
 
 def fetch_pretrained(size: ModelSize) -> Path:
@@ -152,6 +163,7 @@ def fetch_pretrained(size: ModelSize) -> Path:
 
     repo, revision = _PRETRAINED[size]
     offline = bool(os.environ.get("LIT_CLS_OFFLINE"))
+    huggingface_hub.utils.logging.set_verbosity_error()  # its retries; the end of them is told below
     url = f"https://huggingface.co/{repo}/resolve/{revision}/model.safetensors"
     try:
         path = huggingface_hub.hf_hub_download(
@@ -192,7 +204,7 @@ def _sha256(files: tuple[tuple[Path, int], ...]) -> str:
 def _check_fit(
     path: Path,
     config: GPTConfig,
-    stored: dict[str, _Stored],
+    stored: dict[str, StoredTensor],
     expected: dict[str, tuple[int, ...]],
     optional: set[str],
 ) -> None:
@@ -223,7 +235,7 @@ def _check_fit(
     raise UserError("\n".join(lines))
 
 
-def _guess_size(stored: dict[str, _Stored]) -> ModelSize | None:
+def _guess_size(stored: dict[str, StoredTensor]) -> ModelSize | None:
     embedding = stored.get("tok_emb.weight")
     blocks = {name.split(".")[1] for name in stored if name.startswith("trf_blocks.")}
     for size, config in SIZES.items():
@@ -232,9 +244,9 @@ def _guess_size(stored: dict[str, _Stored]) -> ModelSize | None:
     return None
 
 
-def _to_our_names(tensors: dict[str, _Stored]) -> tuple[dict[str, _Stored], list[str]]:
+def _to_our_names(tensors: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], list[str]]:
     """Translates a file's names; returns the tensors and the names of stored causal masks."""
-    ours: dict[str, _Stored] = {}
+    ours: dict[str, StoredTensor] = {}
     masks: list[str] = []
     for full_name, tensor in tensors.items():
         name = full_name.removeprefix("transformer.")
@@ -250,7 +262,7 @@ def _to_our_names(tensors: dict[str, _Stored]) -> tuple[dict[str, _Stored], list
     return ours, masks
 
 
-def _hugging_face_block(block: str, rest: str, full_name: str, tensor: _Stored) -> dict[str, _Stored]:
+def _hugging_face_block(block: str, rest: str, full_name: str, tensor: StoredTensor) -> dict[str, StoredTensor]:
     is_matrix = len(tensor.shape) == 2
     if rest in ("attn.c_attn.weight", "attn.c_attn.bias"):
         kind = rest.rpartition(".")[2]
@@ -263,9 +275,9 @@ def _hugging_face_block(block: str, rest: str, full_name: str, tensor: _Stored) 
     return {full_name: tensor}
 
 
-def _open(path: Path) -> dict[str, _Stored]:
+def _open(path: Path) -> dict[str, StoredTensor]:
     """Lists the tensors of a weights file without reading them."""
-    tensors: dict[str, _Stored] = {}
+    tensors: dict[str, StoredTensor] = {}
     for file in _weight_files(path):
         try:
             reader = _open_safetensors if file.suffix == ".safetensors" else _open_pickle
@@ -282,7 +294,7 @@ def _open(path: Path) -> dict[str, _Stored]:
     return tensors
 
 
-def _open_safetensors(file: Path) -> Iterator[tuple[str, _Stored]]:
+def _open_safetensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     from safetensors import safe_open
 
     def reader(name: str) -> Callable[[], Tensor]:
@@ -296,17 +308,17 @@ def _open_safetensors(file: Path) -> Iterator[tuple[str, _Stored]]:
 
     with safe_open(file, framework="pt") as handle:
         for name in list(handle.keys()):
-            yield name, _Stored(tuple(handle.get_slice(name).get_shape()), reader(name))
+            yield name, StoredTensor(tuple(handle.get_slice(name).get_shape()), reader(name))
 
 
-def _open_pickle(file: Path) -> Iterator[tuple[str, _Stored]]:
+def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     """`.pth` and `.ckpt` files; nothing but tensors and plain containers is ever unpickled."""
     state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise UserError(f"the weights file {file} is not a state dict (names with a tensor each)")
     for name, tensor in state.items():
-        yield name.removeprefix("net."), _Stored(tuple(tensor.shape), lambda tensor=tensor: tensor)
+        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), lambda tensor=tensor: tensor)
 
 
 def _weight_files(path: Path) -> list[Path]:

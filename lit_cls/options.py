@@ -1,0 +1,79 @@
+"""The options of the command: what a parser's complaint means, and which device can do what is asked."""
+
+import re
+from typing import Any
+
+import torch
+
+from lit_cls.errors import UserError
+
+# What jsonargparse calls the kinds of values, and what a person does.
+_KINDS = {
+    "<class 'int'>": "a whole number",
+    "Expected a int": "a whole number",
+    "<class 'float'>": "a number",
+    "Expected a float": "a number",
+    "<class 'bool'>": "true or false",
+    "tuple[float, float, float]": "three fractions",
+    "tuple[str, str, str]": "three files",
+}
+
+
+def explain(message: str, verb: str) -> str:
+    """A parser's message, in the words of the command line instead of Python's types.
+
+    Args:
+        message: jsonargparse's.
+        verb: whose options were parsed.
+
+    Returns:
+        The option, the rule, the value, and where all options are listed.
+    """
+    way_out = f"\nlit_cls {verb} --help lists every option and its values"
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    unknown = re.search(r"unrecognized arguments: (--[\w.-]+)|Option '(\w+)' is not accepted", message, re.IGNORECASE)
+    if unknown:
+        name = unknown[1] or f"--{key[1] if key else ''}.{unknown[2]}"
+        return f"there is no option {name}{way_out}"
+    value = re.search(r"(?:Given|Got) value: (.*)", message)
+    allowed = _allowed(message)
+    if key and value and allowed:
+        nested = re.fullmatch(r"NestedArg\(key='(.*)', val='?(.*?)'?\)", value[1])
+        name, given = (f"{key[1]}.{nested[1]}", nested[2]) if nested else (key[1], value[1])
+        return f"{name} must be {' or '.join([', '.join(allowed[:-1]), allowed[-1]]).removeprefix(' or ')}, not {given}{way_out}"
+    if key and value:
+        return f"{key[1]} cannot be {value[1]}{way_out}"
+    return message.replace("Parser key ", "") + way_out
+
+
+def _allowed(message: str) -> list[str]:
+    literals = re.findall(r"Literal\[(.*?)\]", message)
+    named = dict.fromkeys(word.strip("' ") for group in literals for word in group.split(","))
+    kinds = dict.fromkeys(words for kind, words in _KINDS.items() if kind in message)
+    return [*named, *kinds]
+
+
+def check_device(precision: Any, accelerator: str) -> None:
+    """Refuses a device that is not there, and a precision that the device lacks.
+
+    Raises:
+        UserError: no GPU, half precision without one, or bfloat16 on one that has none.
+    """
+    wanted = str(precision)
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda", "mps") and not has_gpu:
+        raise UserError(
+            f"trainer.accelerator {accelerator}: torch {torch.__version__} finds no GPU on this machine; "
+            "pass --trainer.accelerator cpu, or leave it out"
+        )
+    on_gpu = has_gpu and accelerator != "cpu"
+    if wanted in ("16", "16-mixed", "16-true") and not on_gpu:
+        raise UserError(
+            f"trainer.precision {wanted} needs a GPU, and there is none: pass --trainer.precision bf16-mixed or 32-true"
+        )
+    if wanted.startswith("bf16") and on_gpu and torch.cuda.is_available():
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            name = torch.cuda.get_device_name()
+            raise UserError(
+                f"trainer.precision {wanted}: {name} has no bfloat16; pass --trainer.precision 16-mixed or 32-true"
+            )
