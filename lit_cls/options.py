@@ -40,7 +40,8 @@ def explain(message: str, verb: str) -> str:
     if key and value and allowed:
         nested = re.fullmatch(r"NestedArg\(key='(.*)', val='?(.*?)'?\)", value[1])
         name, given = (f"{key[1]}.{nested[1]}", nested[2]) if nested else (key[1], value[1])
-        return f"{name} must be {' or '.join([', '.join(allowed[:-1]), allowed[-1]]).removeprefix(' or ')}, not {given}{way_out}"
+        choices = " or ".join([", ".join(allowed[:-1]), allowed[-1]]).removeprefix(" or ")
+        return f"{name} must be {choices}, not {given}{way_out}"
     if key and value:
         return f"{key[1]} cannot be {value[1]}{way_out}"
     return message.replace("Parser key ", "") + way_out
@@ -71,9 +72,9 @@ def check_device(precision: Any, accelerator: str) -> None:
         raise UserError(
             f"trainer.precision {wanted} needs a GPU, and there is none: pass --trainer.precision bf16-mixed or 32-true"
         )
-    if wanted.startswith("bf16") and on_gpu and torch.cuda.is_available():
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
-            name = torch.cuda.get_device_name()
-            raise UserError(
-                f"trainer.precision {wanted}: {name} has no bfloat16; pass --trainer.precision 16-mixed or 32-true"
-            )
+    on_cuda = on_gpu and torch.cuda.is_available()
+    if wanted.startswith("bf16") and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name()
+        raise UserError(
+            f"trainer.precision {wanted}: {name} has no bfloat16; pass --trainer.precision 16-mixed or 32-true"
+        )

@@ -3,16 +3,16 @@
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
@@ -78,7 +78,7 @@ class Verbs(LightningCLI):
         """The verbs, and which arguments of the Trainer's methods are no options of ours."""
         ours = {"datamodule", "dataloaders", "model", "train_dataloaders", "val_dataloaders"}
         fixed = {"verbose", "return_predictions", "weights_only"}  # nothing is ever unpickled but tensors
-        return {verb: ours | fixed for verb in ("fit", "validate", "test", "predict")}
+        return dict.fromkeys(("fit", "validate", "test", "predict"), ours | fixed)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of the model, the data and the trainer."""
@@ -105,8 +105,8 @@ class Verbs(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses; a checkpoint's settings take the place of the defaults, below --config and options."""
-        self.words = [str(word) for word in args or []]
-        self.config = parser.parse_args(args)
+        self.words = cast("list[str]", args)
+        self.config = parser.parse_args(self.words)
         verb = self.config.subcommand
         self.root = Path(self.config[verb].trainer.default_root_dir)
         self.run_name = self._resolve_run_name(verb)
@@ -115,7 +115,7 @@ class Verbs(LightningCLI):
             self.checkpoint = read_checkpoint(self.checkpoint_path)
             if verb != "fit":
                 self._subcommand_parsers[verb].set_defaults(_settings_of(self.checkpoint))
-                self.config = parser.parse_args(args)
+                self.config = parser.parse_args(self.words)
         self.config[verb].run_name = self.run_name
 
     def _parse_ckpt_path(self) -> None:
@@ -146,7 +146,11 @@ class Verbs(LightningCLI):
         best = find_checkpoint(self.root, self.run_name, "best")
         raise UserError(
             f"{verb} needs a trained checkpoint"
-            + (f":\n  {self._command(verb)} --ckpt_path {best}" if best else f": train one first\n  {self._command('fit')}")
+            + (
+                f":\n  {self._command(verb)} --ckpt_path {best}"
+                if best
+                else f": train one first\n  {self._command('fit')}"
+            )
         )
 
     def _command(self, verb: str) -> str:
@@ -164,7 +168,9 @@ class Verbs(LightningCLI):
         self.predictions = CollectPredictions()
         self.epoch_log = EpochLog(self.echo)
         self.best: ModelCheckpoint | None = None
-        record = LambdaCallback(**{f"on_{stage}_start": self._write_provenance for stage in ("fit", "validation", "test")})
+        record = LambdaCallback(
+            **{f"on_{stage}_start": self._write_provenance for stage in ("fit", "validation", "test")}
+        )
         callbacks: list[Callback] = [self.predictions, self.epoch_log, record]
         config = self._get(self.config_init, "trainer")
         if self.subcommand == "fit" and config["enable_checkpointing"] is not False and not config["fast_dev_run"]:
@@ -240,12 +246,14 @@ class Verbs(LightningCLI):
         """Label and probabilities of each text, one line a text, to standard output."""
         texts = self.config_init["predict"]["texts"]
         if not texts:
-            raise UserError(f'nothing to classify: lit_cls predict --ckpt_path {self.checkpoint_path} "a text" "another"')
+            raise UserError(
+                f'nothing to classify: lit_cls predict --ckpt_path {self.checkpoint_path} "a text" "another"'
+            )
         assert self.checkpoint_path is not None, "predict without a checkpoint is refused before"
         check_same_network(self.checkpoint, model.settings, (), None)
         classifier = load(self.checkpoint_path, self.trainer.strategy.root_device)
         precision = self.trainer.precision_plugin
-        classifier.net = precision.convert_module(classifier.net)
+        precision.convert_module(classifier.net)
         with precision.forward_context():
             predictions = classifier.predict(texts)
         for text, prediction in zip(texts, predictions, strict=True):
@@ -273,12 +281,14 @@ class Verbs(LightningCLI):
         if cut:
             kept = {"head": "their head", "tail": "their tail", "head_tail": "their head and tail"}
             self.echo(
-                f"note: {cut:,} texts are longer than {summary.max_length} tokens; {kept[self.datamodule.truncation]} is read"
+                f"note: {cut:,} texts are longer than {summary.max_length} tokens: "
+                f"{kept[self.datamodule.truncation]} is read (data.truncation, data.max_length)"
             )
-        if self.model.settings.token_position in ("last", "mean") and self.datamodule.padding == "longest_in_batch":
+        position = self.model.settings.token_position
+        if position in ("last", "mean") and self.datamodule.padding == "longest_in_batch":
             self.echo(
-                f"note: token_position {self.model.settings.token_position} reads pads, and data.padding longest_in_batch "
-                "changes their number from batch to batch: flexible, mean_flexible or longest_in_train do not"
+                f"note: token_position {position} reads pads, and data.padding longest_in_batch changes their number "
+                "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"
             )
 
     def _open_run(self) -> None:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 # No test may reach a model hub, whatever the machine allows.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,3 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def sms_file() -> Path:
     """The real SMS Spam Collection; for tests marked `shared`."""
     return SHARED / "data" / "SMSSpamCollection"
+
+
+def pad_rows(rows: list[list[int]], T: int, pad: int = 96) -> tuple[Tensor, Tensor]:
+    """Token ids right-padded to T, and their lengths; the pad id is also an ordinary token of the tiny vocabulary."""
+    ids = torch.tensor([row + [pad] * (T - len(row)) for row in rows])
+    return ids, torch.tensor([len(row) for row in rows])

@@ -6,6 +6,7 @@ one evaluates touches it, and the number of processes only deals out the same ba
 Shapes: B batch, T tokens.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -124,7 +125,7 @@ class TrainingBatches(Sampler[PlannedBatch]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // (self.batch_size * self.world_size))
+        return math.ceil(len(self.lengths) / (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[PlannedBatch]:
         whole = self._whole_batches()

@@ -260,7 +260,7 @@ class ClassificationData(LightningDataModule):
             lengths=[min(len(ids), self.cut_to) for ids in part.token_ids],
             batch_size=self.batch_size,
             # Where Lightning's own samplers take the seed from: seed_everything leaves it there.
-            seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),
             by_length=self.padding == "longest_in_batch",
             accumulate=accumulate,
             rank=rank,

@@ -163,9 +163,7 @@ def _tab_lines(text: str) -> list[list[str]]:
     return [line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip("\r")]
 
 
-def _pick_columns(
-    table: list[list[str]], file: Path, text_column: Column, label_column: Column, header: bool
-) -> _Raw:
+def _pick_columns(table: list[list[str]], file: Path, text_column: Column, label_column: Column, header: bool) -> _Raw:
     names = table[0] if header and table else [str(i) for i in range(len(table[0]) if table else 0)]
     rows = table[1:] if header else table
     if not rows:

@@ -41,9 +41,9 @@ def accuracy(split: str, labels: Sequence[int], predicted: Sequence[int], majori
         predicted: the answers, in the same order.
         majority_class: the most frequent class of the train split.
     """
-    pairs = list(zip(labels, predicted, strict=True))
-    majority = labels.count(majority_class) / len(labels) if labels else math.nan  # type: ignore[attr-defined]
-    return Accuracy(split, len(pairs), sum(a == b for a, b in pairs), majority)
+    correct = sum(label == answer for label, answer in zip(labels, predicted, strict=True))
+    majority = sum(label == majority_class for label in labels)
+    return Accuracy(split, len(labels), correct, majority / len(labels) if labels else math.nan)
 
 
 def majority_class(labels: Sequence[int]) -> int:

@@ -41,7 +41,8 @@ class GPTConfig:
     def __post_init__(self) -> None:
         if self.emb_dim % self.n_heads:
             raise UserError(
-                f"emb_dim {self.emb_dim} is not a multiple of n_heads {self.n_heads}: every head must get as many dimensions"
+                f"emb_dim {self.emb_dim} is not a multiple of n_heads {self.n_heads}: "
+                "every head must get as many dimensions"
             )
         if not 0.0 <= self.drop_rate < 1.0:
             raise UserError(f"drop_rate {self.drop_rate} is not in [0, 1)")
@@ -56,6 +57,7 @@ class LayerNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(emb_dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., C)."""
         return F.layer_norm(x, x.shape[-1:], self.scale, self.shift, eps=1e-5)
 
 
@@ -72,6 +74,8 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(config.emb_dim, config.emb_dim)
 
     def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
+        """(B, T, C) to (B, T, C); see `GPTBackbone.run_blocks` for the masks."""
+
         def heads(projected: Tensor) -> Tensor:
             return projected.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, D)
 
@@ -98,6 +102,7 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
         return self.layers(x)
 
 
@@ -113,6 +118,7 @@ class TransformerBlock(nn.Module):
         self.drop_resid = nn.Dropout(config.drop_rate)
 
     def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
+        """(B, T, C) to (B, T, C); see `GPTBackbone.run_blocks` for the masks."""
         x = x + self.drop_resid(self.att(self.norm1(x), causal, key_mask))
         return x + self.drop_resid(self.ff(self.norm2(x)))
 
@@ -147,9 +153,7 @@ class GPTBackbone(nn.Module):
         return self.drop_emb(self.tok_emb(input_ids) + self.pos_emb(positions))  # (B, T, C)
 
     @staticmethod
-    def run_blocks(
-        blocks: Iterable[nn.Module], x: Tensor, causal: bool, key_mask: Tensor | None
-    ) -> Tensor:
+    def run_blocks(blocks: Iterable[nn.Module], x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
         """Applies blocks in order: (B, T, C) to (B, T, C).
 
         Args:

@@ -83,6 +83,7 @@ class LoRALinear(nn.Linear):
         nn.init.zeros_(self.lora_B)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
         y = F.linear(x, self.weight, self.bias)
         if self.merged:
             return y

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +78,7 @@ class StoredTensor:
         return StoredTensor((*self.shape[:-1], width), lambda: self.read()[..., columns])
 
     def transposed(self) -> "StoredTensor":
+        """(in, out) as (out, in), or the other way round."""
         return StoredTensor(self.shape[::-1], lambda: self.read().t())
 
 
@@ -166,9 +167,7 @@ def fetch_pretrained(size: ModelSize) -> Path:
     huggingface_hub.utils.logging.set_verbosity_error()  # its retries; the end of them is told below
     url = f"https://huggingface.co/{repo}/resolve/{revision}/model.safetensors"
     try:
-        path = huggingface_hub.hf_hub_download(
-            repo, "model.safetensors", revision=revision, local_files_only=offline
-        )
+        path = huggingface_hub.hf_hub_download(repo, "model.safetensors", revision=revision, local_files_only=offline)
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = "LIT_CLS_OFFLINE is set" if offline else f"{type(error).__name__}"
         raise UserError(
@@ -220,9 +219,7 @@ def _check_fit(
     }
     if not any(groups.values()):
         return
-    lines = [
-        f"the weights file {path} does not fit a model of {config.n_layers} blocks and emb_dim {config.emb_dim}:"
-    ]
+    lines = [f"the weights file {path} does not fit a model of {config.n_layers} blocks and emb_dim {config.emb_dim}:"]
     for kind, names in groups.items():
         if names:
             more = f", and {len(names) - 3} more" if len(names) > 3 else ""
@@ -280,8 +277,7 @@ def _open(path: Path) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for file in _weight_files(path):
         try:
-            reader = _open_safetensors if file.suffix == ".safetensors" else _open_pickle
-            tensors.update(reader(file))
+            tensors.update(_open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file))
         except (UserError, MemoryError):
             raise
         except Exception as error:  # the readers raise a type of their own for each kind of damage
@@ -297,18 +293,16 @@ def _open(path: Path) -> dict[str, StoredTensor]:
 def _open_safetensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     from safetensors import safe_open
 
-    def reader(name: str) -> Callable[[], Tensor]:
-        def read() -> Tensor:
-            # Opened anew for each tensor: the mapping goes with it, and with it the pages that
-            # would otherwise stay counted beside the transposed copy.
-            with safe_open(file, framework="pt") as again:
-                return again.get_tensor(name)
-
-        return read
+    def read(name: str) -> Tensor:
+        # Opened anew for each tensor: the mapping goes with it, and with it the pages that
+        # would otherwise stay counted beside the transposed copy.
+        with safe_open(file, framework="pt") as again:
+            tensor: Tensor = again.get_tensor(name)
+        return tensor
 
     with safe_open(file, framework="pt") as handle:
         for name in list(handle.keys()):
-            yield name, StoredTensor(tuple(handle.get_slice(name).get_shape()), reader(name))
+            yield name, StoredTensor(tuple(handle.get_slice(name).get_shape()), partial(read, name))
 
 
 def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
@@ -318,7 +312,11 @@ def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise UserError(f"the weights file {file} is not a state dict (names with a tensor each)")
     for name, tensor in state.items():
-        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), lambda tensor=tensor: tensor)
+        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), partial(_same, tensor))
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -327,9 +325,7 @@ def _weight_files(path: Path) -> list[Path]:
         for name in ("model.safetensors.index.json", "model.safetensors"):
             if (path / name).is_file():
                 return _weight_files(path / name)
-        raise UserError(
-            f"the weights folder {path} has neither model.safetensors nor model.safetensors.index.json"
-        )
+        raise UserError(f"the weights folder {path} has neither model.safetensors nor model.safetensors.index.json")
     if not path.is_file():
         raise UserError(f"there is no weights file {path}: check --model.weights (pretrained, random, or a path)")
     if path.name.endswith(".index.json"):
@@ -342,7 +338,5 @@ def _weight_files(path: Path) -> list[Path]:
             raise UserError(f"{path} names shards that are not beside it: {', '.join(missing)}")
         return [path.parent / shard for shard in shards]
     if path.suffix not in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
-        raise UserError(
-            f"the weights file {path} is of no known kind: .safetensors, .pth, .pt, .bin or .ckpt"
-        )
+        raise UserError(f"the weights file {path} is of no known kind: .safetensors, .pth, .pt, .bin or .ckpt")
     return [path]

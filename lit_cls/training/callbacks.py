@@ -77,7 +77,8 @@ class EpochLog(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells what trains, once the network is there."""
-        assert isinstance(pl_module, ClassifierModule) and pl_module.net is not None
+        assert isinstance(pl_module, ClassifierModule)
+        assert pl_module.net is not None
         for note in pl_module.weights_notes:
             self.echo(f"note: {note}")
         self.echo(parameter_table(pl_module.net))
@@ -98,9 +99,8 @@ class EpochLog(Callback):
         every = max(1, n_batches // 10)
         if done % every == 0 and done < n_batches and time.perf_counter() - self._started > 5 * done / every:
             loss = float(trainer.callback_metrics["train_loss_step"])
-            self.echo(
-                f"epoch {trainer.current_epoch + 1}  batch {done}/{n_batches}  train_loss_step {loss:.4f}  {self._speed()}"
-            )
+            where = f"epoch {trainer.current_epoch + 1}  batch {done}/{n_batches}"
+            self.echo(f"{where}  train_loss_step {loss:.4f}  {self._speed()}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the figures of the epoch; validation has run by now."""
@@ -127,13 +127,21 @@ class CollectPredictions(Callback):
         """(N,) the row of each; all rows of the split, unless Lightning was told to stop early."""
         self._batches: list[dict[str, Tensor]] = []
 
-    def _start(self, *_: Any) -> None:
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches = []
 
-    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+    def _keep(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         self._batches.append({name: outputs[name].cpu() for name in ("row_ids", "logits")})
 
-    def _gather(self, trainer: Trainer, *_: Any) -> None:
+    def _gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
         batches = self._batches
         if trainer.world_size > 1:
             gathered: list[list[dict[str, Tensor]]] = [[] for _ in range(trainer.world_size)]

@@ -120,7 +120,8 @@ def check_same_network(
         )
     if weights_sha256 != described["weights_sha256"] and None not in (weights_sha256, described["weights_sha256"]):
         different.append(
-            f"the sha256 of the weights file is {weights_sha256}, the checkpoint was trained on {described['weights_sha256']}"
+            f"the weights file has the sha256 {weights_sha256}, "
+            f"the checkpoint was trained on {described['weights_sha256']}"
         )
     if different:
         raise UserError(

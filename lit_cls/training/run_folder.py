@@ -128,9 +128,8 @@ def _commit() -> str | None:
     if not (folder.parent / ".git").exists():
         return None
     try:
-        told = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=folder, capture_output=True, text=True
-        )
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        told = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return told.stdout.strip() or None

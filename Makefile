@@ -1,0 +1,41 @@
+# Needs Python 3.10 or newer and make. Everything is installed into .venv, nothing outside it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test check clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Install lit_cls into .venv.
+
+quickstart: $(VENV)/.installed ## Train on synthetic messages, test, classify two texts: no download, a minute.
+	$(BIN)/lit_cls fit --config configs/quickstart.yaml
+	$(BIN)/lit_cls predict --config configs/quickstart.yaml --ckpt_path best \
+		"Winner! Claim your gift card at prizes.example today" "running late, be at the station at 7"
+
+test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and few minutes.
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+
+check: $(VENV)/.installed-dev ## Lint, format, types, and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+clean: ## Remove .venv and caches; runs in checkpoints/ stay.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

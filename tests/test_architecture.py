@@ -1,0 +1,73 @@
+"""The house: which part may import which."""
+
+import ast
+from pathlib import Path
+
+import lit_cls
+
+PACKAGE = Path(lit_cls.__file__).parent
+
+# What each part may import of the others. Arrows run one way:
+# cli -> verbs -> inference -> training, evaluation -> model, data; everybody may raise a UserError.
+ALLOWED = {
+    "errors": set(),
+    "model": {"errors"},
+    "data": {"errors"},
+    "training": {"errors", "model", "data"},
+    "evaluation": {"errors"},
+    "inference": {"errors", "model", "data", "training"},
+    "options": {"errors"},
+    "verbs": {"errors", "model", "data", "training", "evaluation", "inference", "options"},
+    "cli": {"errors", "verbs"},
+    "__init__": {"inference"},
+    "__main__": {"cli"},
+}
+
+
+def _part(file: Path) -> str:
+    relative = file.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def _imports(file: Path) -> set[str]:
+    """Parts of lit_cls that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide where an arrow points"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            words = name.split(".")
+            if words[0] == "lit_cls" and len(words) > 1:
+                found.add(words[1])
+    return found
+
+
+def test_arrows_run_one_way() -> None:
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        part = _part(file)
+        for imported in _imports(file) - {part, "__version__"}:
+            if imported not in ALLOWED[part]:
+                wrong.append(f"{file.relative_to(PACKAGE)} imports lit_cls.{imported}")
+    assert not wrong, wrong
+
+
+def test_model_is_pure_torch() -> None:
+    for file in (PACKAGE / "model").glob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        assert "lightning" not in source.lower().replace("lightning-ai/", ""), f"{file.name} knows of Lightning"
+
+
+def test_every_source_file_has_a_test_file() -> None:
+    tests = {file.name for file in Path(__file__).parent.glob("test_*.py")}
+    missing = [
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        if not file.name.startswith("__") and f"test_{file.name}" not in tests and file.name != "errors.py"
+    ]
+    assert not missing, missing

@@ -1,0 +1,207 @@
+"""The head, the position it reads, and what trains."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import pad_rows
+from torch import Tensor
+
+from lit_cls.errors import UserError
+from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.weights import SIZES
+
+TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=3)
+EVERY_LAYER = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
+
+
+def classifier(**choices: object) -> GPTClassifier:
+    """A tiny network that tells positions apart: weights far larger than the initial ones."""
+    torch.manual_seed(0)
+    net = GPTClassifier(TINY, num_classes=3, **choices)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return net.eval()
+
+
+ROWS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14], [15, 16, 17, 18]]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("position", ["flexible", "mean_flexible", "first"])
+@torch.no_grad()
+def test_pads_and_neighbours_change_nothing(position: str, causal: bool) -> None:
+    net = classifier(token_position=position, causal=causal)
+    alone = torch.cat([net(*pad_rows([row], len(row))) for row in ROWS])
+    assert alone.std(dim=0).min() > 0.01  # different texts, different answers
+    for T in (7, 8, 20, 32):
+        torch.testing.assert_close(net(*pad_rows(ROWS, T)), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(net(*pad_rows(ROWS[::-1], 32)), alone.flip(0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("position", ["last", "mean"])
+@torch.no_grad()
+def test_last_and_mean_read_pads_by_definition(position: str) -> None:
+    net = classifier(token_position=position)
+    short, long = net(*pad_rows(ROWS, 7)), net(*pad_rows(ROWS, 20))
+    assert not torch.allclose(short, long, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_token_with_the_pad_id_is_read_like_any_other() -> None:
+    net = GPTClassifier(replace(TINY, vocab_size=50257)).eval()
+    ids = torch.tensor([[7, 50256, 9, 50256, 50256]])
+    four, three = net(ids, torch.tensor([4])), net(ids, torch.tensor([3]))
+    torch.testing.assert_close(four, net(ids[:, :4], torch.tensor([4])), atol=1e-5, rtol=0)
+    assert not torch.allclose(four, three)
+
+
+@torch.no_grad()
+def test_each_position_is_what_it_says() -> None:
+    ids, lengths = pad_rows(ROWS, 9)
+    net = classifier(token_position="last")
+    x = net.final_norm(net.run_blocks(net.trf_blocks, net.embed(ids), causal=True, key_mask=None))
+    real = torch.arange(9) < lengths[:, None]
+    expected = {
+        "first": x[:, 0],
+        "last": x[:, 8],
+        "flexible": torch.stack([row[length - 1] for row, length in zip(x, lengths, strict=True)]),
+        "mean": x.mean(1),
+        "mean_flexible": torch.stack([row[mask].mean(0) for row, mask in zip(x, real, strict=True)]),
+    }
+    for position, read in expected.items():
+        got = classifier(token_position=position)(ids, lengths)
+        torch.testing.assert_close(got, net.out_head(read), atol=1e-5, rtol=1e-5, msg=position)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("position", ["first", "last", "flexible", "mean", "mean_flexible"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_text_without_tokens_still_gets_an_answer(position: str, causal: bool) -> None:
+    net = classifier(token_position=position, causal=causal)
+    logits = net(torch.tensor([[96, 96], [4, 5]]), torch.tensor([0, 2]))
+    assert logits.isfinite().all()
+
+
+def test_a_batch_without_rows_has_a_loss_of_zero_and_zero_gradients() -> None:
+    # A process of a distributed run may get no row of the last batch.
+    net = classifier(trainable_layers="all")
+    logits = net(torch.empty(0, 1, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+    torch.nn.functional.cross_entropy(logits, torch.empty(0, dtype=torch.int64), reduction="sum").backward()
+    assert logits.shape == (0, 3)
+    assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
+
+
+def trained_names(net: GPTClassifier) -> set[str]:
+    return {name for name, p in net.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("layers", "blocks", "norm"),
+    [
+        ("last_layer", set(), False),
+        ("last_block", {2}, True),
+        ("last_two_blocks", {1, 2}, True),
+        (1, {2}, True),
+        (3, {0, 1, 2}, True),
+    ],
+)
+def test_what_trains(layers: str | int, blocks: set[int], norm: bool) -> None:
+    net = classifier(trainable_layers=layers)
+    names = trained_names(net)
+    assert {int(name.split(".")[1]) for name in names if name.startswith("trf_blocks")} == blocks
+    assert ("final_norm.scale" in names) is norm
+    assert {"out_head.weight", "out_head.bias"} <= names
+    assert not names & {"tok_emb.weight", "pos_emb.weight"}
+    for index in blocks:  # whole blocks
+        inside = {name for name, _ in net.named_parameters() if name.startswith(f"trf_blocks.{index}.")}
+        assert inside <= names
+
+
+def test_all_trains_all() -> None:
+    net = classifier(trainable_layers="all")
+    assert trained_names(net) == {name for name, _ in net.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("choices", "trained"),
+    [
+        ({"trainable_layers": "last_layer"}, 1_538),
+        ({"trainable_layers": "last_block"}, 7_090_946),
+        ({"trainable_layers": "all"}, 124_441_346),
+        ({"trainable_layers": "lora", "lora": LoRAConfig(8, targets=EVERY_LAYER, train_head=False)}, 1_333_264),
+        ({"trainable_layers": "lora", "lora": LoRAConfig(8, targets=EVERY_LAYER)}, 1_334_802),
+    ],
+)
+def test_parameter_counts_of_gpt2_small(choices: dict, trained: int) -> None:
+    with torch.device("meta"):
+        net = GPTClassifier(GPTConfig(), **choices)
+    counts = {name: p.numel() for name, p in net.named_parameters()}
+    assert sum(n for name, n in counts.items() if ".lora_" not in name) == 124_441_346
+    assert sum(counts[name] for name in trained_names(net)) == trained
+
+
+def test_frozen_parameters_keep_their_values_and_get_no_gradient() -> None:
+    net = classifier(trainable_layers="last_block")
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    net(*pad_rows(ROWS, 7)).logsumexp(-1).sum().backward()
+    optimizer.step()
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            assert not torch.equal(parameter, before[name]), name
+        else:
+            assert parameter.grad is None, name
+            torch.testing.assert_close(parameter, before[name], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"num_classes": 1}, "num_classes 1 is less than 2"),
+        ({"token_position": "middle"}, "token_position 'middle' is not one of first, last"),
+        ({"trainable_layers": 0}, "trainable_layers 0 is not between 1 and the model's 3 blocks"),
+        ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),
+        ({"trainable_layers": "some"}, "trainable_layers 'some' is neither a number of blocks nor one of last_layer"),
+        ({"trainable_layers": True}, "trainable_layers True is neither"),
+        ({"lora": LoRAConfig()}, "model.lora is set, but model.trainable_layers is 'last_block'"),
+    ],
+)
+def test_wrong_choices_are_refused(choices: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        GPTClassifier(TINY, **choices)
+
+
+def test_settings_survive_a_checkpoint() -> None:
+    lora = LoRAConfig(4, 8, scaling="alpha", targets=("W_query", "ff"), train_head=True)
+    settings = ModelSettings("gpt2-nano", "random", "mean", "lora", False, lora, 0.1)
+    again = ModelSettings.from_dict(settings.as_dict())
+    assert again == settings
+    assert ModelSettings.from_dict(ModelSettings().as_dict()) == ModelSettings()
+
+
+def test_settings_build_the_network_they_describe() -> None:
+    net = ModelSettings("gpt2-nano", "random", "first", 2, False, None, 0.25).build(num_classes=4)
+    assert net.config == replace(SIZES["gpt2-nano"], drop_rate=0.25)
+    assert (net.token_position, net.n_frozen_blocks, net.causal, net.out_head.out_features) == ("first", 1, False, 4)
+
+
+def test_the_head_is_the_same_whatever_the_trunk(tmp_path) -> None:
+    """From a file, only new tensors draw random numbers."""
+    from safetensors.torch import save_file
+
+    trunk: dict[str, Tensor] = {
+        name: p.detach().clone() for name, p in classifier().named_parameters() if not name.startswith("out_head")
+    }
+    heads = []
+    for scale in (1.0, 2.0):
+        save_file({name: t * scale for name, t in trunk.items()}, tmp_path / "trunk.safetensors")
+        torch.manual_seed(5)
+        with torch.device("meta"):
+            net = GPTClassifier(TINY, num_classes=3)
+        net.load_weights(tmp_path / "trunk.safetensors")
+        heads.append(net.out_head.weight.clone())
+    torch.testing.assert_close(heads[0], heads[1], atol=0, rtol=0)
+    assert heads[0].std() > 0.01

@@ -1,0 +1,150 @@
+"""LoRA against its closed form and against peft."""
+
+import copy
+
+import pytest
+import torch
+from conftest import pad_rows
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from lit_cls.errors import UserError
+from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig, LoRALinear
+from lit_cls.model.lora import add_lora
+
+TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=2)
+
+
+def adapted(rank: int = 3, scale: float = 0.7, dropout: float = 0.0) -> LoRALinear:
+    torch.manual_seed(0)
+    layer = LoRALinear(nn.Linear(6, 5), rank, scale, dropout)
+    with torch.no_grad():
+        layer.lora_B.normal_()  # zero at the start: every comparison below would hold without an adapter
+    return layer
+
+
+def test_output_is_the_closed_form() -> None:
+    layer, x = adapted(), torch.randn(4, 7, 6)
+    expected = x @ layer.weight.T + layer.bias + 0.7 * x @ layer.lora_A.T @ layer.lora_B.T
+    torch.testing.assert_close(layer(x), expected)
+    assert not torch.allclose(layer(x), x @ layer.weight.T + layer.bias, atol=0.1)
+
+
+def test_a_new_adapter_changes_nothing() -> None:
+    torch.manual_seed(1)
+    linear, x = nn.Linear(6, 5), torch.randn(3, 6)
+    torch.testing.assert_close(LoRALinear(linear, 2, 1.0)(x), linear(x), atol=0, rtol=0)
+
+
+def test_output_and_gradients_equal_pefts() -> None:
+    torch.manual_seed(2)
+    base = nn.Sequential(nn.Linear(6, 5))
+    ours = LoRALinear(copy.deepcopy(base[0]), rank=3, scale=8 / 3)
+    theirs = get_peft_model(base, LoraConfig(r=3, lora_alpha=8, target_modules=["0"], lora_dropout=0.0))
+    peft_layer = theirs.base_model.model[0]
+    with torch.no_grad():
+        peft_layer.lora_A["default"].weight.copy_(ours.lora_A)
+        ours.lora_B.normal_()
+        peft_layer.lora_B["default"].weight.copy_(ours.lora_B)
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for output in (ours(x), theirs(x)):
+        output.square().sum().backward()
+    torch.testing.assert_close(ours.lora_A.grad, peft_layer.lora_A["default"].weight.grad)
+    torch.testing.assert_close(ours.lora_B.grad, peft_layer.lora_B["default"].weight.grad)
+
+
+def test_weight_and_bias_are_taken_over_not_copied() -> None:
+    linear = nn.Linear(6, 5)
+    layer = LoRALinear(linear, 2, 1.0)
+    assert layer.weight is linear.weight
+    assert set(layer.state_dict()) == {"weight", "bias", "lora_A", "lora_B"}
+    assert "bias" not in LoRALinear(nn.Linear(6, 5, bias=False), 2, 1.0).state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merge_and_unmerge_done_twice_are_done_once(dtype: torch.dtype) -> None:
+    layer = adapted().to(dtype)
+    before, x = layer.weight.detach().clone(), torch.randn(4, 6, dtype=dtype)
+    apart = layer(x)
+    layer.merge()
+    once = layer.weight.detach().clone()
+    layer.merge()
+    torch.testing.assert_close(layer.weight, once, atol=0, rtol=0)
+    torch.testing.assert_close(layer(x), apart, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=0.02)
+    exact = before.float() + 0.7 * (layer.lora_B.float() @ layer.lora_A.float())
+    torch.testing.assert_close(once, exact.to(dtype), atol=0, rtol=0)  # one rounding, of the float32 sum
+    layer.unmerge()
+    layer.unmerge()
+    torch.testing.assert_close(layer.weight, before, atol=1e-6 if dtype == torch.float32 else 0.02, rtol=0)
+    torch.testing.assert_close(layer(x), apart, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=0.02)
+
+
+def test_dropout_is_on_the_adapters_input_in_training_alone() -> None:
+    layer, x = adapted(dropout=0.5), torch.randn(4, 6)
+    plain = x @ layer.weight.T + layer.bias
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    torch.testing.assert_close(layer(x) - plain, 0.7 * x @ layer.lora_A.T @ layer.lora_B.T, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (("W_query",), {"att.W_query"}),
+        (("ff",), {"ff.layers.0", "ff.layers.2"}),
+        (("W_key", "W_value", "out_proj"), {"att.W_key", "att.W_value", "att.out_proj"}),
+    ],
+)
+def test_targets_are_the_layers_named(targets: tuple, names: set[str]) -> None:
+    net = GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(2, targets=targets))
+    found = {name for name, module in net.named_modules() if isinstance(module, LoRALinear)}
+    assert found == {f"trf_blocks.{i}.{name}" for i in range(2) for name in names}
+
+
+def test_the_head_can_be_a_target() -> None:
+    net = GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(2, targets=("out_head",), train_head=False))
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert trained == {"out_head.lora_A", "out_head.lora_B"}
+
+
+def test_adapters_are_added_once() -> None:
+    config = LoRAConfig(2)
+    net = GPTClassifier(TINY, trainable_layers="lora", lora=config)
+    names = {name for name, _ in net.named_parameters()}
+    add_lora(net, config)
+    assert {name for name, _ in net.named_parameters()} == names
+
+
+@pytest.mark.parametrize("position", ["mean", "flexible"])
+def test_every_trained_tensor_gets_a_gradient(position: str) -> None:
+    torch.manual_seed(3)
+    net = GPTClassifier(TINY, token_position=position, trainable_layers="lora", lora=LoRAConfig(2))
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)  # while it is zero, A has no gradient
+    net(*pad_rows([[1, 2, 3, 4], [5, 6]], 6)).logsumexp(-1).sum().backward()
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_scaling() -> None:
+    assert LoRAConfig(16, 8).scale == 0.5
+    assert LoRAConfig(16, 8, scaling="alpha").scale == 8
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rank": 0}, "model.lora.rank 0 is less than 1"),
+        ({"dropout": 1.0}, "model.lora.dropout 1.0 is not in"),
+        ({"targets": ()}, "model.lora.targets is empty"),
+        ({"train_head": False}, "train_head is false and out_head is not among .* would stay random"),
+    ],
+)
+def test_wrong_settings_are_refused(values: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        LoRAConfig(**values)

@@ -1,0 +1,331 @@
+"""Reading weights: every layout that exists, and every way a file can be wrong."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_gpt import CONFIG, hugging_face_gpt2, some_ids
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from lit_cls.errors import UserError
+from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRAConfig
+from lit_cls.model import weights as weights_module
+from lit_cls.model.weights import SIZES, fetch_pretrained, file_sha256, load_weights
+
+
+@pytest.fixture(scope="module")
+def theirs() -> GPT2LMHeadModel:
+    return hugging_face_gpt2(CONFIG)
+
+
+def logits_of(path: Path) -> tuple[Tensor, list[str]]:
+    with torch.device("meta"):
+        model = GPTModel(CONFIG)
+    notes = load_weights(model, path)
+    with torch.no_grad():
+        return model.eval()(some_ids()), notes
+
+
+def published_names(theirs: GPT2LMHeadModel, folder: Path) -> dict[str, Tensor]:
+    """The same network in the published code's naming, with a full, untied output layer."""
+    theirs.save_pretrained(folder)
+    model = GPTModel(CONFIG)
+    load_weights(model, folder)
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("layout", ["file", "folder", "sharded folder", "index", "no prefix", "with masks", "bfloat16"])
+def test_hugging_face_layouts(theirs: GPT2LMHeadModel, tmp_path: Path, layout: str) -> None:
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB" if layout in ("sharded folder", "index") else "1GB")
+    path, tolerance = tmp_path, 2e-5
+    if layout in ("file", "no prefix", "with masks", "bfloat16"):
+        path = tmp_path / "model.safetensors"
+        tensors = load_file(path)
+        if layout == "no prefix":
+            tensors = {name.removeprefix("transformer."): t for name, t in tensors.items()}
+        if layout == "with masks":
+            for i in range(CONFIG.n_layers):
+                tensors[f"transformer.h.{i}.attn.bias"] = torch.ones(1, 1, 40, 40).tril()
+                tensors[f"transformer.h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+        if layout == "bfloat16":
+            tensors, tolerance = {name: t.bfloat16() for name, t in tensors.items()}, 0.2
+        save_file(tensors, path)
+    if layout in ("sharded folder", "index"):
+        assert len(list(tmp_path.glob("*.safetensors"))) > 2
+        path = tmp_path / "model.safetensors.index.json" if layout == "index" else tmp_path
+    logits, notes = logits_of(path)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, theirs(some_ids()).logits, atol=tolerance, rtol=tolerance)
+    assert any("tied to the token embedding" in note for note in notes)
+    assert any("8 stored causal masks" in note for note in notes) is (layout == "with masks")
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".pth", ".ckpt"])
+def test_published_naming(theirs: GPT2LMHeadModel, tmp_path: Path, kind: str) -> None:
+    tensors = published_names(theirs, tmp_path)
+    tensors["out_head.weight"] = tensors["out_head.weight"] * 2  # untied: no longer the embedding
+    path = tmp_path / f"model{kind}"
+    if kind == ".safetensors":
+        save_file({name: t.clone() for name, t in tensors.items()}, path)
+    elif kind == ".pth":
+        masks = {f"trf_blocks.{i}.att.mask": torch.ones(40, 40).triu(1) for i in range(CONFIG.n_layers)}
+        torch.save(tensors | masks, path)
+    else:
+        torch.save({"state_dict": {f"net.{name}": t for name, t in tensors.items()}, "epoch": 3}, path)
+    logits, notes = logits_of(path)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, 2 * theirs(some_ids()).logits, atol=4e-5, rtol=1e-5)
+    assert not any("tied" in note for note in notes)
+    assert any("4 stored causal masks" in note for note in notes) is (kind == ".pth")
+
+
+def test_a_classifier_leaves_a_language_models_output_layer_out(theirs: GPT2LMHeadModel, tmp_path: Path) -> None:
+    save_file(published_names(theirs, tmp_path), tmp_path / "lm.safetensors")
+    net = GPTClassifier(CONFIG, num_classes=3)
+    head = net.out_head.weight.clone()
+    notes = net.load_weights(tmp_path / "lm.safetensors")
+    assert any("output layer" in note and "new head" in note for note in notes)
+    torch.testing.assert_close(net.out_head.weight, head, atol=0, rtol=0)
+    torch.testing.assert_close(net.tok_emb.weight, theirs.transformer.wte.weight)
+
+
+def test_a_classifier_takes_a_head_of_its_own_shape(tmp_path: Path) -> None:
+    trained = GPTClassifier(CONFIG, num_classes=3, trainable_layers="all")
+    save_file(trained.state_dict(), tmp_path / "trained.safetensors")
+    same, other = GPTClassifier(CONFIG, num_classes=3), GPTClassifier(CONFIG, num_classes=4)
+    assert same.load_weights(tmp_path / "trained.safetensors") == []
+    torch.testing.assert_close(same.out_head.weight, trained.out_head.weight, atol=0, rtol=0)
+    assert "new head" in other.load_weights(tmp_path / "trained.safetensors")[0]
+
+
+def test_what_trains_stays_so_after_loading(tmp_path: Path) -> None:
+    net = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    save_file(GPTClassifier(CONFIG).state_dict(), tmp_path / "plain.safetensors")
+    with torch.device("meta"):
+        empty = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    for model in (net, empty):
+        model.load_weights(tmp_path / "plain.safetensors")
+        assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
+        assert not any(p.is_meta for p in model.parameters())
+        assert all(p.isfinite().all() for p in model.parameters())
+    block = empty.trf_blocks[0].att.W_query
+    assert block.lora_A.std() > 0.01
+    assert not block.lora_B.any()
+
+
+def test_training_never_writes_into_the_weights_file(tmp_path: Path) -> None:
+    """Tensors stay mapped to the file: what an optimizer writes must stay private."""
+    path = tmp_path / "plain.safetensors"
+    save_file(GPTClassifier(CONFIG, trainable_layers="all").state_dict(), path)
+    before = file_sha256(path)
+    with torch.device("meta"):
+        net = GPTClassifier(CONFIG, trainable_layers="all")
+    net.load_weights(path)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1.0)
+    content = path.read_bytes()
+    again = tmp_path / "again.safetensors"
+    again.write_bytes(content)
+    assert file_sha256(again) == before
+
+
+def test_all_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> None:
+    tensors = GPTModel(CONFIG).state_dict()
+    for name in [name for name in tensors if name.startswith("trf_blocks.2.")]:
+        del tensors[name]
+    tensors["pos_emb.weight"] = torch.zeros(8, 24)
+    tensors["adapter.weight"] = torch.zeros(1)
+    path = tmp_path / "wrong.safetensors"
+    save_file(tensors, path)
+    with pytest.raises(UserError) as caught:
+        load_weights(GPTModel(CONFIG), path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "4 blocks and emb_dim 24" in message
+    assert "missing (16): trf_blocks.2.att.W_key.bias" in message
+    assert "and 13 more" in message
+    assert "unexpected (1): adapter.weight" in message
+    assert "misshapen (1): pos_emb.weight is (8, 24), not (40, 24)" in message
+    assert "--model.weights random" in message
+
+
+def test_a_file_of_another_size_is_recognised(tmp_path: Path) -> None:
+    save_file(GPTClassifier(SIZES["gpt2-nano"]).state_dict(), tmp_path / "nano.safetensors")
+    with torch.device("meta"):
+        small = GPTClassifier(SIZES["gpt2-small"])
+    with pytest.raises(UserError, match=r"looks like gpt2-nano: pass --model.size gpt2-nano"):
+        small.load_weights(tmp_path / "nano.safetensors")
+
+
+def test_half_of_an_adapter_is_missing_not_new(tmp_path: Path) -> None:
+    net = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    tensors = {name: t for name, t in net.state_dict().items() if "trf_blocks.0.att.W_query.lora_A" not in name}
+    save_file(tensors, tmp_path / "half.safetensors")
+    with pytest.raises(UserError, match=r"missing \(1\): trf_blocks.0.att.W_query.lora_A"):
+        net.load_weights(tmp_path / "half.safetensors")
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".pth"])
+@pytest.mark.parametrize("damage", [truncated, lambda _: b"not weights at all", lambda _: b""])
+def test_unreadable_files(tmp_path: Path, kind: str, damage) -> None:
+    path = tmp_path / f"model{kind}"
+    if kind == ".safetensors":
+        save_file(GPTModel(CONFIG).state_dict(), path)
+    else:
+        torch.save(GPTModel(CONFIG).state_dict(), path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"cannot be read \(truncated, damaged, or not a weights file\)"):
+        load_weights(GPTModel(CONFIG), path)
+
+
+def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    for name, save in (("new.pth", torch.save), ("old.pth", lambda x, f: f.write_bytes(pickle.dumps(x)))):
+        save({"tok_emb.weight": Malicious()}, tmp_path / name)
+        with pytest.raises(UserError, match="cannot be read"):
+            load_weights(GPTModel(CONFIG), tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    model = GPTModel(CONFIG)
+    with pytest.raises(UserError, match=r"has neither model.safetensors nor model.safetensors.index.json"):
+        load_weights(model, tmp_path)
+    with pytest.raises(UserError, match=r"there is no weights file .*nowhere.pth: check --model.weights"):
+        load_weights(model, tmp_path / "nowhere.pth")
+    index.write_text("{}")
+    with pytest.raises(UserError, match=r"is not an index of sharded weights"):
+        load_weights(model, tmp_path)
+    index.write_text(json.dumps({"weight_map": {"wte.weight": "model-00001-of-00002.safetensors"}}))
+    with pytest.raises(UserError, match=r"shards that are not beside it: model-00001-of-00002.safetensors"):
+        load_weights(model, index)
+    (tmp_path / "model.h5").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"model.h5 is of no known kind"):
+        load_weights(model, tmp_path / "model.h5")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match=r"list.pth is not a state dict"):
+        load_weights(model, tmp_path / "list.pth")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(UserError, match=r"empty.safetensors holds no tensors"):
+        load_weights(model, tmp_path / "empty.safetensors")
+
+
+def test_sha256_of_a_sharded_file_is_over_its_shards(theirs: GPT2LMHeadModel, tmp_path: Path) -> None:
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    first = file_sha256(tmp_path)
+    shard = sorted(tmp_path.glob("*.safetensors"))[-1]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(1, 1))
+    assert file_sha256(tmp_path) != first
+
+
+def test_pretrained_weights_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("LIT_CLS_OFFLINE", "1")
+    with pytest.raises(UserError) as caught:
+        fetch_pretrained("gpt2-medium")
+    message = str(caught.value)
+    assert "LIT_CLS_OFFLINE is set" in message
+    assert "https://huggingface.co/openai-community/gpt2-medium/resolve/6dcaa7a952f7" in message
+    assert "--model.weights PATH" in message
+    with pytest.raises(UserError, match=r"no pretrained weights for gpt2-nano: pass --model.weights random"):
+        fetch_pretrained("gpt2-nano")
+
+
+def test_pretrained_weights_come_from_the_cache_and_are_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, theirs: GPT2LMHeadModel
+) -> None:
+    """The hub's cache in its real layout: a snapshot links to a file named by its sha256."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("LIT_CLS_OFFLINE", "1")
+    repo, revision = weights_module._PRETRAINED["gpt2-small"]
+    folder = tmp_path / f"models--{repo.replace('/', '--')}"
+    theirs.save_pretrained(tmp_path / "saved")
+    content = (tmp_path / "saved" / "model.safetensors").read_bytes()
+    blob = folder / "blobs" / file_sha256(tmp_path / "saved" / "model.safetensors")
+    link = folder / "snapshots" / revision / "model.safetensors"
+    for file in (blob, link):
+        file.parent.mkdir(parents=True)
+    blob.write_bytes(content)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    path = fetch_pretrained("gpt2-small")
+    logits, _ = logits_of(path)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, theirs(some_ids()).logits, atol=2e-5, rtol=1e-5)
+    blob.write_bytes(content[:-4] + b"abcd")
+    os.utime(blob, ns=(1, 1))
+    with pytest.raises(UserError, match=r"are damaged .* delete that file and run again"):
+        fetch_pretrained("gpt2-small")
+
+
+MEASURE = """
+import sys, torch
+from dataclasses import replace
+import safetensors.torch, safetensors
+from lit_cls.model import GPTClassifier, GPTConfig
+def peak_kb():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+torch.zeros(1)
+config = GPTConfig(emb_dim=int(sys.argv[2]), n_heads=int(sys.argv[3]), n_layers=int(sys.argv[4]))
+before = peak_kb()
+with torch.device("meta"):
+    net = GPTClassifier(config)
+net.load_weights(sys.argv[1])
+assert sum(float(p.sum()) for p in net.parameters()) != 0  # every page has been touched
+print((peak_kb() - before) * 1024)
+"""
+
+
+def write_hugging_face_file(path: Path, config: GPTConfig) -> None:
+    """A GPT-2 file in Hugging Face's naming and layout (linear layers stored in, out), without transformers."""
+    C = config.emb_dim
+    tensors = {
+        "wte.weight": torch.rand(config.vocab_size, C),
+        "wpe.weight": torch.rand(1024, C),
+        "ln_f.weight": torch.rand(C),
+        "ln_f.bias": torch.rand(C),
+    }
+    shapes = {"attn.c_attn": (C, 3 * C), "attn.c_proj": (C, C), "mlp.c_fc": (C, 4 * C), "mlp.c_proj": (4 * C, C)}
+    for i in range(config.n_layers):
+        for norm in ("ln_1", "ln_2"):
+            tensors |= {f"h.{i}.{norm}.weight": torch.rand(C), f"h.{i}.{norm}.bias": torch.rand(C)}
+        for name, shape in shapes.items():
+            tensors |= {f"h.{i}.{name}.weight": torch.rand(shape), f"h.{i}.{name}.bias": torch.rand(shape[1])}
+    save_file(tensors, path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
+@pytest.mark.parametrize(
+    "size", ["gpt2-medium", pytest.param("gpt2-xl", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_loading_never_holds_the_weights_twice(tmp_path: Path, size: str) -> None:
+    """Peak memory of the load, beyond what the imports took, is at most 1.15 times the file."""
+    config = SIZES[size]  # type: ignore[index]
+    path = tmp_path / "model.safetensors"
+    write_hugging_face_file(path, config)
+    shape = [str(n) for n in (config.emb_dim, config.n_heads, config.n_layers)]
+    told = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), *shape], capture_output=True, text=True, check=True
+    )
+    ratio = int(told.stdout) / path.stat().st_size
+    assert 0.9 < ratio <= 1.15, f"peak memory is {ratio:.3f} x the file"
+
