@@ -218,11 +218,12 @@ class Verbs(LightningCLI):
         if weights is not None:
             match_weights(sketch, weights)
         self._open_run()
-        folder = self.folder
         if self.best is not None:
-            self.best.dirpath = str(folder)
-            check_disk(folder, sketch, weights is not None, copies=3 if self.best.monitor else 2)
+            self.best.dirpath = str(self.folder)
+            if self.trainer.is_global_zero:
+                check_disk(self.folder, sketch, weights is not None, copies=3 if self.best.monitor else 2)
         self.trainer.fit(model, datamodule=self.datamodule, ckpt_path=_text(self.checkpoint_path))
+        folder = Path(self.trainer.strategy.broadcast(str(self.folder)))  # the first process made it
         kept = folder / ("best.ckpt" if self.best is not None and self.best.monitor else "last.ckpt")
         if self.best is None:
             self.echo("no checkpoint was written: the weights at hand are tested")
@@ -352,7 +353,7 @@ class Verbs(LightningCLI):
             data=self.datamodule.summary.as_dict(),
             weights=module.settings.weights,
             weights_sha256=module.weights_sha256,
-            config=self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False),
+            config=self.folder / "config.yaml",
             device=f"{name} x {trainer.world_size}",
         )
         write_json(path, content)
@@ -376,6 +377,8 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # Asked for: with num_sanity_val_steps 0 and few batches, every step may be logged.
     warnings.filterwarnings("ignore", message=".*number of training batches .* is smaller than the logging interval.*")
+    # fit's callbacks, which test and validate do not need.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     # The run folder is made by us, empty, just before.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
+
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.training.checkpoints import AtomicCheckpointIO
+from lit_cls.training.module import ClassifierModule
 
 # No test may reach a model hub, whatever the machine allows.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -31,3 +36,37 @@ def pad_rows(rows: list[list[int]], T: int, pad: int = 96) -> tuple[Tensor, Tens
     """Token ids right-padded to T, and their lengths; the pad id is also an ordinary token of the tiny vocabulary."""
     ids = torch.tensor([row + [pad] * (T - len(row)) for row in rows])
     return ids, torch.tensor([len(row) for row in rows])
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> str:
+    """110 short texts of very different lengths: 76 of them train, which 8 does not divide."""
+    lines = ["text,label"]
+    for i in range(110):
+        word = "good" if i % 2 else "poor"
+        lines.append(f"{' '.join([word, 'film'] * (1 + i % 7))} {i},{'yes' if i % 2 else 'no'}")
+    path = tmp_path / "reviews.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def data(reviews: str, **options: object) -> ClassificationData:
+    return ClassificationData(path=reviews, balance="none", **options)  # type: ignore[arg-type]
+
+
+def module(**options: object) -> ClassifierModule:
+    chosen = {"size": "gpt2-nano", "weights": "random", "learning_rate": 1e-3, "trainable_layers": "all", **options}
+    return ClassifierModule(**chosen)  # type: ignore[arg-type]
+
+
+def trainer(tmp_path: Path, **options: object) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    chosen = {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "plugins": [AtomicCheckpointIO()]}
+    return Trainer(**{**quiet, **chosen, "default_root_dir": tmp_path, **options})  # type: ignore[arg-type]
+
+
+def save(tmp_path: Path, trained: ClassifierModule, texts: ClassificationData, **options: object) -> Path:
+    runner = trainer(tmp_path, **options)
+    runner.fit(trained, datamodule=texts)
+    runner.save_checkpoint(tmp_path / "some.ckpt")
+    return tmp_path / "some.ckpt"

@@ -29,7 +29,7 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 
 class Server:
-    """A web server whose answers a test writes down by path: a body, a status, or raw bytes of a broken server."""
+    """A web server whose answers a test writes down by path: a body, or the raw bytes of a broken server."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
@@ -102,7 +102,7 @@ def test_a_cached_file_needs_no_server(server: Server) -> None:
     server.bodies["/a.zip"] = archive({"messages.tsv": CONTENT})
     wanted = download(server.url("/a.zip"))
     first = fetch(wanted)
-    server._http.server_close()
+    server.stop()
     assert fetch(wanted) == first
     assert first.read_bytes() == CONTENT
     assert server.requests == ["/a.zip"]
@@ -226,8 +226,7 @@ def test_every_failure_is_told_with_the_way_out(server: Server) -> None:
 
 def test_no_server_at_all(server: Server) -> None:
     url = server.url("/a.zip")
-    server._http.server_close()
-    server._http.shutdown()
+    server.stop()
     with pytest.raises(UserError, match=r"/a\.zip: .*[Rr]efused"):
         fetch(download(url))
 

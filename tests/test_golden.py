@@ -1,7 +1,6 @@
 """Figures of an independent float32 implementation, one case per design choice of the published table."""
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -40,7 +39,7 @@ def test_every_case_is_tested() -> None:
 
 
 @pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest, tmp_path) -> Iterator[tuple[dict[str, Any], GPTClassifier]]:
+def case(request: pytest.FixtureRequest, tmp_path) -> tuple[dict[str, Any], GPTClassifier]:
     """A case and the classifier that it describes, its weights read from a file."""
     description, tensors = golden()
     case = next(case for case in description["cases"] if case["name"] == request.param)
@@ -63,7 +62,7 @@ def case(request: pytest.FixtureRequest, tmp_path) -> Iterator[tuple[dict[str, A
     with torch.no_grad():
         for name, tensor in adapters.items():  # stored (in, rank) and (rank, out)
             parameters[our_name(name.removeprefix(f"{case['name']}.adapter."))].copy_(tensor.T)
-    yield case, net
+    return case, net
 
 
 def our_name(name: str) -> str:

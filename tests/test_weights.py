@@ -328,4 +328,3 @@ def test_loading_never_holds_the_weights_twice(tmp_path: Path, size: str) -> Non
     )
     ratio = int(told.stdout) / path.stat().st_size
     assert 0.9 < ratio <= 1.15, f"peak memory is {ratio:.3f} x the file"
-

@@ -68,4 +68,7 @@ def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # At the ends the formula is 0 and 1 but for rounding.
+    low = (centre - half) / scale if correct else 0.0
+    high = (centre + half) / scale if correct < n else 1.0
+    return low, high

@@ -85,7 +85,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def provenance(
-    command: list[str], data: dict[str, Any], weights: str, weights_sha256: str | None, config: str, device: str
+    command: list[str], data: dict[str, Any], weights: str, weights_sha256: str | None, config: Path, device: str
 ) -> dict[str, Any]:
     """Where a run's figures come from.
 
@@ -94,7 +94,7 @@ def provenance(
         data: the summary of the data, its hashes among it.
         weights: the choice `model.weights`.
         weights_sha256: of that file, None for random weights.
-        config: the complete configuration, as YAML.
+        config: the file with the complete configuration.
         device: what it ran on.
     """
     return {
@@ -104,7 +104,7 @@ def provenance(
         "split_sha256": {split["name"]: split["sha256"] for split in data["splits"]},
         "weights": weights,
         "weights_sha256": weights_sha256,
-        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.exists() else None,
         "versions": {"lit_cls": lit_cls.__version__, "python": platform.python_version(), **_versions()},
         "commit": _commit(),
         "device": device,

@@ -1,0 +1,123 @@
+"""Checkpoint files: written in one step, read without running code, refused when they do not fit."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_cls.errors import UserError
+from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model.classifier import ModelSettings
+from lit_cls.training.checkpoints import (
+    DATA_KEY,
+    KEY,
+    AtomicCheckpointIO,
+    check_same_network,
+    checked_state,
+    describe_network,
+    read_checkpoint,
+    trained_tensors,
+)
+
+TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=2)
+SETTINGS = ModelSettings("gpt2-nano", "random")
+
+
+def checkpoint(net: GPTClassifier, sha256: str | None = None) -> dict[str, Any]:
+    state = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+    return {KEY: describe_network(SETTINGS, ("ham", "spam"), sha256), DATA_KEY: {}, "state_dict": state}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    net, path = GPTClassifier(TINY), tmp_path / "runs" / "last.ckpt"
+    io = AtomicCheckpointIO()
+    io.save_checkpoint(checkpoint(net), path)
+    state = checked_state(net, io.load_checkpoint(path))
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, atol=0, rtol=0)
+    io.remove_checkpoint(path)
+    io.remove_checkpoint(path)  # gone already: nothing to do
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    io = AtomicCheckpointIO()
+    io.save_checkpoint(checkpoint(GPTClassifier(TINY)), path)
+    before = path.read_bytes()
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):  # half-way: a generator cannot be pickled
+        io.save_checkpoint({**checkpoint(GPTClassifier(TINY)), "z": (i for i in range(3))}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_malicious_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({**checkpoint(GPTClassifier(TINY)), "callbacks": Malicious()}, tmp_path / "bad.ckpt")
+    with pytest.raises(UserError, match=r"bad.ckpt cannot be read"):
+        read_checkpoint(tmp_path / "bad.ckpt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no checkpoint .*none.ckpt: check --ckpt_path"):
+        read_checkpoint(tmp_path / "none.ckpt")
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(checkpoint(GPTClassifier(TINY)), path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError, match=r"last.ckpt cannot be read \(truncated, damaged, or not one\)"):
+        read_checkpoint(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(UserError, match=r"is not a checkpoint written by lit_cls fit.*belong to --model.weights"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "sha256", "message"),
+    [
+        (ModelSettings("gpt2-small", "random"), (), None, "model.size is gpt2-small, the checkpoint's is gpt2-nano"),
+        (
+            ModelSettings("gpt2-nano", "random", "mean"),
+            (),
+            None,
+            "token_position is mean, the checkpoint's is flex",
+        ),
+        (ModelSettings("gpt2-nano", "random", causal=False), (), None, "model.causal is False"),
+        (SETTINGS, ("neg", "pos"), None, "the data's labels are neg, pos, the checkpoint's ham, spam"),
+        (SETTINGS, ("ham", "spam"), "b" * 64, "sha256 bbb.*, the checkpoint was trained on aaa"),
+        (
+            ModelSettings("gpt2-nano", "random", trainable_layers="lora", lora=LoRAConfig(4)),
+            (),
+            None,
+            "(?s)trainable_layers is lora.*model.lora is {'rank': 4",
+        ),
+    ],
+)
+def test_another_networks_checkpoint(settings: ModelSettings, labels: tuple, sha256: str | None, message: str) -> None:
+    saved = checkpoint(GPTClassifier(TINY), "a" * 64)
+    with pytest.raises(UserError, match=message):
+        check_same_network(saved, settings, labels, sha256)
+
+
+def test_the_same_network_is_taken() -> None:
+    saved = checkpoint(GPTClassifier(TINY), "a" * 64)
+    check_same_network(saved, SETTINGS, ("ham", "spam"), "a" * 64)
+    check_same_network(saved, SETTINGS, (), None)
+
+
+def test_a_checkpoint_that_is_not_whole() -> None:
+    net = GPTClassifier(TINY, trainable_layers="last_block")
+    whole = checkpoint(net)
+    frozen = {"net.tok_emb.weight", "net.trf_blocks.0.norm1.scale"}
+    without = {name: t for name, t in whole["state_dict"].items() if name not in frozen}
+    with pytest.raises(UserError, match=r"2 tensors missing \['tok_emb.weight', 'trf_blocks.0.norm1.scale'\]"):
+        checked_state(net, {**whole, "state_dict": without})
+    named = checkpoint(net, "a" * 64)  # the frozen ones are in a named file: they may be missing
+    assert set(checked_state(net, {**named, "state_dict": without})) >= trained_tensors(net)
+    with pytest.raises(UserError, match=r"0 tensors missing \[\], 1 unexpected \['extra'\]"):
+        checked_state(net, {**whole, "state_dict": {**whole["state_dict"], "net.extra": torch.zeros(1)}})

@@ -1,0 +1,87 @@
+"""A checkpoint in use: `lit_cls.load(path).predict(texts)`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import data, module, save, trainer
+from safetensors.torch import save_file
+
+import lit_cls
+from lit_cls.errors import UserError
+from lit_cls.model.classifier import ModelSettings
+from lit_cls.training.callbacks import CollectPredictions
+from lit_cls.training.module import ClassifierModule
+
+TEXTS = ["good film 3", "", "poor film poor film poor film 4", "<|endoftext|>", "word " * 2000, "🙂 naïve\ttab\nline"]
+
+
+def test_predictions_are_those_of_the_trainer(tmp_path: Path, reviews: str) -> None:
+    """The same network through Lightning's test loop and through `load`, text by text."""
+    trained, collected = module(), CollectPredictions()
+    path = save(tmp_path, trained, data(reviews), max_epochs=3, callbacks=[collected])
+
+    runner = trainer(tmp_path, callbacks=[collected])
+    texts = data(reviews)
+    runner.test(trained, datamodule=texts, verbose=False)
+    predictions = lit_cls.load(path).predict(texts.part("test").rows.texts)
+    for row, prediction in zip(collected.logits.softmax(1), predictions, strict=True):
+        assert list(prediction.probabilities) == ["no", "yes"]
+        assert list(prediction.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
+        assert prediction.label == ("no", "yes")[int(row.argmax())]
+    assert {prediction.label for prediction in predictions} == {"no", "yes"}
+
+
+@pytest.mark.parametrize("padding", ["longest_in_batch", "longest_in_train", "none", 40])
+@pytest.mark.parametrize("position", ["flexible", "last", "mean"])
+def test_neither_order_nor_neighbours_matter(
+    tmp_path: Path,
+    reviews: str,
+    position: str,
+    padding: str | int,
+) -> None:
+    options = {"padding": padding, "batch_size": 1 if padding == "none" else 8}
+    path = save(tmp_path, module(token_position=position), data(reviews, **options), limit_train_batches=2)
+    classifier = lit_cls.load(path)
+    together = classifier.predict(TEXTS)
+    for text, prediction in zip(TEXTS, together, strict=True):
+        [alone] = classifier.predict([text])
+        assert alone.label == prediction.label
+        assert alone.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
+    cut_to = {"longest_in_batch": 1024, "none": 1024, 40: 40}.get(padding, 0)
+    assert [p.truncated for p in together][:2] == [False, False]
+    assert together[4].truncated is (cut_to < 2000)
+    assert sum(together[0].probabilities.values()) == pytest.approx(1)
+
+
+def test_frozen_weights_are_found_again_and_checked(tmp_path: Path, reviews: str) -> None:
+    base = tmp_path / "base.safetensors"
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
+    trained = ClassifierModule("gpt2-nano", str(base), trainable_layers="last_block", learning_rate=1e-3)
+    path = save(tmp_path, trained, data(reviews))
+    part = data(reviews).part("test")
+    for text, ids in zip(part.rows.texts[:4], part.token_ids[:4], strict=True):
+        [prediction] = lit_cls.load(path).predict([text])
+        with torch.no_grad():
+            logits = trained(torch.tensor([ids]), torch.tensor([len(ids)]))
+        assert list(prediction.probabilities.values()) == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-5)
+
+    base.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(UserError, match=r"there is no weights file .*base.safetensors"):
+        lit_cls.load(path)
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
+    with pytest.raises(UserError, match="the weights file has the sha256"):
+        lit_cls.load(path)
+
+
+def test_one_string_is_not_a_list_of_texts(tmp_path: Path, reviews: str) -> None:
+    classifier = lit_cls.load(save(tmp_path, module(), data(reviews), limit_train_batches=1))
+    with pytest.raises(UserError, match=r"a list of texts, not one string: predict\(\[text\]\)"):
+        classifier.predict("good film")
+    assert classifier.predict([]) == []
+
+
+def test_the_package_offers_what_it_says() -> None:
+    with pytest.raises(AttributeError, match="module 'lit_cls' has no attribute 'nothing'"):
+        _ = lit_cls.nothing
+    assert lit_cls.Prediction("ham", {"ham": 1.0}, False).label == "ham"

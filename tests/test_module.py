@@ -1,0 +1,166 @@
+"""The training step's arithmetic, the metrics, and what a checkpoint keeps of the network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import data, module, save, trainer
+from lightning.pytorch import seed_everything
+from safetensors.torch import save_file
+
+from lit_cls.errors import UserError
+from lit_cls.model import LoRAConfig
+from lit_cls.model.classifier import ModelSettings
+from lit_cls.training.callbacks import CollectPredictions
+from lit_cls.training.checkpoints import read_checkpoint
+
+
+def train(tmp_path: Path, reviews: str, batch_size: int, **options: object) -> dict[str, torch.Tensor]:
+    seed_everything(7, verbose=False)
+    trained = module()
+    fit = trainer(tmp_path, **options)
+    fit.fit(trained, datamodule=data(reviews, batch_size=batch_size, padding="longest_in_train"))
+    return dict(trained.net.state_dict())
+
+
+def assert_same_weights(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, tensor in expected.items():
+        # A key's bias moves every score of a row alike, which softmax ignores: its gradient is
+        # rounding, and Adam makes a whole step of it, in either direction.
+        if not name.endswith("W_key.bias"):
+            torch.testing.assert_close(got[name], tensor, atol=5e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (1, 8), (2, 4)])
+def test_accumulation_equals_the_larger_batch(tmp_path: Path, reviews: str, batch_size: int, accumulate: int) -> None:
+    """Every example weighs the same, in the last incomplete window too: 76 = 9 * 8 + 4."""
+    whole = train(tmp_path, reviews, 8)
+    parts = train(tmp_path, reviews, batch_size, accumulate_grad_batches=accumulate)
+    assert_same_weights(parts, whole)
+
+
+def test_accumulation_with_a_limit_equals_the_larger_batch(tmp_path: Path, reviews: str) -> None:
+    whole = train(tmp_path, reviews, 6, limit_train_batches=1)
+    parts = train(tmp_path, reviews, 2, limit_train_batches=3, accumulate_grad_batches=8)
+    assert_same_weights(parts, whole)
+
+
+def test_a_fit_equals_a_plain_loop(tmp_path: Path, reviews: str) -> None:
+    """Lightning and our batches do what ten lines of torch do."""
+    fast = train(tmp_path, reviews, 8)
+    seed_everything(7, verbose=False)
+    texts = data(reviews, batch_size=8, padding="longest_in_train")
+    net = ModelSettings("gpt2-nano", "random", "flexible", "all").build(2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1)
+    for batch in texts.train_dataloader():
+        loss = F.cross_entropy(net(batch["input_ids"], batch["lengths"]), batch["labels"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(fast[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_metrics_are_those_of_the_whole_split(tmp_path: Path, reviews: str) -> None:
+    """Not means over batches: the last batch of validation and of test is smaller."""
+    seed_everything(7, verbose=False)
+    trained, texts, collected = module(), data(reviews, batch_size=8), CollectPredictions()
+    runner = trainer(tmp_path, callbacks=[collected])
+    runner.fit(trained, datamodule=texts)
+    for stage, split, run in (("test", "test", runner.test), ("val", "validation", runner.validate)):
+        [metrics] = run(trained, datamodule=texts, verbose=False)
+        part = texts.part(split)  # type: ignore[arg-type]
+        labels = torch.tensor(part.label_ids)
+        assert len(labels) % 8
+        assert collected.row_ids.tolist() == list(range(len(labels)))
+        loss = F.cross_entropy(collected.logits, labels).item()
+        assert metrics[f"{stage}_loss"] == pytest.approx(loss, rel=1e-5)
+        assert metrics[f"{stage}_acc"] == pytest.approx((collected.logits.argmax(1) == labels).float().mean().item())
+        for row, ids in enumerate(part.token_ids[:5]):  # each row's logits are its own
+            with torch.no_grad():
+                alone = trained(torch.tensor([ids]), torch.tensor([len(ids)]))[0]
+            torch.testing.assert_close(collected.logits[row], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])
+def test_precisions_train(tmp_path: Path, reviews: str, precision: str) -> None:
+    seed_everything(7, verbose=False)
+    trained = module(trainable_layers="lora", token_position="mean")
+    runner = trainer(tmp_path, precision=precision, max_epochs=6)
+    runner.fit(trained, datamodule=data(reviews))
+    assert trained.net is not None
+    expected = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    assert {p.dtype for p in trained.net.parameters()} == {expected}
+    [metrics] = runner.test(trained, datamodule=data(reviews), verbose=False)
+    assert metrics["test_acc"] > 0.6  # the first word of a text is its label; even LoRA on random weights sees that
+
+
+def test_a_checkpoint_of_random_weights_holds_all_of_them(tmp_path: Path, reviews: str) -> None:
+    trained = module(trainable_layers="last_block")
+    checkpoint = read_checkpoint(save(tmp_path, trained, data(reviews)))
+    assert {name.removeprefix("net.") for name in checkpoint["state_dict"]} == set(trained.net.state_dict())
+    assert checkpoint["lit_cls"]["label_names"] == ["no", "yes"]
+    assert checkpoint["lit_cls"]["weights_sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "lora"), [("last_block", None), ("lora", LoRAConfig(2, targets=("ff", "out_head"), train_head=False))]
+)
+def test_a_checkpoint_names_frozen_weights_instead_of_copying_them(
+    tmp_path: Path, reviews: str, layers: str, lora: LoRAConfig | None
+) -> None:
+    base = tmp_path / "base.safetensors"
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
+    options = {"weights": str(base), "trainable_layers": layers, "lora": lora}
+    trained = module(**options)
+    path = save(tmp_path, trained, data(reviews))
+    kept = {name.removeprefix("net.") for name in read_checkpoint(path)["state_dict"]}
+    assert "tok_emb.weight" not in kept
+    assert {name for name, p in trained.net.named_parameters() if p.requires_grad} <= kept
+    assert {"out_head.weight", "out_head.bias"} <= kept
+    assert path.stat().st_size < base.stat().st_size / 4
+
+    again = module(**options)
+    runner = trainer(tmp_path)
+    runner.test(again, datamodule=data(reviews), ckpt_path=str(path), verbose=False)
+    for name, tensor in trained.net.state_dict().items():
+        torch.testing.assert_close(again.net.state_dict()[name], tensor, atol=0, rtol=0, msg=name)
+
+    other = ModelSettings("gpt2-nano", "random").build(2).state_dict()
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"the weights file has the sha256 .* the checkpoint was trained on"):
+        trainer(tmp_path).test(
+            module(**{**options, "weights": str(tmp_path / "other.safetensors")}),
+            datamodule=data(reviews),
+            ckpt_path=str(path),
+            verbose=False,
+        )
+
+
+def test_training_goes_on_from_a_checkpoint(tmp_path: Path, reviews: str) -> None:
+    """Two epochs in one go, and one epoch twice: the order of texts follows from the epoch's number."""
+    seed_everything(7, verbose=False)
+    straight = module()
+    trainer(tmp_path, max_epochs=2).fit(straight, datamodule=data(reviews))
+    seed_everything(7, verbose=False)
+    path = save(tmp_path, module(), data(reviews))
+    seed_everything(7, verbose=False)
+    resumed = module()
+    trainer(tmp_path, max_epochs=2).fit(resumed, datamodule=data(reviews), ckpt_path=str(path))
+    for name, tensor in straight.net.state_dict().items():
+        torch.testing.assert_close(resumed.net.state_dict()[name], tensor, atol=0, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": -1.0}, r"model.learning_rate -1.0 is not in \[0, 1\]"),
+        ({"weight_decay": 2.0}, r"model.weight_decay 2.0 is not in \[0, 1\]"),
+        ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),
+        ({"lora": LoRAConfig()}, "model.lora is set, but model.trainable_layers is 'all'"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_built(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        module(**options)

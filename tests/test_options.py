@@ -1,0 +1,78 @@
+"""A parser's complaints, in words; devices that are not there."""
+
+import pytest
+import torch
+
+from lit_cls.cli import main
+from lit_cls.errors import UserError
+from lit_cls.options import check_device, explain
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--modle.size", "x"], "there is no option --modle.size"),
+        (["--model.lora.rnk", "3"], "there is no option --model.lora.rnk"),
+        (["--data.source", "nope"], "data.source must be sms_spam, demo or file, not nope"),
+        (["--model.token_position", "middle"], "must be first, last, flexible, mean or mean_flexible, not middle"),
+        (["--data.padding", "long"], "context_length, none or a whole number, not long"),
+        (["--data.batch_size", "many"], "data.batch_size must be a whole number, not many"),
+        (["--data.header", "7"], "data.header must be true or false, not 7"),
+        (["--data.split", "[0.5,0.5]"], r"data.split must be ch06, three fractions or three files, not [0.5, 0.5]"),
+        (["--model.learning_rate", "fast"], "model.learning_rate must be a number, not fast"),
+        (["--model.trainable_layers", "most"], "last_two_blocks, all, lora or a whole number, not most"),
+        (["--trainer.precision", "8"], "trainer.precision must be 64, 32, 16"),
+        (["--data.path"], "argument --data.path: expected one argument"),
+        (["--config", "nowhere.yaml"], "File does not exist"),
+    ],
+)
+def test_a_wrong_option_gets_one_message(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *words]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("lit_cls: error: ")
+    assert message in told.err
+    assert "lit_cls fit --help lists every option" in told.err
+    assert "Traceback" not in told.err
+    assert "typing." not in told.err
+    assert "<class" not in told.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_explained_is_passed_on() -> None:
+    assert explain("something new", "fit").startswith("something new\n")
+    assert explain('Parser key "trainer.callbacks":\n  Given value: foo', "fit").startswith(
+        "trainer.callbacks cannot be foo"
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "message"),
+    [
+        (None, "gpu", "trainer.accelerator gpu: torch .* finds no GPU on this machine; pass --trainer.accelerator cpu"),
+        ("32-true", "cuda", "trainer.accelerator cuda: torch"),
+        ("16-mixed", "auto", "trainer.precision 16-mixed needs a GPU, and there is none"),
+        ("16-true", "cpu", "pass --trainer.precision bf16-mixed or 32-true"),
+    ],
+)
+def test_devices_that_are_not_there(precision: str | None, accelerator: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_device(precision, accelerator)
+
+
+@pytest.mark.parametrize("precision", [None, "32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_what_a_processor_can_do(precision: str | None) -> None:
+    check_device(precision, "cpu")
+
+
+def test_bfloat16_on_a_gpu_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU from before Ampere, which cannot be had here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(UserError, match="bf16-mixed: Tesla T4 has no bfloat16; pass --trainer.precision 16-mixed"):
+        check_device("bf16-mixed", "auto")
+    check_device("16-mixed", "gpu")

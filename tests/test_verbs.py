@@ -1,0 +1,215 @@
+"""fit, validate, test and predict with wrong input: one message, exit code 2, nothing left behind.
+
+The command's own main(), in this process: what a user types, without the seconds of a new Python.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from lit_cls.cli import main
+from lit_cls.model.classifier import ModelSettings
+
+NANO = ["--model.size", "gpt2-nano", "--model.weights", "random"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIT_CLS_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs the command; what it says on standard error after exit code 2 and before any training."""
+    capsys.readouterr()
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("lit_cls: error: ")
+    assert "Traceback" not in told.err
+    assert "epoch 1" not in told.out
+    return told.err
+
+
+def labelled(rows: list[tuple[str, str]], path: str = "data.csv") -> str:
+    Path(path).write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows), encoding="utf-8")
+    return path
+
+
+def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
+    return [(f"text number {i}", b if i % 2 else a) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (twelve("spam", "Spam"), [], "labels that differ in case or white space alone: 'Spam' (6 rows) and 'spam'"),
+        (twelve("ham", "ham"), [], "at least two different labels, the data has only 'ham' (12 rows)"),
+        ([*twelve(), ("one", "rare")], [], "at least 3 of each label are needed): 'rare' has 1"),
+        ([*twelve(), ("", "ham"), ("  ", "spam")], [], "2 rows (row 13, 14) have no text. Pass --data.empty drop"),
+        ([*twelve(), ("text", "")], [], "row 13 has no label"),
+        (twelve(), ["--data.text_column", "body"], "no column 'body' for the texts; its columns are 'text', 'label'"),
+        (twelve(), ["--data.label_column", "5"], "no column '5' for the labels"),
+        (twelve(), ["--data.padding", "none"], "data.padding none needs data.batch_size 1, not 8"),
+        (
+            twelve(),
+            ["--data.padding", "1025"],
+            "data.padding 1025 is not between 1 and the model's context length, 1024",
+        ),
+        (twelve(), ["--data.max_length", "0"], "data.max_length 0 is not between 1"),
+        (twelve(), ["--data.batch_size", "0"], "data.batch_size 0 is less than 1"),
+        (twelve(), ["--data.split", "[0.9,0.1,0.1]"], "three positive fractions"),
+        (twelve(), ["--data.split", "ch06"], "sha256"),
+        (twelve(), ["--model.trainable_layers", "9"], "trainable_layers 9 is not between 1 and the model's 3 blocks"),
+        (twelve(), ["--model.lora.rank", "4"], "model.lora is set, but model.trainable_layers is 'last_block'"),
+        (twelve(), ["--model.weights", "gone.safetensors"], "there is no weights file gone.safetensors"),
+        (twelve(), ["--model.weights", "pretrained"], "no pretrained weights for gpt2-nano"),
+        (twelve(), ["--model.weights", "pretrained", "--model.size", "gpt2-large"], "LIT_CLS_OFFLINE is set"),
+        (twelve(), ["--trainer.precision", "16-mixed"], "trainer.precision 16-mixed needs a GPU"),
+        (twelve(), ["--trainer.accelerator", "gpu"], "finds no GPU on this machine"),
+        (twelve(), ["--trainer.strategy", "nope"], "invalid strategy name"),
+        (twelve(), ["--trainer.default_root_dir", "data.csv"], "cannot be saved below data.csv/fit"),
+        (twelve(), ["--run_name", "../other"], "run_name '../other' is not a plain folder name"),
+        (
+            twelve(),
+            ["--trainer.limit_val_batches", "0"],
+            "keep best compares val_loss, but trainer.limit_val_batches is 0",
+        ),
+        (twelve(), ["--data.source", "demo"], "data.source demo makes its own messages: leave data.path data.csv out"),
+    ],
+)
+def test_wrong_input(rows: list, options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(["fit", "--data.path", labelled(rows), *NANO, *options], capsys)
+    assert message in told
+    assert not list(Path().glob("checkpoints/*/version_*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no data: pass --data.path FILE"),
+        (["--data.path", "gone.csv"], "there is no file gone.csv: check data.path"),
+        (["--data.path", "."], ". is a folder: give the file"),
+        (["--data.source", "sms_spam"], "pass --data.path .../SMSSpamCollection"),
+        (["--data.source", "file"], "no data: pass --data.path FILE"),
+        (["--data.split", "[a.csv,b.csv,c.csv]"], "there is no file a.csv"),
+        (["--data.split", "[a.csv,b.csv,c.csv]", "--data.path", "d.csv"], "leave data.path and data.source out"),
+    ],
+)
+def test_no_data(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(["fit", *NANO, *options], capsys)
+
+
+def test_undecodable_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data.csv").write_bytes(b"text,label\n\x81\x8d,ham\n")
+    told = refused(["fit", "--data.path", "data.csv", *NANO], capsys)
+    assert "data.csv is neither UTF-8 (line 2, byte 11) nor cp1252 (byte 11): save it as UTF-8" in told
+
+
+def test_weights_that_do_not_fit_leave_no_run_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("nano.safetensors")
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), path)
+    words = ["fit", "--data.path", labelled(twelve()), "--model.weights", str(path)]
+    assert "looks like gpt2-nano: pass --model.size gpt2-nano" in refused(
+        [*words, "--model.size", "gpt2-small"], capsys
+    )
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert "cannot be read (truncated" in refused([*words, "--model.size", "gpt2-nano"], capsys)
+    assert not Path("checkpoints").exists()
+
+
+def fit(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    words = ["fit", "--data.path", labelled(twelve()), *NANO, "--trainer.max_epochs", "1", *options]
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
+def test_checkpoints_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(capsys)
+    best = "checkpoints/fit/version_0/best.ckpt"
+    told = refused(["test", "--ckpt_path", best, "--model.size", "gpt2-small"], capsys)
+    assert "model.size is gpt2-small, the checkpoint's is gpt2-nano" in told
+    told = refused(["predict", "--ckpt_path", best, "--model.token_position", "mean", "a"], capsys)
+    assert "model.token_position is mean, the checkpoint's is flexible" in told
+    told = refused(["test", "--ckpt_path", best, "--data.path", labelled(twelve("no", "yes"), "other.csv")], capsys)
+    assert "the data's labels are no, yes, the checkpoint's ham, spam" in told
+    resumed = ["fit", *NANO, "--ckpt_path", best, "--data.path", "other.csv"]
+    assert "the data's labels are no, yes" in refused(resumed, capsys)
+    assert "there is no checkpoint gone.ckpt" in refused(["test", "--ckpt_path", "gone.ckpt"], capsys)
+    Path("bad.ckpt").write_bytes(Path(best).read_bytes()[:5000])
+    assert "bad.ckpt cannot be read" in refused(["predict", "--ckpt_path", "bad.ckpt", "a"], capsys)
+    assert "nothing to classify: lit_cls predict --ckpt_path" in refused(["predict", "--ckpt_path", best], capsys)
+    assert len(list(Path().glob("checkpoints/*/version_*"))) == 1
+
+
+def test_verbs_without_a_checkpoint_name_the_command_that_would_work(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text("data:\n  path: data.csv\nmodel:\n  size: gpt2-nano\n  weights: random\n")
+    labelled(twelve())
+    for verb in ("validate", "test", "predict"):
+        told = refused([verb, "--config", "mine.yaml"], capsys)
+        assert f"{verb} needs a trained checkpoint: train one first\n  lit_cls fit --config mine.yaml" in told
+        told = refused([verb, "--config", "mine.yaml", "--ckpt_path", "best"], capsys)
+        assert "no run of 'mine' below checkpoints has a best.ckpt: train one first" in told
+    assert main(["fit", "--config", "mine.yaml", "--trainer.max_epochs", "1"]) == 0
+    told = refused(["test", "--config", "mine.yaml"], capsys)
+    command = told.splitlines()[-1].split()
+    assert command == "lit_cls test --config mine.yaml --ckpt_path checkpoints/mine/version_0/best.ckpt".split()
+    assert main(command[1:]) == 0
+
+
+@pytest.mark.parametrize("size", [100, 200_000_000_000])
+def test_disk_is_checked_before_training(
+    size: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, size))  # type: ignore[attr-defined]
+    words = ["fit", "--data.path", labelled(twelve()), *NANO, "--trainer.max_epochs", "1"]
+    if size == 100:
+        assert "3 copies exist at once, and checkpoints/fit/version_0 has 0.00 GB left" in refused(words, capsys)
+    else:
+        assert main(words) == 0
+
+
+def test_awkward_texts_are_ordinary_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(f"<|endoftext|> number {i}", "b" if i % 2 else "a") for i in range(12)]
+    rows += [("word " * 3000, "a"), ("NA", "b"), ("None", "a"), ("nan", "b")]
+    words = ["fit", "--data.path", labelled(rows), *NANO, "--trainer.max_epochs", "1"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "note: 1 texts are longer than 1024 tokens: their head is read" in out
+    report = json.loads(Path("checkpoints/fit/version_0/report/report.json").read_text())
+    assert sum(split["cut"] for split in report["data"]["splits"]) == 1
+    assert sum(split["n"] for split in report["data"]["splits"]) == 16
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model.trainable_layers", "lora", "--model.token_position", "mean"],
+        ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--model.lora.targets", "[ff,out_head]"],
+        ["--data.padding", "none", "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "8"],
+        ["--model.causal", "false", "--model.token_position", "first", "--model.trainable_layers", "2"],
+        ["--keep", "last", "--trainer.precision", "bf16-mixed", "--data.padding", "context_length"],
+        ["--trainer.enable_checkpointing", "false"],
+        ["--trainer.fast_dev_run", "true"],
+        ["--data.num_workers", "1", "--data.balance", "none", "--data.stratify", "false"],
+        ["--data.truncation", "head_tail", "--data.max_length", "2", "--model.drop_rate", "0.1"],
+    ],
+)
+def test_choices_that_must_work_together(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out = fit(capsys, *options)
+    assert "majority baseline" in out
+    kept = Path("checkpoints/fit/version_0") / ("last.ckpt" if "last" in options else "best.ckpt")
+    assert kept.exists() is not {"--trainer.enable_checkpointing", "--trainer.fast_dev_run"}.intersection(options)
+
+
+def test_keep_last_tests_the_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(capsys, "--keep", "last", "--trainer.max_epochs", "2")
+    assert {path.name for path in Path("checkpoints/fit/version_0").glob("*.ckpt")} == {"last.ckpt"}
+
+
+def test_near_duplicates_of_a_command_are_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no verb 'tset'; did you mean test?" in refused(["tset"], capsys)
+    assert "the verb comes first" in refused(["--config", "x.yaml", "fit"], capsys)
