@@ -8,7 +8,7 @@ import lit_cls
 PACKAGE = Path(lit_cls.__file__).parent
 
 # What each part may import of the others. Arrows run one way:
-# cli -> verbs -> inference -> training, evaluation -> model, data; everybody may raise a UserError.
+# cli -> verbs -> runs, inference -> training, evaluation -> model, data; everybody may raise a UserError.
 ALLOWED = {
     "errors": set(),
     "model": {"errors"},
@@ -17,7 +17,8 @@ ALLOWED = {
     "evaluation": {"errors"},
     "inference": {"errors", "model", "data", "training"},
     "options": {"errors"},
-    "verbs": {"errors", "model", "data", "training", "evaluation", "inference", "options"},
+    "runs": {"errors", "model", "data", "training", "evaluation"},
+    "verbs": {"errors", "model", "data", "training", "inference", "options", "runs"},
     "cli": {"errors", "verbs"},
     "__init__": {"inference"},
     "__main__": {"cli"},

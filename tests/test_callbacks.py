@@ -9,7 +9,7 @@ from conftest import data, module, trainer
 from rich.console import Console
 
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
-from lit_cls.training.callbacks import EpochLog, data_tables, make_console, parameter_table
+from lit_cls.training.callbacks import EpochLog, data_table, make_console, parameter_table
 
 
 def shown(thing: Any) -> str:
@@ -39,7 +39,7 @@ def test_adapters_are_a_group_of_their_own() -> None:
 
 
 def test_data_table_names_labels_lengths_and_cut_texts(reviews: str) -> None:
-    text = shown(data_tables(data(reviews, max_length=10).summary))
+    text = shown(data_table(data(reviews, max_length=10).summary))
     assert "110 rows" in text
     for column in ("no", "yes", "median tokens", "longest", "cut at 10"):
         assert column in text

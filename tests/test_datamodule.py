@@ -1,6 +1,7 @@
 """From options to batches: what each option changes, and what it must leave alone."""
 
 import csv
+import inspect
 import io
 import json
 from collections import Counter
@@ -216,7 +217,7 @@ def test_a_label_that_validation_lacks_is_told(three_files: tuple[str, str, str]
 
 def test_labels_nearly_the_same_in_two_files(three_files: tuple[str, str, str], tmp_path: Path) -> None:
     test = write_csv(tmp_path / "capital.csv", [("one", "X"), ("two", "y")])
-    with pytest.raises(UserError, match=r"differ in case or white space alone: 'X' \(1 row\) and 'x' "):
+    with pytest.raises(UserError, match=r"differ in case, white space or Unicode form alone: 'X' \(1 row\) and 'x' "):
         data(split=(*three_files[:2], test)).setup()
 
 
@@ -439,7 +440,7 @@ def test_lightning_shows_every_row_once_an_epoch_in_a_new_order(file: str) -> No
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"split": (0.5, 0.25, 0.25), "stratify": False, "balance": "none", "split_seed": 9, "max_length": 11}],
+    [{}, {"split": (0.5, 0.25, 0.25), "stratify": False, "balance": "none", "split_seed": 9, "truncation": "tail"}],
     ids=str,
 )
 def test_settings_in_a_checkpoint_find_the_same_splits(file: str, options: dict[str, Any]) -> None:
@@ -451,6 +452,10 @@ def test_settings_in_a_checkpoint_find_the_same_splits(file: str, options: dict[
     again = ClassificationData(**state["settings"], context_length=CONTEXT)
     assert hashes(again) == hashes(module) == state["split_sha256"]
     assert again.state_dict() == state
+    # Every option is kept but those that follow from the machine or the model.
+    kept = inspect.signature(ClassificationData).parameters.keys() - {"num_workers", "context_length"}
+    assert state["settings"].keys() == kept
+    assert all(state["settings"][name] == getattr(module, name) for name in kept - {"path", "split"})
     assert state["label_names"] == ["ads", "letters", "news"]
 
 
@@ -541,7 +546,7 @@ def test_wrong_data_options(options: dict[str, Any], message: str) -> None:
     [
         (["x"] * 9, r"the data has only 'x' \(9 rows\): check data\.label_column"),
         (["x"] * 9 + ["y"] * 2, r"at least 3 of each label are needed\): 'y' has 2\."),
-        (["x", "X"] * 9, r"differ in case or white space alone: 'X' \(9 rows\) and 'x' \(9 rows\)"),
+        (["x", "X"] * 9, r"differ in case, white space or Unicode form alone: 'X' \(9 rows\) and 'x' \(9 rows\)"),
     ],
 )
 def test_labels_that_cannot_be_split(tmp_path: Path, labels: list[str], message: str) -> None:

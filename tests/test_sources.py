@@ -220,6 +220,15 @@ def test_parquet_dates_have_no_quotes_of_their_own(tmp_path: Path) -> None:
     assert read(str(path)).labels == ["1970-01-01", "1971-01-02"]
 
 
+def test_parquet_bytes_are_no_text(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": [b"one", b"two"], "label": ["x", "y"]}), path)
+    with pytest.raises(UserError, match=r"the text of row 1 is a bytes, not a text or a number"):
+        read(str(path))
+
+
 def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -451,8 +460,8 @@ def test_a_line_that_is_no_object(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"text": ["one"], "label": "x"}, r"the text of row 2 is a list, not a single value"),
-        ({"text": "one", "label": {"name": "x"}}, r"the label of row 2 is a dict, not a single value"),
+        ({"text": ["one"], "label": "x"}, r"the text of row 2 is a list, not a text or a number"),
+        ({"text": "one", "label": {"name": "x"}}, r"the label of row 2 is a dict, not a text or a number"),
     ],
 )
 def test_nested_json_values(tmp_path: Path, record: dict[str, object], message: str) -> None:

@@ -184,11 +184,12 @@ def test_label_names_are_sorted_whatever_the_order_of_rows() -> None:
         (["spam ", "spam", "ham"], r"'spam' \(1 row\) and 'spam ' \(1 row\)"),
         (["a  b", "a b", "A\tb", "c"], r"'A\\tb' \(1 row\) and 'a  b' \(1 row\) and 'a b' \(1 row\)"),
         (["straße", "STRASSE"], r"'STRASSE' \(1 row\) and 'straße' \(1 row\)"),
+        (["caf\u00e9", "cafe\u0301"], "'cafe\u0301' \\(1 row\\) and 'caf\u00e9' \\(1 row\\)"),
         (["X", "x", "Y", "y"], r"'X' .* and 'x' .*; 'Y' .* and 'y' "),
     ],
 )
 def test_labels_that_are_nearly_the_same(labels: list[str], found: str) -> None:
-    with pytest.raises(UserError, match=rf"labels that differ in case or white space alone: {found}"):
+    with pytest.raises(UserError, match=rf"labels that differ in case, white space or Unicode form alone: {found}"):
         check_labels(labels)
 
 

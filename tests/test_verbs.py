@@ -46,7 +46,7 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (twelve("spam", "Spam"), [], "labels that differ in case or white space alone: 'Spam' (6 rows) and 'spam'"),
+        (twelve("spam", "Spam"), [], "Unicode form alone: 'Spam' (6 rows) and 'spam'"),
         (twelve("ham", "ham"), [], "at least two different labels, the data has only 'ham' (12 rows)"),
         ([*twelve(), ("one", "rare")], [], "at least 3 of each label are needed): 'rare' has 1"),
         ([*twelve(), ("", "ham"), ("  ", "spam")], [], "2 rows (row 13, 14) have no text. Pass --data.empty drop"),
@@ -78,6 +78,9 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
             ["--trainer.limit_val_batches", "0"],
             "keep best compares val_loss, but trainer.limit_val_batches is 0",
         ),
+        (twelve(), ["--data.padding", "50", "--data.max_length", "60"], "data.max_length says 60: give one of them"),
+        (twelve(), ["--trainer.overfit_batches", "2"], "trainer.overfit_batches replaces the order of texts"),
+        (twelve(), ["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler repeats rows"),
         (twelve(), ["--data.source", "demo"], "data.source demo makes its own messages: leave data.path data.csv out"),
     ],
 )
@@ -156,7 +159,14 @@ def test_verbs_without_a_checkpoint_name_the_command_that_would_work(capsys: pyt
     assert main(["fit", "--config", "mine.yaml", "--trainer.max_epochs", "1"]) == 0
     told = refused(["test", "--config", "mine.yaml"], capsys)
     command = told.splitlines()[-1].split()
-    assert command == "lit_cls test --config mine.yaml --ckpt_path checkpoints/mine/version_0/best.ckpt".split()
+    assert command == [
+        "lit_cls",
+        "test",
+        "--config",
+        "mine.yaml",
+        "--ckpt_path",
+        "checkpoints/mine/version_0/best.ckpt",
+    ]
     assert main(command[1:]) == 0
 
 

@@ -173,5 +173,7 @@ def make_loader(dataset: TextDataset, batches: Sampler[PlannedBatch], num_worker
         sampler=batches,
         batch_size=None,
         num_workers=num_workers,
+        # Of its own: a loader draws a number for each pass, by default from the state dropout draws from.
+        generator=torch.Generator(),
         persistent_workers=num_workers > 0,
     )

@@ -173,6 +173,11 @@ class ClassificationData(LightningDataModule):
                 raise UserError(
                     f"data.{name} {value} is not between 1 and the model's context length, {self.context_length}"
                 )
+        if isinstance(self.padding, int) and self.max_length not in (None, self.padding):
+            raise UserError(
+                f"data.padding {self.padding} pads and cuts to that length, data.max_length says {self.max_length}: "
+                "give one of them"
+            )
         if self.split == "ch06" and self._source != "sms_spam":
             raise UserError(f"data.split ch06 is a split of the SMS Spam Collection, not of data.source {self.source}")
         if self.split == "ch06" and self.balance != "undersample":
@@ -344,6 +349,9 @@ class ClassificationData(LightningDataModule):
             }
             notes = [note for rows in parts.values() for note in rows.notes]
             notes.append("the three files are used as they are: data.balance and data.split_seed do not apply")
+            for path, rows in zip(self._split_files, parts.values(), strict=True):
+                if not rows.texts:
+                    raise UserError(f"{path}: no text is left (data.empty drop): each of the three files needs texts")
             digest = part_sha256(range(3), [rows.sha256 for rows in parts.values()])
             return ", ".join(self._split_files), notes, digest, sum(len(r.texts) for r in parts.values()), parts
         name, rows = self._read_one()
@@ -378,7 +386,13 @@ class ClassificationData(LightningDataModule):
 
     def _split_one(self, rows: Rows, notes: list[str]) -> Split:
         if self.split == "ch06":
-            return ch06_split(rows.labels)
+            split = ch06_split(rows.labels)
+            used = sum(len(split[name]) for name in SPLIT_NAMES)
+            notes.append(
+                f"{len(rows.labels) - used:,} of {len(rows.labels):,} rows left out, as in the published split; "
+                "data.split_seed and data.stratify do not apply to it"
+            )
+            return split
         check_labels(rows.labels)
         check_enough_of_each(rows.labels)
         kept = list(range(len(rows.labels)))

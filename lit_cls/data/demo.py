@@ -1,7 +1,8 @@
 """Synthetic ham and spam for the quickstart: made from phrases and a seed, nothing else.
 
 Both sides have hard cases, so that a classifier reaches neither all nor chance: ham with offers,
-links, prices and numbers; spam in a casual tone; and some labels that are plainly wrong.
+links, prices and numbers; spam in a casual tone; messages that either side might send; and some
+labels that are plainly wrong.
 """
 
 import random
@@ -27,6 +28,14 @@ _WORDS = {
     "bye": "x|see you|love you|thanks|cheers|talk later|:)|haha|ok?|no rush".split("|"),
     "money": "£5|£12|£20|£40|10 euros|15 quid|£100".split("|"),
 }
+
+# Said by friends and by strangers alike: nobody could tell.
+_EITHER = """call me back on 555 0{short} {when}
+{hi} is this {name}? I have your {thing}
+your code is {code}{short}, {bye}
+your parcel is at {shop}, they want {money}
+{hi} tickets for {when}, {money} each. {bye}
+reply {code} if you come {when}"""
 
 _HAM = """{hi} are we still meeting at {place} {when}?
 {hi} I left my {thing} at {place}, can you bring it {when}? {bye}
@@ -90,7 +99,8 @@ def generate(seed: int) -> tuple[list[str], list[str]]:
     while len(texts) < N_MESSAGES:
         label = "ham" if len(texts) % 2 else "spam"
         plain, hard = (_HAM, _HARD_HAM) if label == "ham" else (_SPAM, _HARD_SPAM)
-        text = _fill(rng.choice((hard if rng.random() < 0.35 else plain).split("\n")), rng)
+        kind = rng.choices((plain, hard, _EITHER), weights=(60, 32, 8))[0]
+        text = _fill(rng.choice(kind.split("\n")), rng)
         if text not in seen:
             seen.add(text)
             texts.append(text)

@@ -1,12 +1,14 @@
 """Data sets from the network: verified, written in one step, kept in the user's cache."""
 
 import hashlib
+import http.client
 import io
 import os
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from lit_cls.errors import UserError
 
 _TIMEOUT_S = 30
 _MAX_BYTES = 64 << 20
+# A server that cannot be reached or is none, an archive that is damaged or none.
+_FAILURES = (OSError, EOFError, ValueError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,16 @@ def fetch(download: Download) -> Path:
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == download.sha256:
         return target
     failures = []
-    if os.environ.get("LIT_CLS_OFFLINE"):
+    if os.environ.get("LIT_CLS_OFFLINE", "0") not in ("", "0"):
         failures.append("LIT_CLS_OFFLINE is set: nothing was tried")
     else:
         for url in download.urls:
             try:
-                return _store(_member(_get(url), download), target)
-            except (OSError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
-                failures.append(f"{url}: {error}")
+                content = _member(_get(url), download)
+            except _FAILURES as error:
+                failures.append(f"{url}: {str(error) or type(error).__name__}")
+            else:
+                return _store(content, target)
     raise UserError(
         f"{download.name} is not on this machine and could not be downloaded:\n  "
         + "\n  ".join(failures)
@@ -95,8 +101,14 @@ def _member(archive: bytes, download: Download) -> bytes:
 
 def _store(content: bytes, target: Path) -> Path:
     """Writes beside the target and renames, so that two processes at once leave one whole file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as stream:
-        stream.write(content)
-    os.replace(stream.name, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            partial = Path(folder) / target.name
+            partial.write_bytes(content)
+            os.replace(partial, target)
+    except OSError as error:
+        raise UserError(
+            f"{target.name} cannot be kept in {target.parent}: {error.strerror}. Set XDG_CACHE_HOME to another folder"
+        ) from error
     return target

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -121,9 +122,9 @@ def read_file(path: str, text_column: Column, label_column: Column, header: bool
 
 def _existing_file(path: str) -> Path:
     file = Path(path).expanduser()
-    if file.is_dir():
+    if os.path.isdir(file):
         raise UserError(f"{file} is a folder: give the file of labelled texts with data.path")
-    if not file.exists():
+    if not os.path.exists(file):
         raise UserError(f"there is no file {file}: check data.path (it is looked up from {Path.cwd()})")
     try:
         with file.open("rb"):
@@ -169,8 +170,7 @@ def _pick_columns(table: list[list[str]], file: Path, text_column: Column, label
     if not rows:
         raise UserError(f"{file} has no rows{' below its header' if header else ''}")
     hint = "" if header else " (data.header is false: columns are numbered from 0)"
-    text_at = _column_index(text_column, "text", names, file, hint)
-    label_at = _column_index(label_column, "label", names, file, hint)
+    text_at, label_at = _both_columns(text_column, label_column, names, file, hint)
     ragged = [i for i, row in enumerate(rows, start=1) if len(row) != len(names)]
     if ragged:
         first = ragged[0]
@@ -183,6 +183,19 @@ def _pick_columns(table: list[list[str]], file: Path, text_column: Column, label
     if file.suffix.lower() != ".csv" and quoted:
         notes.append(f"{quoted:,} texts of {file} begin and end with a quote; tab-separated files are read literally")
     return _Raw([row[text_at] for row in rows], [row[label_at] for row in rows], notes)
+
+
+def _both_columns(
+    text_column: Column, label_column: Column, names: list[str], file: Path, hint: str
+) -> tuple[int, int]:
+    text_at = _column_index(text_column, "text", names, file, hint)
+    label_at = _column_index(label_column, "label", names, file, hint)
+    if text_at == label_at:
+        raise UserError(
+            f"{file}: column {names[text_at]!r} is named for both texts and labels: "
+            "change data.text_column or data.label_column"
+        )
+    return text_at, label_at
 
 
 def _column_index(column: Column, role: str, names: list[str], file: Path, hint: str) -> int:
@@ -216,11 +229,10 @@ def _read_jsonl(text: str, file: Path, text_column: Column, label_column: Column
     if not records:
         raise UserError(f"{file} has no rows")
     names = list(dict.fromkeys(key for record in records for key in record))
-    for column, role in ((text_column, "text"), (label_column, "label")):
-        _column_index(str(column) if str(column) in names else repr(column), role, names, file, "")
+    text_at, label_at = _both_columns(text_column, label_column, names, file, "")
     return _Raw(
-        _scalars((r.get(str(text_column)) for r in records), file, "text"),
-        _scalars((r.get(str(label_column)) for r in records), file, "label"),
+        _scalars((r.get(names[text_at]) for r in records), file, "text"),
+        _scalars((r.get(names[label_at]) for r in records), file, "label"),
         [],
     )
 
@@ -237,25 +249,27 @@ def _read_parquet(file: Path, text_column: Column, label_column: Column) -> _Raw
         raise UserError(f"{file} cannot be read as parquet: {error}") from error
     if not table.num_rows:
         raise UserError(f"{file} has no rows")
-    at = {
-        role: _column_index(column, role, table.column_names, file, "")
-        for role, column in (("text", text_column), ("label", label_column))
-    }
-    columns = {role: _scalars(table.column(i).to_pylist(), file, role) for role, i in at.items()}
-    return _Raw(columns["text"], columns["label"], [])
+    text_at, label_at = _both_columns(text_column, label_column, table.column_names, file, "")
+    return _Raw(
+        _scalars(table.column(text_at).to_pylist(), file, "text"),
+        _scalars(table.column(label_at).to_pylist(), file, "label"),
+        [],
+    )
 
 
 def _scalars(values: Iterable[Any], file: Path, role: str) -> list[str | None]:
     """JSON and parquet values as texts; numbers and truth values as JSON spells them."""
     found: list[str | None] = []
     for number, value in enumerate(values, start=1):
-        if isinstance(value, dict | list):
-            raise UserError(f"{file}: the {role} of row {number} is a {type(value).__name__}, not a single value")
-        if isinstance(value, str):
+        if isinstance(value, dict | list | bytes):
+            raise UserError(f"{file}: the {role} of row {number} is a {type(value).__name__}, not a text or a number")
+        if value is None:
+            found.append(None)
+        elif isinstance(value, str):
             # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
             found.append(value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         else:
-            found.append(None if value is None else json.dumps(value, default=str))
+            found.append(json.dumps(value) if isinstance(value, int | float) else str(value))
     return found
 
 

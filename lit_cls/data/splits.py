@@ -4,6 +4,7 @@ No setting of a model or of an evaluation reaches this file.
 """
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def split_by_fractions(
     Raises:
         UserError: fractions that are not positive or do not add up to 1.
     """
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not (all(f > 0 for f in fractions) and abs(sum(fractions) - 1) <= 1e-6):
         raise UserError(
             f"data.split {list(fractions)}: three positive fractions (train, validation, test) that add up to 1 "
             "are needed, for example [0.7, 0.1, 0.2]"
@@ -119,13 +120,15 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     counts = Counter(labels)
     near: dict[str, list[str]] = {}
     for label in sorted(counts):
-        near.setdefault(" ".join(label.split()).casefold(), []).append(label)
+        near.setdefault(" ".join(unicodedata.normalize("NFKC", label).split()).casefold(), []).append(label)
     alike = [names for names in near.values() if len(names) > 1]
     if alike:
         found = "; ".join(
             " and ".join(f"{name!r} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
         )
-        raise UserError(f"labels that differ in case or white space alone: {found}. Make them the same in the file")
+        raise UserError(
+            f"labels that differ in case, white space or Unicode form alone: {found}. Make them the same in the file"
+        )
     if len(counts) < 2:
         found = f"only {next(iter(counts))!r}" if counts else "none"
         raise UserError(

@@ -163,7 +163,7 @@ def fetch_pretrained(size: ModelSize) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     repo, revision = _PRETRAINED[size]
-    offline = bool(os.environ.get("LIT_CLS_OFFLINE"))
+    offline = os.environ.get("LIT_CLS_OFFLINE", "0") not in ("", "0")
     huggingface_hub.utils.logging.set_verbosity_error()  # its retries; the end of them is told below
     url = f"https://huggingface.co/{repo}/resolve/{revision}/model.safetensors"
     try:

@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import rich
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -17,7 +19,7 @@ from lit_cls.training.module import ClassifierModule
 Print = Callable[..., None]
 
 
-def data_tables(summary: DataSummary) -> Table:
+def data_table(summary: DataSummary) -> Table:
     """One row per split: its size, its labels, its lengths, the texts that are cut."""
     table = Table(title=f"Data: {summary.source}, {summary.n_rows:,} rows", title_justify="left")
     columns = ("split", "texts", *summary.label_names[:6], "median tokens", "longest", f"cut at {summary.max_length}")
@@ -157,7 +159,18 @@ class CollectPredictions(Callback):
     on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = _gather
 
 
+class ProgressBar(RichProgressBar):
+    """Lightning's bar with the loss alone: the figures of an epoch are in its line."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands behind the bar."""
+        shown = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in shown.items() if name == "train_loss_step"}
+
+
 def make_console() -> Console:
-    """Standard output; as wide as a log line may be where it is not a terminal."""
-    console = Console(highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
+    """Standard output; as wide as a table may be where it is not a terminal."""
+    console = rich.get_console()  # the one that Lightning's bar is drawn on: lines are printed above it
+    return console if console.is_terminal else Console(width=120)

@@ -1,0 +1,217 @@
+"""One run: it trains or evaluates, shows what comes out, and leaves it in a folder of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.splits import SplitName
+from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
+from lit_cls.evaluation.report import accuracy_table, write_predictions
+from lit_cls.model.weights import match_weights
+from lit_cls.training.callbacks import CollectPredictions, EpochLog, ProgressBar, data_table, make_console
+from lit_cls.training.module import ClassifierModule
+from lit_cls.training.run_folder import check_disk, new_run_folder, provenance, write_json
+
+Keep = Literal["best", "last"]
+
+
+class Run:
+    """A fit or an evaluation, from checked input to a report.
+
+    `callbacks` belong to the Trainer that `fit` and `evaluate` are given.
+
+    Args:
+        root: the folder of all runs.
+        name: of this run; its folder is `<root>/<name>/version_<n>`.
+        command: as typed, for the record.
+        keep: which checkpoint a fit tests, `best` (of the lowest val_loss) or `last`; None writes
+            no checkpoint.
+    """
+
+    def __init__(self, root: Path, name: str, command: Sequence[str], keep: Keep | None = None) -> None:
+        self.root = root
+        self.name = name
+        self.command = list(command)
+        self.keep = keep
+        self.folder: Path = root / name  # its new version_<n>, once there is one
+        self.console = make_console()
+        self.predictions = CollectPredictions()
+        self.epoch_log = EpochLog(self.echo)
+        self.saver = ModelCheckpoint(
+            filename="best",
+            monitor="val_loss" if keep == "best" else None,
+            save_top_k=1 if keep == "best" else 0,
+            save_last=True,
+            enable_version_counter=False,
+        )
+
+    def callbacks(self, show_bar: bool) -> list[Callback]:
+        """What the run needs of the Trainer."""
+        stages = ("fit", "validation", "test")
+        record = LambdaCallback(**{f"on_{stage}_start": self._write_provenance for stage in stages})
+        optional: list[tuple[bool, Callback]] = [(self.keep is not None, self.saver), (show_bar, ProgressBar())]
+        return [self.predictions, self.epoch_log, record, *(callback for wanted, callback in optional if wanted)]
+
+    @rank_zero_only
+    def echo(self, *things: Any) -> None:
+        """Prints for a person, once for all processes."""
+        self.console.print(*things, markup=False, highlight=False)
+
+    def fit(
+        self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, checkpoint: Path | None = None
+    ) -> None:
+        """Trains, then tests the kept checkpoint.
+
+        Args:
+            trainer: made with `callbacks`.
+            module: the model.
+            data: the texts.
+            checkpoint: where training goes on from.
+
+        Raises:
+            UserError: anything wrong with data, weights or disk, before the first step.
+        """
+        self._show_data(module, data)
+        with torch.device("meta"):
+            sketch = module.settings.build(len(data.label_names))
+        weights = module.settings.weights_path()
+        if weights is not None:
+            match_weights(sketch, weights)
+        self._open(trainer, data)
+        if self.keep is not None and trainer.is_global_zero:
+            copies = 3 if self.keep == "best" else 2  # best, last, and the one being written
+            check_disk(self.folder, sketch, frozen_are_named=weights is not None, copies=copies)
+        self.saver.dirpath = str(self.folder)
+        trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
+        kept = None if self.keep is None else self.folder / f"{self.keep}.ckpt"
+        if kept is None:
+            self.echo("no checkpoint was written: the weights at hand are tested")
+        self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
+        seconds = self.epoch_log.seconds_training
+        if seconds:
+            self.echo(f"trained in {seconds:.1f} s, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
+        self.echo(f"everything is in {self.folder}")
+        if kept is not None:
+            self.echo(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
+
+    def evaluate(
+        self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, split: SplitName, checkpoint: Path
+    ) -> None:
+        """Accuracy of a checkpoint on one split.
+
+        Args:
+            trainer: made with `callbacks`.
+            module: the model.
+            data: the texts.
+            split: which of them.
+            checkpoint: the trained network.
+        """
+        self._show_data(module, data)
+        self._open(trainer, data)
+        self._evaluate(trainer, module, data, (split,), checkpoint)
+        self.echo(f"everything is in {self.folder}")
+
+    def _show_data(self, module: ClassifierModule, data: ClassificationData) -> None:
+        summary = data.summary
+        self.echo(data_table(summary))
+        for note in summary.notes:
+            self.echo(f"note: {note}")
+        cut = sum(split.cut for split in summary.splits)
+        if cut:
+            kept = {"head": "their head", "tail": "their tail", "head_tail": "their head and tail"}
+            self.echo(
+                f"note: {cut:,} texts are longer than {summary.max_length} tokens: "
+                f"{kept[data.truncation]} is read (data.truncation, data.max_length)"
+            )
+        position = module.settings.token_position
+        if position in ("last", "mean") and data.padding == "longest_in_batch":
+            self.echo(
+                f"note: token_position {position} reads pads, and data.padding longest_in_batch changes their number "
+                "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"
+            )
+
+    def _open(self, trainer: Trainer, data: ClassificationData) -> None:
+        """A new folder for this run; only one process makes it and writes to it."""
+        self._data = data
+        if trainer.is_global_zero:
+            self.folder = new_run_folder(self.root, self.name)
+        log = CSVLogger(self.folder.parent, name="", version=self.folder.name)
+        trainer.loggers = [log, *trainer.loggers]
+
+    def _evaluate(
+        self,
+        trainer: Trainer,
+        module: ClassifierModule,
+        data: ClassificationData,
+        splits: tuple[SplitName, ...],
+        checkpoint: Path | None,
+    ) -> None:
+        """Evaluates the network, from a file when one is given, and shows and stores what came out.
+
+        Each split goes through the Trainer's own verb, so that its options (limits, precision,
+        devices) hold; the train split, which has none, through predict.
+        """
+        rows = []
+        majority = majority_class(data.part("train").label_ids)
+        for split in splits:
+            where = {"datamodule": data, "ckpt_path": None if checkpoint is None else str(checkpoint)}
+            match split:
+                case "test":
+                    trainer.test(module, verbose=False, **where)  # type: ignore[arg-type]
+                case "validation":
+                    trainer.validate(module, verbose=False, **where)  # type: ignore[arg-type]
+                case "train":
+                    trainer.predict(module, return_predictions=False, **where)  # type: ignore[arg-type]
+            checkpoint = None  # its weights are in place now
+            part = data.part(split)
+            ids, logits = self.predictions.row_ids.tolist(), self.predictions.logits
+            labels = [part.label_ids[i] for i in ids]
+            rows.append(accuracy(split, labels, logits.argmax(dim=1).tolist(), majority))
+            if trainer.is_global_zero:
+                write_predictions(
+                    self.folder / f"predictions_{split}.csv",
+                    [part.rows.texts[i] for i in ids],
+                    [part.rows.numbers[i] for i in ids],
+                    [data.label_names[label] for label in labels],
+                    logits.softmax(dim=1).tolist(),
+                    data.label_names,
+                )
+        self._report(rows[::-1], module)
+
+    @rank_zero_only
+    def _report(self, rows: list[Accuracy], module: ClassifierModule) -> None:
+        content = {
+            "accuracy": [row.as_dict() for row in rows],
+            "data": self._data.summary.as_dict(),
+            "weights_notes": module.weights_notes,
+            "seconds_training": self.epoch_log.seconds_training,
+            "texts_trained": self.epoch_log.texts_trained,
+        }
+        write_json(self.folder / "report" / "report.json", content)
+        self.echo(accuracy_table(rows))
+
+    @rank_zero_only
+    def _write_provenance(self, trainer: Trainer, module: ClassifierModule) -> None:
+        """Where the run's figures come from, written before there are any."""
+        path = self.folder / "provenance.json"
+        if path.exists():
+            return
+        device = trainer.strategy.root_device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        content = provenance(
+            command=["lit_cls", *self.command],
+            data=self._data.summary.as_dict(),
+            weights=module.settings.weights,
+            weights_sha256=module.weights_sha256,
+            config=self.folder / "config.yaml",
+            device=f"{name} x {trainer.world_size}",
+        )
+        write_json(path, content)
