@@ -84,10 +84,10 @@ class Run:
         weights = module.settings.weights_path()
         if weights is not None:
             match_weights(sketch, weights)
-        self._open(trainer, data)
-        if self.keep is not None and trainer.is_global_zero:
+        if self.keep is not None:
             copies = 3 if self.keep == "best" else 2  # best, last, and the one being written
-            check_disk(self.folder, sketch, frozen_are_named=weights is not None, copies=copies)
+            check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
+        self._open(trainer, data)
         self.saver.dirpath = str(self.folder)
         trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it

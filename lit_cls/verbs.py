@@ -175,6 +175,7 @@ class Verbs(LightningCLI):
             "callbacks": [*_as_list(config["callbacks"]), *self.run.callbacks(show_bar)],
             "plugins": [*_as_list(config["plugins"]), AtomicCheckpointIO()],
             "enable_progress_bar": show_bar,
+            "enable_checkpointing": keep is not None,
         }
         try:
             return super().instantiate_trainer(**kwargs)

@@ -177,7 +177,8 @@ def test_disk_is_checked_before_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, size))  # type: ignore[attr-defined]
     words = ["fit", "--data.path", labelled(twelve()), *NANO, "--trainer.max_epochs", "1"]
     if size == 100:
-        assert "3 copies exist at once, and checkpoints/fit/version_0 has 0.00 GB left" in refused(words, capsys)
+        assert "3 copies exist at once, and checkpoints has 0.00 GB left" in refused(words, capsys)
+        assert not Path("checkpoints").exists()
     else:
         assert main(words) == 0
 

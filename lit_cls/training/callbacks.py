@@ -64,7 +64,7 @@ def _parameter_groups(net: GPTClassifier) -> dict[str, list[Tensor]]:
 
 
 class EpochLog(Callback):
-    """One plain line per epoch: loss, validation, time and speed; the same on a terminal and in a log.
+    """One plain line per epoch: loss, validation, seconds of training and speed; on a terminal and in a log.
 
     Args:
         echo: prints a line.
@@ -75,6 +75,7 @@ class EpochLog(Callback):
         self.seconds_training = 0.0
         self.texts_trained = 0
         self._started = 0.0
+        self._validating = 0.0  # seconds of this epoch that were no training
         self._texts = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,7 +88,15 @@ class EpochLog(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of the epoch."""
-        self._started, self._texts = time.perf_counter(), 0
+        self._started, self._validating, self._texts = time.perf_counter(), 0.0, 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock."""
+        self._validating -= time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts it again."""
+        self._validating += time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,14 +108,14 @@ class EpochLog(Callback):
         n_batches = int(trainer.num_training_batches)
         done = batch_idx + 1
         every = max(1, n_batches // 10)
-        if done % every == 0 and done < n_batches and time.perf_counter() - self._started > 5 * done / every:
+        if done % every == 0 and done < n_batches and self._seconds() > 5 * done / every:
             loss = float(trainer.callback_metrics["train_loss_step"])
             where = f"epoch {trainer.current_epoch + 1}  batch {done}/{n_batches}"
             self.echo(f"{where}  train_loss_step {loss:.4f}  {self._speed()}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the figures of the epoch; validation has run by now."""
-        self.seconds_training += time.perf_counter() - self._started
+        self.seconds_training += self._seconds()
         self.texts_trained += self._texts
         names = ("train_loss", "val_loss", "val_acc")
         metrics = trainer.callback_metrics
@@ -114,8 +123,11 @@ class EpochLog(Callback):
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         self.echo(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {self._speed()}")
 
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._started - self._validating
+
     def _speed(self) -> str:
-        seconds = time.perf_counter() - self._started
+        seconds = self._seconds()
         return f"{seconds:.1f} s  {self._texts / seconds:.1f} texts/s"
 
 

@@ -56,7 +56,7 @@ def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies:
     """Refuses to start what could not be saved.
 
     Args:
-        folder: of the run.
+        folder: where runs land; it may not be there yet.
         net: the network, with or without memory.
         frozen_are_named: whether the checkpoint leaves out what did not train.
         copies: files that exist at once, one being written among them.
@@ -68,7 +68,8 @@ def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies:
     sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
     # AdamW keeps two more numbers for each trained one.
     one = sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
-    free = shutil.disk_usage(folder).free
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if one * copies > free:
         raise UserError(
             f"a checkpoint of this run takes {one / 1e9:.2f} GB, {copies} copies exist at once, and {folder} has "
