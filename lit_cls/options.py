@@ -31,10 +31,14 @@ def explain(message: str, verb: str) -> str:
     """
     way_out = f"\nlit_cls {verb} --help lists every option and its values"
     key = re.search(r'Parser key "([\w.]+)"', message)
-    unknown = re.search(r"unrecognized arguments: (--[\w.-]+)|Option '(\w+)' is not accepted", message, re.IGNORECASE)
+    unknown = re.search(
+        r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'|Option '(\w+)' is not accepted",
+        message,
+        re.IGNORECASE,
+    )
     if unknown:
-        name = unknown[1] or f"--{key[1] if key else ''}.{unknown[2]}"
-        return f"there is no option {name}{way_out}"
+        name = unknown[1] or unknown[2] or f"{key[1] if key else ''}.{unknown[3]}"
+        return f"there is no option --{name}{way_out}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     allowed = _allowed(message)
     if key and value and allowed:

@@ -91,9 +91,7 @@ class Run:
         self.saver.dirpath = str(self.folder)
         trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
-        kept = None if self.keep is None else self.folder / f"{self.keep}.ckpt"
-        if kept is None:
-            self.echo("no checkpoint was written: the weights at hand are tested")
+        kept = self._kept(trainer)
         self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
         seconds = self.epoch_log.seconds_training
         if seconds:
@@ -101,6 +99,20 @@ class Run:
         self.echo(f"everything is in {self.folder}")
         if kept is not None:
             self.echo(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
+
+    def _kept(self, trainer: Trainer) -> Path | None:
+        """The checkpoint to test; no run ends without one, unless that was asked for."""
+        if self.keep is None:
+            self.echo("note: no checkpoint was written: the weights at hand are tested")
+            return None
+        last = self.folder / "last.ckpt"
+        if not last.exists():  # stopped before the first validation
+            trainer.save_checkpoint(last)
+        kept = self.folder / f"{self.keep}.ckpt"
+        if not kept.exists():
+            self.echo("note: nothing was validated, so that there is no best checkpoint: the last is tested")
+            return last
+        return kept
 
     def evaluate(
         self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, split: SplitName, checkpoint: Path
@@ -162,6 +174,7 @@ class Run:
         rows = []
         majority = majority_class(data.part("train").label_ids)
         for split in splits:
+            self.predictions.clear()
             where = {"datamodule": data, "ckpt_path": None if checkpoint is None else str(checkpoint)}
             match split:
                 case "test":

@@ -102,6 +102,9 @@ class Verbs(LightningCLI):
         self.words = cast("list[str]", args)
         self.config = parser.parse_args(self.words)
         verb = self.config.subcommand
+        seed = self.config[verb].seed_everything
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything {seed} is not between 0 and {2**32 - 1}")
         self.root = Path(self.config[verb].trainer.default_root_dir)
         self.run_name = self._resolve_run_name(verb)
         self.checkpoint_path = self._resolve_checkpoint(verb)
@@ -166,6 +169,8 @@ class Verbs(LightningCLI):
             raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
         if config["use_distributed_sampler"]:
             raise UserError("trainer.use_distributed_sampler repeats rows: leave it out, rows are dealt out without it")
+        if config["accumulate_grad_batches"] < 1:
+            raise UserError(f"trainer.accumulate_grad_batches {config['accumulate_grad_batches']} is less than 1")
         if config["overfit_batches"]:
             raise UserError("trainer.overfit_batches replaces the order of texts: use --trainer.limit_train_batches")
         self.run = Run(self.root, self.run_name, self.words, keep)

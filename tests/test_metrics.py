@@ -51,6 +51,7 @@ def test_accuracy_of_nothing() -> None:
     assert math.isnan(row.value)
     assert math.isnan(row.majority)
     assert row.interval == (0.0, 1.0)
+    assert (row.as_dict()["accuracy"], row.as_dict()["majority"]) == (None, None)
 
 
 def test_answers_and_labels_must_be_as_many() -> None:

@@ -24,12 +24,14 @@ from lit_cls.options import check_device, explain
         (["--trainer.precision", "8"], "trainer.precision must be 64, 32, 16"),
         (["--data.path"], "argument --data.path: expected one argument"),
         (["--config", "nowhere.yaml"], "File does not exist"),
+        (["--config", "unknown.yaml"], "there is no option --data.sauce"),
     ],
 )
 def test_a_wrong_option_gets_one_message(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "unknown.yaml").write_text("data:\n  sauce: demo\n")
     assert main(["fit", *words]) == 2
     told = capsys.readouterr()
     assert told.err.startswith("lit_cls: error: ")
@@ -38,7 +40,7 @@ def test_a_wrong_option_gets_one_message(
     assert "Traceback" not in told.err
     assert "typing." not in told.err
     assert "<class" not in told.err
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["unknown.yaml"]
 
 
 def test_what_cannot_be_explained_is_passed_on() -> None:

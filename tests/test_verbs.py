@@ -5,6 +5,7 @@ The command's own main(), in this process: what a user types, without the second
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,8 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
             "keep best compares val_loss, but trainer.limit_val_batches is 0",
         ),
         (twelve(), ["--data.padding", "50", "--data.max_length", "60"], "data.max_length says 60: give one of them"),
+        (twelve(), ["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches 0 is less than 1"),
+        (twelve(), ["--seed_everything", "-5"], "seed_everything -5 is not between 0 and 4294967295"),
         (twelve(), ["--trainer.overfit_batches", "2"], "trainer.overfit_batches replaces the order of texts"),
         (twelve(), ["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler repeats rows"),
         (twelve(), ["--data.source", "demo"], "data.source demo makes its own messages: leave data.path data.csv out"),
@@ -214,6 +217,34 @@ def test_choices_that_must_work_together(options: list[str], capsys: pytest.Capt
     assert "majority baseline" in out
     kept = Path("checkpoints/fit/version_0") / ("last.ckpt" if "last" in options else "best.ckpt")
     assert kept.exists() is not {"--trainer.enable_checkpointing", "--trainer.fast_dev_run"}.intersection(options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.max_steps", "1", "--data.batch_size", "4"],
+        ["--trainer.check_val_every_n_epoch", "2"],
+        ["--trainer.limit_train_batches", "0"],
+    ],
+)
+def test_a_run_that_never_validated_still_leaves_its_last_checkpoint(
+    options: list[str], capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    warnings.simplefilter("always")  # Lightning warns of the missing val_loss as well
+    out = fit(capsys, *options)
+    assert "nothing was validated, so that there is no best checkpoint: the last is tested" in out
+    assert {path.name for path in Path("checkpoints/fit/version_0").glob("*.ckpt")} == {"last.ckpt"}
+
+
+def test_an_evaluation_that_is_skipped_has_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    out = fit(capsys, "--trainer.limit_test_batches", "0")
+    test, validation = (
+        next(line for line in out.splitlines()[-12:] if name in line) for name in (" test ", "validation")
+    )
+    assert "n/a" in test
+    assert "n/a" not in validation
+    report = json.loads(Path("checkpoints/fit/version_0/report/report.json").read_text())
+    assert [(row["split"], row["n"], row["accuracy"] is None) for row in report["accuracy"]][2] == ("test", 0, True)
 
 
 def test_keep_last_tests_the_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:

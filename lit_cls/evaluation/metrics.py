@@ -28,8 +28,9 @@ class Accuracy:
         return wilson_interval(self.correct, self.n)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        return asdict(self) | {"accuracy": self.value, "wilson_95": list(self.interval)}
+        """Plain types, for JSON, which has no NaN."""
+        shares = {"accuracy": self.value, "majority": self.majority} if self.n else {"accuracy": None, "majority": None}
+        return asdict(self) | shares | {"wilson_95": list(self.interval)}
 
 
 def accuracy(split: str, labels: Sequence[int], predicted: Sequence[int], majority_class: int) -> Accuracy:

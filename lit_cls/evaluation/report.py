@@ -20,9 +20,7 @@ def accuracy_table(rows: Sequence[Accuracy]) -> Table:
             row.split,
             f"{row.n:,}",
             f"{row.correct:,}",
-            f"{row.value:.2%}",
-            f"{low:.2%} – {high:.2%}",
-            f"{row.majority:.2%}",
+            *([f"{row.value:.2%}", f"{low:.2%} – {high:.2%}", f"{row.majority:.2%}"] if row.n else ["n/a"] * 3),
         )
     return table
 

@@ -135,7 +135,11 @@ class CollectPredictions(Callback):
     """Keeps the logits of an evaluation, from all processes, in the order of the rows."""
 
     def __init__(self) -> None:
-        self.logits = torch.empty(0)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets an earlier evaluation: Lightning may be told to skip the next one."""
+        self.logits = torch.empty(0, 1)
         """(N, K) float32, after an evaluation."""
         self.row_ids = torch.empty(0, dtype=torch.int64)
         """(N,) the row of each; all rows of the split, unless Lightning was told to stop early."""
