@@ -60,9 +60,10 @@ class Run:
         return [self.predictions, self.epoch_log, record, *(callback for wanted, callback in optional if wanted)]
 
     @rank_zero_only
-    def echo(self, *things: Any) -> None:
-        """Prints for a person, once for all processes."""
-        self.console.print(*things, markup=False, highlight=False)
+    def echo(self, thing: Any) -> None:
+        """Prints a line or a table for a person, once for all processes."""
+        # A line is never broken: a path in it can be copied, a log searched.
+        self.console.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
 
     def fit(
         self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, checkpoint: Path | None = None
@@ -89,7 +90,12 @@ class Run:
             check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
         self._open(trainer, data)
         self.saver.dirpath = str(self.folder)
-        trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+        except SystemExit as stopped:  # Lightning's answer to Ctrl-C
+            saved = ", ".join(str(path) for path in sorted(self.folder.glob("*.ckpt"))) or "none"
+            self.echo(f"stopped after {trainer.global_step} steps; checkpoints: {saved}")
+            raise KeyboardInterrupt from stopped
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
         kept = self._kept(trainer)
         self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)

@@ -50,7 +50,7 @@ def test_data_table_names_labels_lengths_and_cut_texts(reviews: str) -> None:
 
 def test_a_log_has_one_plain_line_per_epoch(tmp_path: Path, reviews: str) -> None:
     lines: list[Any] = []
-    log = EpochLog(lambda *things: lines.extend(things))
+    log = EpochLog(lines.append)
     trainer(tmp_path, max_epochs=3, callbacks=[log]).fit(module(), datamodule=data(reviews))
     texts = [line for line in lines if isinstance(line, str)]
     assert len(texts) == 3
@@ -71,7 +71,7 @@ def test_long_epochs_are_told_on_the_way(
     lines: list[Any] = []
     clock = iter(range(0, 100_000, 60))  # every look at the clock is a minute later
     monkeypatch.setattr("lit_cls.training.callbacks.time.perf_counter", lambda: float(next(clock)))
-    log = EpochLog(lambda *things: lines.extend(things))
+    log = EpochLog(lines.append)
     trainer(tmp_path, callbacks=[log]).fit(module(), datamodule=data(reviews, batch_size=2))
     on_the_way = [line for line in lines if isinstance(line, str) and "batch" in line]
     assert len(on_the_way) == 12  # of 38 batches, every third, the last left to the line of the epoch

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,21 @@ def test_mistakes_exit_with_2_and_one_message(words: str, tmp_path: Path) -> Non
     assert told.stderr.startswith("lit_cls: error: ")
     assert "Traceback" not in told.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_exits_with_130_and_names_the_checkpoints(tmp_path: Path) -> None:
+    words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
+    command = [str(Path(sys.executable).with_name("lit_cls")), *words]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "checkpoints: checkpoints/quickstart/version_0/best.ckpt, checkpoints/quickstart/version_0/last.ckpt" in out
+    assert err == "lit_cls: stopped\n"
 
 
 def test_module_and_script_are_the_same_command(tmp_path: Path) -> None:

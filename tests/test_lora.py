@@ -147,4 +147,4 @@ def test_scaling() -> None:
 )
 def test_wrong_settings_are_refused(values: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        LoRAConfig(**values)
+        GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(**values))

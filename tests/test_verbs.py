@@ -65,6 +65,8 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
         (twelve(), ["--data.split", "[0.9,0.1,0.1]"], "three positive fractions"),
         (twelve(), ["--data.split", "ch06"], "sha256"),
         (twelve(), ["--model.trainable_layers", "9"], "trainable_layers 9 is not between 1 and the model's 3 blocks"),
+        (twelve(), ["--model.trainable_layers", "lora", "--model.lora.train_head", "false"], "would stay random"),
+        (twelve(), ["--model.trainable_layers", "lora", "--model.lora.rank", "0"], "model.lora.rank 0 is less than 1"),
         (twelve(), ["--model.lora.rank", "4"], "model.lora is set, but model.trainable_layers is 'last_block'"),
         (twelve(), ["--model.weights", "gone.safetensors"], "there is no weights file gone.safetensors"),
         (twelve(), ["--model.weights", "pretrained"], "no pretrained weights for gpt2-nano"),

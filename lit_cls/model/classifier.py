@@ -216,7 +216,8 @@ def check_trainable_layers(
     """Checks the choice of what trains; returns the adapter's shape, None without LoRA.
 
     Raises:
-        UserError: no such choice, more blocks than there are, or LoRA settings without LoRA.
+        UserError: no such choice, more blocks than there are, LoRA settings without LoRA, or
+            impossible ones.
     """
     if isinstance(trainable_layers, int) and not isinstance(trainable_layers, bool):
         if not 1 <= trainable_layers <= n_layers:
@@ -230,7 +231,9 @@ def check_trainable_layers(
             f"{', '.join(get_args(NamedLayers))}"
         )
     if trainable_layers == "lora":
-        return lora or LoRAConfig()
+        lora = lora or LoRAConfig()
+        lora.check()
+        return lora
     if lora is not None:
         raise UserError(
             f"model.lora is set, but model.trainable_layers is {trainable_layers!r}: "

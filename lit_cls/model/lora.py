@@ -36,7 +36,12 @@ class LoRAConfig:
     train_head: bool = True
     """Whether the new head's own linear layer trains as well."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuses values that make no adapter.
+
+        Raises:
+            UserError: which value, and why.
+        """
         if self.rank < 1:
             raise UserError(f"model.lora.rank {self.rank} is less than 1")
         if not 0.0 <= self.dropout < 1.0:

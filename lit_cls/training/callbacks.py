@@ -16,7 +16,7 @@ from lit_cls.data.datamodule import DataSummary
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.training.module import ClassifierModule
 
-Print = Callable[..., None]
+Print = Callable[[Any], None]
 
 
 def data_table(summary: DataSummary) -> Table:
@@ -67,7 +67,7 @@ class EpochLog(Callback):
     """One plain line per epoch: loss, validation, seconds of training and speed; on a terminal and in a log.
 
     Args:
-        echo: prints a line.
+        echo: prints a line or a table.
     """
 
     def __init__(self, echo: Print) -> None:
