@@ -242,3 +242,23 @@ def test_the_published_split_from_the_command_line(sms_file: Path, tmp_path: Pat
     assert report["data"]["pad_to"] == 120
     assert [row["n"] for row in report["accuracy"]] == [1045, 149, 300]
     assert "cut at 120" in told.stdout
+
+
+def test_every_command_of_the_readme_exists(tmp_path: Path) -> None:
+    """Options are parsed, not run: downloads and GPUs are not at hand."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(lit_cls (?:fit|test|validate|predict) .*)$", text, re.MULTILINE)
+    assert len(commands) >= 4
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    for command in commands:
+        words = shlex.split(command)[1:]
+        if words[0] == "fit":
+            lit(*words, "--print_config", cwd=tmp_path)
+        else:
+            told = lit(*words, cwd=tmp_path, code=2)
+            assert "there is no checkpoint checkpoints/fit/version_0/best.ckpt" in told.stderr
+    targets = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"quickstart", "test", "check", "help"} <= targets
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in targets:
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
