@@ -5,6 +5,7 @@ user's mistake; 130 stopped by Ctrl-C.
 """
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a pipe may not spell every character of a text
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -75,7 +78,7 @@ def _unknown(word: str) -> str:
     if word.startswith("-"):
         return f"the verb comes first: lit_cls {'|'.join(VERBS)} … (got {word!r})"
     close = difflib.get_close_matches(word, VERBS, n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
+    meant = f"; did you mean {close[0]}?" if close else "."
     return f"there is no verb {word!r}{meant} The verbs are {', '.join(VERBS)}: see lit_cls --help"
 
 

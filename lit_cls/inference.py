@@ -1,7 +1,7 @@
 """A trained classifier in a few lines, without a Trainer: `lit_cls.load(path).predict(texts)`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.weights import file_sha256
-from lit_cls.training.checkpoints import DATA_KEY, KEY, check_same_network, checked_state, read_checkpoint
+from lit_cls.training.checkpoints import DATA_KEY, KEY, check_same_weights, checked_state, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Classifier:
         token_ids = encode(texts)
         cut = [truncate(ids, self._cut_to, self._truncation) for ids in token_ids]
         batches = EvaluationBatches([len(ids) for ids in cut], self._batch_size, by_length=self._pad_to is None)
-        probabilities = torch.empty(len(texts), len(self.label_names))
+        probabilities = torch.empty(len(texts), len(self.label_names), dtype=torch.float32)
         for batch in make_loader(TextDataset(cut, None, self._pad_to), batches):
             logits: Tensor = self.net(batch["input_ids"].to(self.device), batch["lengths"].to(self.device))
             probabilities[batch["row_ids"]] = logits.float().softmax(dim=1).cpu()
@@ -81,12 +81,13 @@ class Classifier:
         ]
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
+def load(path: str | Path, device: str | torch.device = "cpu", weights: str | Path | None = None) -> Classifier:
     """Loads a checkpoint that `lit_cls fit` wrote; nothing about it has to be repeated.
 
     Args:
         path: the `.ckpt` file.
         device: where the classifier runs.
+        weights: the GPT-2 file it was trained from, where that has moved since.
 
     Raises:
         UserError: not a whole checkpoint, or the frozen weights it names are gone or have changed.
@@ -94,15 +95,17 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
     checkpoint = read_checkpoint(path)
     described = checkpoint[KEY]
     settings = ModelSettings.from_dict(described["model"])
+    if weights is not None:
+        settings = replace(settings, weights=str(weights))
     labels = tuple(described["label_names"])
     if described["weights_sha256"] is None:
         net = settings.build(len(labels))
     else:
-        weights = settings.weights_path()
-        assert weights is not None, "weights with a sha256 come from a file"
+        file = settings.weights_path()
+        assert file is not None, "weights with a sha256 come from a file"
         with torch.device("meta"):
             net = settings.build(len(labels))
-        net.load_weights(weights)
-        check_same_network(checkpoint, settings, labels, file_sha256(weights))
+        net.load_weights(file)
+        check_same_weights(checkpoint, file_sha256(file))
     net.load_state_dict(checked_state(net, checkpoint), strict=False)
     return Classifier(net, labels, checkpoint[DATA_KEY], torch.device(device))

@@ -14,6 +14,7 @@ _KINDS = {
     "<class 'float'>": "a number",
     "Expected a float": "a number",
     "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
     "tuple[float, float, float]": "three fractions",
     "tuple[str, str, str]": "three files",
 }
@@ -52,6 +53,7 @@ def explain(message: str, verb: str) -> str:
 
 
 def _allowed(message: str) -> list[str]:
+    message = re.sub(r"Given value type: .*", "", message)
     literals = re.findall(r"Literal\[(.*?)\]", message)
     named = dict.fromkeys(word.strip("' ") for group in literals for word in group.split(","))
     kinds = dict.fromkeys(words for kind, words in _KINDS.items() if kind in message)

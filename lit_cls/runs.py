@@ -15,7 +15,7 @@ from lit_cls.data.splits import SplitName
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
-from lit_cls.training.callbacks import CollectPredictions, EpochLog, ProgressBar, data_table, make_console
+from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.run_folder import check_disk, new_run_folder, provenance, write_json
 
@@ -63,7 +63,7 @@ class Run:
     def echo(self, thing: Any) -> None:
         """Prints a line or a table for a person, once for all processes."""
         # A line is never broken: a path in it can be copied, a log searched.
-        self.console.print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
+        self.console.print(thing, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(thing, str))
 
     def fit(
         self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, checkpoint: Path | None = None
@@ -112,7 +112,7 @@ class Run:
             self.echo("note: no checkpoint was written: the weights at hand are tested")
             return None
         last = self.folder / "last.ckpt"
-        if not last.exists():  # stopped before the first validation
+        if not trainer.strategy.broadcast(last.exists()):  # stopped before the first validation
             trainer.save_checkpoint(last)
         kept = self.folder / f"{self.keep}.ckpt"
         if not kept.exists():
@@ -140,6 +140,9 @@ class Run:
     def _show_data(self, module: ClassifierModule, data: ClassificationData) -> None:
         summary = data.summary
         self.echo(data_table(summary))
+        if len(summary.label_names) > SHOWN_LABELS:
+            train = summary.splits[0].labels
+            self.echo(f"labels of the train split: {', '.join(f'{name} {n:,}' for name, n in train.items())}")
         for note in summary.notes:
             self.echo(f"note: {note}")
         cut = sum(split.cut for split in summary.splits)

@@ -1,13 +1,17 @@
 """fit, validate, test and predict, through LightningCLI."""
 
+import inspect
 import logging
+import re
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any, cast
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_cls.data.datamodule import ClassificationData
@@ -56,6 +60,8 @@ def run_verb(words: list[str]) -> None:
         )
     except ArgumentError as error:
         raise UserError(explain(str(error), words[0])) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the configuration is not UTF-8: {error}") from error
     except MisconfigurationException as error:
         raise UserError(f"{error}") from error
 
@@ -82,17 +88,18 @@ class Verbs(LightningCLI):
             default=None,
             help="Folder of this run below trainer.default_root_dir; by default the name of the --config file.",
         )
-        parser.add_argument(
-            "--keep",
-            type=Keep,
-            default="best",
-            help="Which checkpoint fit tests: that of the lowest val_loss, or the last (no selection).",
-        )
         parser.link_arguments("model.size", "data.context_length", compute_fn=lambda size: SIZES[size].context_length)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # LightningCLI has no public place for an argument of one verb alone.
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--keep",
+                type=Keep,
+                default="best",
+                help="Which checkpoint is tested: that of the lowest val_loss, or the last (no selection).",
+            )
         if subcommand == "predict":
             parser.add_argument("texts", type=str, nargs="*", help="The texts to classify.")
         return parser
@@ -102,57 +109,80 @@ class Verbs(LightningCLI):
         self.words = cast("list[str]", args)
         self.config = parser.parse_args(self.words)
         verb = self.config.subcommand
-        seed = self.config[verb].seed_everything
-        if not 0 <= seed < 2**32:
-            raise UserError(f"seed_everything {seed} is not between 0 and {2**32 - 1}")
-        self.root = Path(self.config[verb].trainer.default_root_dir)
-        self.run_name = self._resolve_run_name(verb)
-        self.checkpoint_path = self._resolve_checkpoint(verb)
+        config = self.config[verb]
+        self._check_groups(config)
+        self.root = Path(config.trainer.default_root_dir)
+        self.run_name = self._resolve_run_name(config)
+        self.checkpoint_path = self._resolve_checkpoint(verb, config)
         if self.checkpoint_path is not None:
             self.checkpoint = read_checkpoint(self.checkpoint_path)
             if verb != "fit":
-                self._subcommand_parsers[verb].set_defaults(_settings_of(self.checkpoint))
+                self._subcommand_parsers[verb].set_defaults(_settings_of(self.checkpoint, config))
                 self.config = parser.parse_args(self.words)
         self.config[verb].run_name = self.run_name
+
+    @staticmethod
+    def _check_groups(config: Namespace) -> None:
+        for group in ("trainer", "model", "data"):
+            if not isinstance(config.get(group), Namespace):
+                raise UserError(f"{group} is {config.get(group)!r} in the configuration, not a group of options")
+        if config.trainer.default_root_dir is None:
+            raise UserError("trainer.default_root_dir is null: give the folder of all runs, for example checkpoints")
+        if not 0 <= config.seed_everything < 2**32:
+            raise UserError(f"seed_everything {config.seed_everything} is not between 0 and {2**32 - 1}")
+
+    def _make_repeatable(self, config: Namespace) -> None:
+        """What is saved as config.yaml must mean the same from another folder, and later."""
+        config.ckpt_path = _text(self.checkpoint_path and self.checkpoint_path.absolute())
+        if config.data.path:
+            config.data.path = _text(Path(config.data.path).expanduser().absolute())
+        if config.model.weights not in ("pretrained", "random"):
+            config.model.weights = _text(Path(config.model.weights).expanduser().absolute())
 
     def _parse_ckpt_path(self) -> None:
         # LightningCLI would let the checkpoint's hyperparameters override the command line in silence.
         pass
 
-    def _resolve_run_name(self, verb: str) -> str:
-        config = self.config[verb]
-        name = config.run_name or (Path(str(config.config[0])).stem if config.config else verb)
-        if name in (".", "..") or "/" in name or "\\" in name:
+    @staticmethod
+    def _resolve_run_name(config: Namespace) -> str:
+        name = config.run_name or (Path(str(config.config[0])).stem if config.config and config.config[0] else "fit")
+        if name in (".", "..") or set(name) & set("/\\\0"):
             raise UserError(f"run_name {name!r} is not a plain folder name")
         return name
 
-    def _resolve_checkpoint(self, verb: str) -> Path | None:
-        given = self.config[verb].ckpt_path
+    def _resolve_checkpoint(self, verb: str, config: Namespace) -> Path | None:
+        given = config.ckpt_path
         if given in ("best", "last"):
             found = find_checkpoint(self.root, self.run_name, given)
             if found is None:
                 raise UserError(
                     f"no run of {self.run_name!r} below {self.root} has a {given}.ckpt: train one first\n"
-                    f"  {self._command('fit')}"
+                    f"  {self._command('fit', config)}"
                 )
             return found
         if given is not None:
             return Path(str(given)).expanduser()
         if verb == "fit":
             return None
-        best = find_checkpoint(self.root, self.run_name, "best")
+        kept = find_checkpoint(self.root, self.run_name, "best") or find_checkpoint(self.root, self.run_name, "last")
+        if kept is None:
+            raise UserError(f"{verb} needs a trained checkpoint: train one first\n  {self._command('fit', config)}")
         raise UserError(
-            f"{verb} needs a trained checkpoint"
-            + (
-                f":\n  {self._command(verb)} --ckpt_path {best}"
-                if best
-                else f": train one first\n  {self._command('fit')}"
-            )
+            f"{verb} needs a trained checkpoint:\n  {self._command(verb, config)} --ckpt_path {shlex.quote(str(kept))}"
         )
 
-    def _command(self, verb: str) -> str:
-        config = self.config[self.config.subcommand].config
-        return f"lit_cls {verb}" + (f" --config {config[0]}" if config else " --config FILE")
+    def _command(self, verb: str, config: Namespace) -> str:
+        """What was typed, for a verb that works: with texts for predict alone."""
+        texts = config.get("texts") or []
+        words = [word for word in self.words[1:] if verb == "predict" or word not in (*texts, "--")]
+        if "--ckpt_path" in words:
+            at = words.index("--ckpt_path")
+            del words[at : at + 2]
+        if verb == "fit" and not words:
+            words = ["--data.path", "FILE"]
+        if verb == "predict" and not texts:
+            words.append("a text")
+        return shlex.join(["lit_cls", verb, *words])
 
     def before_instantiate_classes(self) -> None:
         """Refuses what the device cannot do; Lightning would switch to another precision."""
@@ -162,7 +192,7 @@ class Verbs(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds what every run has: our checkpoints, our lines, a bar on a terminal."""
         config = self._get(self.config_init, "trainer")
-        keep = self._get(self.config_init, "keep")
+        keep: Keep | None = self._get(self.config_init, "keep")
         if self.subcommand != "fit" or config["enable_checkpointing"] is False or config["fast_dev_run"]:
             keep = None
         if keep == "best" and config["limit_val_batches"] == 0:
@@ -173,18 +203,26 @@ class Verbs(LightningCLI):
             raise UserError(f"trainer.accumulate_grad_batches {config['accumulate_grad_batches']} is less than 1")
         if config["overfit_batches"]:
             raise UserError("trainer.overfit_batches replaces the order of texts: use --trainer.limit_train_batches")
+        if re.search("spawn|fork|notebook", str(config["strategy"])):
+            raise UserError(
+                f"trainer.strategy {config['strategy']} keeps its processes' predictions to itself: use ddp instead"
+            )
+        callbacks = _as_list(config["callbacks"])
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+            raise UserError("GradientAccumulationScheduler is not supported: use --trainer.accumulate_grad_batches")
         self.run = Run(self.root, self.run_name, self.words, keep)
         show_bar = self.run.console.is_terminal and config["enable_progress_bar"] is not False
         kwargs = {
             **kwargs,
-            "callbacks": [*_as_list(config["callbacks"]), *self.run.callbacks(show_bar)],
+            "callbacks": [*callbacks, *self.run.callbacks(show_bar)],
             "plugins": [*_as_list(config["plugins"]), AtomicCheckpointIO()],
             "enable_progress_bar": show_bar,
             "enable_checkpointing": keep is not None,
         }
+        self._make_repeatable(self.config[self.subcommand])
         try:
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, RuntimeError) as error:
+        except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
             raise UserError(f"the trainer cannot be set up like this: {error}") from error
 
     def fit(self, model: ClassifierModule, **kwargs: Any) -> None:
@@ -209,8 +247,10 @@ class Verbs(LightningCLI):
                 f'nothing to classify: lit_cls predict --ckpt_path {self.checkpoint_path} "a text" "another"'
             )
         assert self.checkpoint_path is not None, "without a checkpoint, parse_arguments has refused"
-        check_same_network(self.checkpoint, model.settings, (), None)
-        classifier = load(self.checkpoint_path, self.trainer.strategy.root_device)
+        check_same_network(self.checkpoint, model.settings)
+        self.datamodule.check_reading(self.checkpoint[DATA_KEY])
+        weights = None if model.settings.weights in ("pretrained", "random") else model.settings.weights
+        classifier = load(self.checkpoint_path, self.trainer.strategy.root_device, weights)
         precision = self.trainer.precision_plugin
         precision.convert_module(classifier.net)
         with precision.forward_context():
@@ -226,15 +266,26 @@ class Verbs(LightningCLI):
         self.run.evaluate(self.trainer, self.model, self.datamodule, split, self.checkpoint_path)
 
     def _check_checkpoint(self) -> None:
-        check_same_network(self.checkpoint, self.model.settings, self.datamodule.label_names, None)
+        check_same_network(self.checkpoint, self.model.settings, self.datamodule.label_names)
         self.datamodule.load_state_dict(self.checkpoint[DATA_KEY])
 
 
-def _settings_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's settings as defaults of the parser."""
-    model, data = checkpoint[KEY]["model"], checkpoint[DATA_KEY]["settings"]
-    return {f"model.{name}": value for name, value in model.items()} | {
-        f"data.{name}": value for name, value in data.items()
+def _settings_of(checkpoint: dict[str, Any], config: Namespace) -> dict[str, Any]:
+    """A checkpoint's settings as defaults of the parser.
+
+    Args:
+        checkpoint: as `read_checkpoint` returns it.
+        config: what was asked for without them; other data replaces the checkpoint's as a whole.
+    """
+    described, data = checkpoint[KEY], dict(checkpoint[DATA_KEY]["settings"])
+    split_by_default = inspect.signature(ClassificationData).parameters["split"].default
+    if config.data.source or config.data.path or config.data.split != split_by_default:
+        for name in ("source", "path", "split"):
+            del data[name]
+    return {
+        "trainer.precision": described["precision"],
+        **{f"model.{name}": value for name, value in described["model"].items()},
+        **{f"data.{name}": value for name, value in data.items()},
     }
 
 
@@ -258,3 +309,7 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before torch looks: tests that are not about a GPU give the same on every machine.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import pytest
 import torch
 from lightning.pytorch import Trainer

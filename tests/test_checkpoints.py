@@ -15,6 +15,7 @@ from lit_cls.training.checkpoints import (
     KEY,
     AtomicCheckpointIO,
     check_same_network,
+    check_same_weights,
     checked_state,
     describe_network,
     read_checkpoint,
@@ -78,36 +79,51 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "labels", "sha256", "message"),
+    ("settings", "labels", "message"),
     [
-        (ModelSettings("gpt2-small", "random"), (), None, "model.size is gpt2-small, the checkpoint's is gpt2-nano"),
-        (
-            ModelSettings("gpt2-nano", "random", "mean"),
-            (),
-            None,
-            "token_position is mean, the checkpoint's is flex",
-        ),
-        (ModelSettings("gpt2-nano", "random", causal=False), (), None, "model.causal is False"),
-        (SETTINGS, ("neg", "pos"), None, "the data's labels are neg, pos, the checkpoint's ham, spam"),
-        (SETTINGS, ("ham", "spam"), "b" * 64, "sha256 bbb.*, the checkpoint was trained on aaa"),
+        (ModelSettings("gpt2-small", "random"), (), "model.size is gpt2-small, the checkpoint's is gpt2-nano"),
+        (ModelSettings("gpt2-nano", "random", "mean"), (), "token_position is mean, the checkpoint's is flexible"),
+        (ModelSettings("gpt2-nano", "random", causal=False), (), "model.causal is False"),
+        (SETTINGS, ("neg", "pos"), "the data's labels are neg, pos, the checkpoint's ham, spam"),
+        (ModelSettings("gpt2-nano", "a.pth"), (), "model.weights is a.pth, the checkpoint's is random"),
         (
             ModelSettings("gpt2-nano", "random", trainable_layers="lora", lora=LoRAConfig(4)),
             (),
-            None,
             "(?s)trainable_layers is lora.*model.lora is {'rank': 4",
         ),
     ],
 )
-def test_another_networks_checkpoint(settings: ModelSettings, labels: tuple, sha256: str | None, message: str) -> None:
-    saved = checkpoint(GPTClassifier(TINY), "a" * 64)
+def test_another_networks_checkpoint(settings: ModelSettings, labels: tuple, message: str) -> None:
+    saved = checkpoint(GPTClassifier(TINY))
     with pytest.raises(UserError, match=message):
-        check_same_network(saved, settings, labels, sha256)
+        check_same_network(saved, settings, labels)
 
 
 def test_the_same_network_is_taken() -> None:
-    saved = checkpoint(GPTClassifier(TINY), "a" * 64)
-    check_same_network(saved, SETTINGS, ("ham", "spam"), "a" * 64)
-    check_same_network(saved, SETTINGS, (), None)
+    saved = checkpoint(GPTClassifier(TINY))
+    check_same_network(saved, SETTINGS, ("ham", "spam"))
+    check_same_network(saved, SETTINGS)
+
+
+def test_frozen_weights_must_be_the_ones_that_are_named() -> None:
+    named, whole = checkpoint(GPTClassifier(TINY), "a" * 64), checkpoint(GPTClassifier(TINY))
+    check_same_weights(named, "a" * 64)
+    check_same_weights(whole, None)
+    with pytest.raises(UserError, match="has the sha256 bbb.*, the checkpoint was trained on aaa"):
+        check_same_weights(named, "b" * 64)
+    with pytest.raises(UserError, match="has the sha256 None, the checkpoint was trained on aaa"):
+        check_same_weights(named, None)
+    with pytest.raises(UserError, match="model.weights is random, the checkpoint's is"):
+        check_same_network(named, SETTINGS)  # a random trunk under trained layers
+
+
+def test_a_checkpoint_of_another_version(tmp_path: Path) -> None:
+    other = checkpoint(GPTClassifier(TINY))
+    other[KEY]["version"] = "9.9"
+    other[KEY]["model"]["new_option"] = 1
+    torch.save(other, tmp_path / "new.ckpt")
+    with pytest.raises(UserError, match=r"new.ckpt was written by lit_cls 9.9, which this one, .*, cannot read"):
+        read_checkpoint(tmp_path / "new.ckpt")
 
 
 def test_a_checkpoint_that_is_not_whole() -> None:

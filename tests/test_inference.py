@@ -69,6 +69,8 @@ def test_frozen_weights_are_found_again_and_checked(tmp_path: Path, reviews: str
     base.rename(tmp_path / "moved.safetensors")
     with pytest.raises(UserError, match=r"there is no weights file .*base.safetensors"):
         lit_cls.load(path)
+    moved = lit_cls.load(path, weights=tmp_path / "moved.safetensors")
+    assert moved.predict([text])[0].probabilities == pytest.approx(prediction.probabilities)
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
     with pytest.raises(UserError, match="the weights file has the sha256"):
         lit_cls.load(path)

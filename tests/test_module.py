@@ -93,6 +93,7 @@ def test_precisions_train(tmp_path: Path, reviews: str, precision: str) -> None:
     expected = torch.bfloat16 if precision == "bf16-true" else torch.float32
     assert {p.dtype for p in trained.net.parameters()} == {expected}
     [metrics] = runner.test(trained, datamodule=data(reviews), verbose=False)
+    assert trained.metrics["test"]["loss"].mean_value.dtype == torch.float32  # a sum in bfloat16 would stall
     assert metrics["test_acc"] > 0.6  # the first word of a text is its label; even LoRA on random weights sees that
 
 
@@ -152,9 +153,17 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path, reviews: str) -> Non
         torch.testing.assert_close(resumed.net.state_dict()[name], tensor, atol=0, rtol=0, msg=name)
 
 
+def test_a_resumed_optimizer_keeps_its_options_or_is_refused(tmp_path: Path, reviews: str) -> None:
+    path = save(tmp_path, module(), data(reviews))
+    with pytest.raises(UserError, match=r"give it the same options, model.learning_rate 0.001, model.weight_decay 0.1"):
+        trainer(tmp_path, max_epochs=2).fit(module(learning_rate=1e-5), datamodule=data(reviews), ckpt_path=str(path))
+    trainer(tmp_path).test(module(learning_rate=1e-5), datamodule=data(reviews), ckpt_path=str(path), verbose=False)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"drop_rate": 2.0}, r"drop_rate 2.0 is not in \[0, 1\)"),
         ({"learning_rate": -1.0}, r"model.learning_rate -1.0 is not in \[0, 1\]"),
         ({"weight_decay": 2.0}, r"model.weight_decay 2.0 is not in \[0, 1\]"),
         ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),

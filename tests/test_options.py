@@ -24,6 +24,8 @@ from lit_cls.options import check_device, explain
         (["--trainer.precision", "8"], "trainer.precision must be 64, 32, 16"),
         (["--data.path"], "argument --data.path: expected one argument"),
         (["--config", "nowhere.yaml"], "File does not exist"),
+        (["--data", "{path: 5}"], "must be text, not 5"),
+        (["--model.lora", "true"], "model.lora cannot be True"),
         (["--config", "unknown.yaml"], "there is no option --data.sauce"),
     ],
 )

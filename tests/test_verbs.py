@@ -4,6 +4,7 @@ The command's own main(), in this process: what a user types, without the second
 """
 
 import json
+import shlex
 import shutil
 import warnings
 from pathlib import Path
@@ -84,6 +85,10 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
         (twelve(), ["--data.padding", "50", "--data.max_length", "60"], "data.max_length says 60: give one of them"),
         (twelve(), ["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches 0 is less than 1"),
         (twelve(), ["--seed_everything", "-5"], "seed_everything -5 is not between 0 and 4294967295"),
+        (twelve(), ["--trainer.strategy", "ddp_spawn"], "keeps its processes' predictions to itself: use ddp instead"),
+        (twelve(), ["--trainer.devices", "abc"], "the trainer cannot be set up like this"),
+        (twelve(), ["--trainer.default_root_dir", "null"], "trainer.default_root_dir is null"),
+        (twelve(), ["--model.drop_rate", "2"], "drop_rate 2.0 is not in [0, 1)"),
         (twelve(), ["--trainer.overfit_batches", "2"], "trainer.overfit_batches replaces the order of texts"),
         (twelve(), ["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler repeats rows"),
         (twelve(), ["--data.source", "demo"], "data.source demo makes its own messages: leave data.path data.csv out"),
@@ -146,6 +151,10 @@ def test_checkpoints_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None
     assert "the data's labels are no, yes, the checkpoint's ham, spam" in told
     resumed = ["fit", *NANO, "--ckpt_path", best, "--data.path", "other.csv"]
     assert "the data's labels are no, yes" in refused(resumed, capsys)
+    for options in (["--data.padding", "context_length"], ["--data.max_length", "2"], ["--data.truncation", "tail"]):
+        for verb in ("test", "predict"):
+            told = refused([verb, "--ckpt_path", best, *options, *(["a"] if verb == "predict" else [])], capsys)
+            assert f"{options[0][2:]} is {options[1]}, the checkpoint was trained with" in told
     assert "there is no checkpoint gone.ckpt" in refused(["test", "--ckpt_path", "gone.ckpt"], capsys)
     Path("bad.ckpt").write_bytes(Path(best).read_bytes()[:5000])
     assert "bad.ckpt cannot be read" in refused(["predict", "--ckpt_path", "bad.ckpt", "a"], capsys)
@@ -153,12 +162,53 @@ def test_checkpoints_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None
     assert len(list(Path().glob("checkpoints/*/version_*"))) == 1
 
 
+def test_other_data_replaces_the_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint of the demo messages, tested on a file, then on three."""
+    words = ["fit", "--data.source", "demo", *NANO, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    assert main(words) == 0
+    labelled(twelve())
+    best = ["--ckpt_path", "checkpoints/fit/version_0/best.ckpt"]
+    for options in (["--data.path", "data.csv"], ["--data.split", "[data.csv,data.csv,data.csv]"]):
+        assert main(["test", *best, *options]) == 0
+        out = capsys.readouterr().out
+        assert "data.csv, " in out
+        assert "split that the checkpoint was trained with" in out
+
+
+def test_a_path_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data[").mkdir()
+    words = ["fit", "--data.path", labelled(twelve(), "data[/old]:fire:.csv".replace("/", "-")), *NANO]
+    assert main([*words, "--trainer.max_epochs", "1"]) == 0
+    assert "Data: data[-old]:fire:.csv, 12 rows" in capsys.readouterr().out
+
+
+def test_many_labels_are_all_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(f"text {i}", f"label {i % 9}") for i in range(45)]
+    assert main(["fit", "--data.path", labelled(rows), *NANO, "--trainer.max_epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    listed = ", ".join(f"label {i} 3" for i in range(9))
+    assert f"labels of the train split: {listed}" in out
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_a_checkpoint_brings_its_precision(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(capsys, "--trainer.precision", precision)
+    best = ["--ckpt_path", "checkpoints/fit/version_0/best.ckpt"]
+    assert main(["test", *best, "--run_name", "again"]) == 0
+    assert f"precision: {precision}" in Path("checkpoints/again/version_0/config.yaml").read_text()
+    runs = [Path("checkpoints") / name / "version_0" / "predictions_test.csv" for name in ("fit", "again")]
+    assert runs[0].read_text() == runs[1].read_text()
+    capsys.readouterr()
+    assert main(["predict", *best, "a text", "🙂"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
 def test_verbs_without_a_checkpoint_name_the_command_that_would_work(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.yaml").write_text("data:\n  path: data.csv\nmodel:\n  size: gpt2-nano\n  weights: random\n")
     labelled(twelve())
     for verb in ("validate", "test", "predict"):
-        told = refused([verb, "--config", "mine.yaml"], capsys)
-        assert f"{verb} needs a trained checkpoint: train one first\n  lit_cls fit --config mine.yaml" in told
+        told = refused([verb, "--config", "mine.yaml", *(["a text"] if verb == "predict" else [])], capsys)
+        assert f"{verb} needs a trained checkpoint: train one first\n  lit_cls fit --config mine.yaml\n" in told
         told = refused([verb, "--config", "mine.yaml", "--ckpt_path", "best"], capsys)
         assert "no run of 'mine' below checkpoints has a best.ckpt: train one first" in told
     assert main(["fit", "--config", "mine.yaml", "--trainer.max_epochs", "1"]) == 0
@@ -173,6 +223,27 @@ def test_verbs_without_a_checkpoint_name_the_command_that_would_work(capsys: pyt
         "checkpoints/mine/version_0/best.ckpt",
     ]
     assert main(command[1:]) == 0
+    told = refused(["predict", "--config", "mine.yaml"], capsys)
+    assert main(shlex.split(told.splitlines()[-1])[1:]) == 0
+
+
+def test_a_run_without_a_configuration_is_found_again(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(capsys, "--keep", "last")
+    told = refused(["test"], capsys)
+    assert "lit_cls test --ckpt_path checkpoints/fit/version_0/last.ckpt" in told
+    assert main(["test", "--ckpt_path", "last"]) == 0
+
+
+def test_the_saved_configuration_means_the_same_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), "nano.safetensors")
+    fit(capsys, "--model.weights", "nano.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["fit", "--config", str(tmp_path / "checkpoints/fit/version_0/config.yaml")]) == 0
+    runs = [folder / "checkpoints" / "fit" / "version_0" / "predictions_test.csv" for folder in (tmp_path, Path())]
+    assert runs[0].read_text() == runs[1].read_text()
 
 
 @pytest.mark.parametrize("size", [100, 200_000_000_000])

@@ -100,7 +100,9 @@ def test_a_classifier_takes_a_head_of_its_own_shape(tmp_path: Path) -> None:
     trained = GPTClassifier(CONFIG, num_classes=3, trainable_layers="all")
     save_file(trained.state_dict(), tmp_path / "trained.safetensors")
     same, other = GPTClassifier(CONFIG, num_classes=3), GPTClassifier(CONFIG, num_classes=4)
-    assert same.load_weights(tmp_path / "trained.safetensors") == []
+    assert same.load_weights(tmp_path / "trained.safetensors") == [
+        f"the head is that of {tmp_path / 'trained.safetensors'}"
+    ]
     torch.testing.assert_close(same.out_head.weight, trained.out_head.weight, atol=0, rtol=0)
     assert "new head" in other.load_weights(tmp_path / "trained.safetensors")[0]
 

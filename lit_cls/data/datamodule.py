@@ -321,6 +321,7 @@ class ClassificationData(LightningDataModule):
         Raises:
             UserError: the data's labels are not those of the checkpoint.
         """
+        self.check_reading(state_dict)
         if list(self.label_names) != state_dict["label_names"]:
             raise UserError(
                 f"the checkpoint knows the labels {', '.join(state_dict['label_names'])}; the data has "
@@ -335,6 +336,20 @@ class ClassificationData(LightningDataModule):
         )
         if other and note not in self.notes:
             self.notes.append(note)
+
+    def check_reading(self, state_dict: dict[str, Any]) -> None:
+        """Texts must be cut and padded as the checkpoint's were.
+
+        Raises:
+            UserError: an option that says otherwise.
+        """
+        theirs = state_dict["settings"]
+        for name in ("padding", "max_length", "truncation"):
+            if getattr(self, name) != theirs[name]:
+                raise UserError(
+                    f"data.{name} is {getattr(self, name)}, the checkpoint was trained with {theirs[name]}: "
+                    "leave the option out, or train anew"
+                )
 
     def _dataset(self, part: _Part) -> TextDataset:
         token_ids = [truncate(ids, self.cut_to, self.truncation) for ids in part.token_ids]

@@ -141,6 +141,8 @@ def match_weights(model: GPTBackbone, path: Path) -> tuple[dict[str, StoredTenso
         if in_file:
             notes.append(f"the output layer of {path} left out: the classifier has a new head")
         stored = {name: tensor for name, tensor in stored.items() if name not in in_file}
+    elif in_file:
+        notes.append(f"the head is that of {path}")
     _check_fit(path, model.config, stored, expected, optional)
     return stored, notes
 
@@ -160,7 +162,6 @@ def fetch_pretrained(size: ModelSize) -> Path:
         )
     # Imported here: only this path needs it, and it brings an HTTP client with it.
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     repo, revision = _PRETRAINED[size]
     offline = os.environ.get("LIT_CLS_OFFLINE", "0") not in ("", "0")
@@ -168,8 +169,8 @@ def fetch_pretrained(size: ModelSize) -> Path:
     url = f"https://huggingface.co/{repo}/resolve/{revision}/model.safetensors"
     try:
         path = huggingface_hub.hf_hub_download(repo, "model.safetensors", revision=revision, local_files_only=offline)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = "LIT_CLS_OFFLINE is set" if offline else f"{type(error).__name__}"
+    except Exception as error:  # the hub's own, its HTTP client's, the disk's: each has types of its own
+        reason = "LIT_CLS_OFFLINE is set" if offline else (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"the pretrained weights of {size} are not on this machine and could not be downloaded ({reason}):\n"
             f"  {url}\n"
@@ -308,8 +309,13 @@ def _open_safetensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
 def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     """`.pth` and `.ckpt` files; nothing but tensors and plain containers is ever unpickled."""
     state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    if isinstance(state, dict) and (state.get("lit_cls") or {}).get("weights_sha256"):
+        raise UserError(
+            f"the checkpoint {file} holds only what was trained, on top of weights from another file: "
+            "it belongs to --ckpt_path, not to --model.weights"
+        )
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise UserError(f"the weights file {file} is not a state dict (names with a tensor each)")
     for name, tensor in state.items():
         yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), partial(_same, tensor))
@@ -330,7 +336,7 @@ def _weight_files(path: Path) -> list[Path]:
         raise UserError(f"there is no weights file {path}: check --model.weights (pretrained, random, or a path)")
     if path.name.endswith(".index.json"):
         try:
-            shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+            shards = sorted({str(shard) for shard in json.loads(path.read_text())["weight_map"].values()})
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is not an index of sharded weights (no weight_map)") from error
         missing = [shard for shard in shards if not (path.parent / shard).is_file()]

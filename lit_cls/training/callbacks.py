@@ -10,23 +10,29 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from lit_cls.data.datamodule import DataSummary
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.training.module import ClassifierModule
 
+SHOWN_LABELS = 6
+"""Columns of labels in the table; more are listed below it."""
+
 Print = Callable[[Any], None]
 
 
 def data_table(summary: DataSummary) -> Table:
     """One row per split: its size, its labels, its lengths, the texts that are cut."""
-    table = Table(title=f"Data: {summary.source}, {summary.n_rows:,} rows", title_justify="left")
-    columns = ("split", "texts", *summary.label_names[:6], "median tokens", "longest", f"cut at {summary.max_length}")
+    # Text, not markup: a path or a label may have brackets.
+    table = Table(title=Text(f"Data: {summary.source}, {summary.n_rows:,} rows"), title_justify="left")
+    labels = summary.label_names[:SHOWN_LABELS]
+    columns = ("split", "texts", *labels, "median tokens", "longest", f"cut at {summary.max_length}")
     for column in columns:
-        table.add_column(column, justify="left" if column == "split" else "right")
+        table.add_column(Text(column), justify="left" if column == "split" else "right")
     for split in summary.splits:
-        counts = [f"{split.labels.get(label, 0):,}" for label in summary.label_names[:6]]
+        counts = [f"{split.labels.get(label, 0):,}" for label in labels]
         lengths = [f"{n:,}" for n in (split.tokens_median, split.tokens_longest, split.cut)]
         table.add_row(split.name, f"{split.n:,}", *counts, *lengths)
     return table
@@ -122,6 +128,8 @@ class EpochLog(Callback):
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         self.echo(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {self._speed()}")
+        if not torch.isfinite(metrics["train_loss"]):
+            self.echo("note: the loss is not a number any more: lower model.learning_rate, or check model.weights")
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._started - self._validating

@@ -6,6 +6,7 @@ came from no file, the checkpoint holds them too.
 """
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +69,40 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file fails in the reader's own ways, from EOFError to RuntimeError
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(f"the checkpoint {path} cannot be read (truncated, damaged, or not one): {reason}") from error
-    if not isinstance(checkpoint, dict) or KEY not in checkpoint or DATA_KEY not in checkpoint:
+    if not isinstance(checkpoint, dict) or not {KEY, DATA_KEY, "state_dict"} <= set(checkpoint):
         raise UserError(
             f"{path} is not a checkpoint written by lit_cls fit. GPT-2 weights to start from belong to --model.weights"
         )
+    known = {field.name for field in fields(ModelSettings)}
+    if set(checkpoint[KEY].get("model", ())) != known:
+        written = checkpoint[KEY].get("version", "unknown")
+        raise UserError(f"{path} was written by lit_cls {written}, which this one, {lit_cls.__version__}, cannot read")
     return checkpoint
 
 
 def describe_network(
-    settings: ModelSettings, label_names: tuple[str, ...], weights_sha256: str | None
+    settings: ModelSettings,
+    label_names: tuple[str, ...],
+    weights_sha256: str | None,
+    precision: str = "32-true",
+    optimizer: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The entry `lit_cls` of a checkpoint."""
+    """The entry `lit_cls` of a checkpoint.
+
+    Args:
+        settings: the choices that make the network.
+        label_names: by class id.
+        weights_sha256: of the file the frozen tensors came from, None without one.
+        precision: what it was trained and tested in.
+        optimizer: its options by name.
+    """
     return {
         "version": lit_cls.__version__,
         "model": settings.as_dict(),
         "label_names": list(label_names),
         "weights_sha256": weights_sha256,
+        "precision": precision,
+        "optimizer": optimizer or {},
     }
 
 
@@ -92,16 +111,13 @@ def trained_tensors(net: GPTClassifier) -> set[str]:
     return {name for name, p in net.named_parameters() if p.requires_grad or name.startswith("out_head.")}
 
 
-def check_same_network(
-    checkpoint: dict[str, Any], settings: ModelSettings, label_names: tuple[str, ...], weights_sha256: str | None
-) -> None:
-    """A checkpoint fits only the network, the labels and the frozen weights it was trained with.
+def check_same_network(checkpoint: dict[str, Any], settings: ModelSettings, label_names: tuple[str, ...] = ()) -> None:
+    """A checkpoint fits only the network and the labels it was trained with.
 
     Args:
         checkpoint: as `read_checkpoint` returns it.
         settings: of the network that is to take its tensors.
         label_names: of the data at hand; empty when there is none.
-        weights_sha256: of the weights file at hand; None when none has been read.
 
     Raises:
         UserError: what differs, and both values.
@@ -118,16 +134,31 @@ def check_same_network(
         different.append(
             f"the data's labels are {', '.join(label_names)}, the checkpoint's {', '.join(described['label_names'])}"
         )
-    if weights_sha256 != described["weights_sha256"] and None not in (weights_sha256, described["weights_sha256"]):
-        different.append(
-            f"the weights file has the sha256 {weights_sha256}, "
-            f"the checkpoint was trained on {described['weights_sha256']}"
-        )
+    if (settings.weights == "random") != (described["weights_sha256"] is None):
+        different.append(f"model.weights is {settings.weights}, the checkpoint's is {theirs['weights']}")
     if different:
         raise UserError(
             "the checkpoint belongs to another network:\n  "
             + "\n  ".join(different)
             + "\nLeave these options out (the checkpoint brings its own), or train anew without --ckpt_path"
+        )
+
+
+def check_same_weights(checkpoint: dict[str, Any], weights_sha256: str | None) -> None:
+    """The frozen tensors must be those that the trained ones were trained with.
+
+    Args:
+        checkpoint: as `read_checkpoint` returns it.
+        weights_sha256: of the weights file that was read; None without one.
+
+    Raises:
+        UserError: another file.
+    """
+    theirs = checkpoint[KEY]["weights_sha256"]
+    if weights_sha256 != theirs:
+        raise UserError(
+            f"the weights file has the sha256 {weights_sha256}, the checkpoint was trained on {theirs}: "
+            "give that file with --model.weights"
         )
 
 

@@ -1,5 +1,6 @@
 """The LightningModule: loss, metrics, optimizer, and what a checkpoint keeps of the network."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,14 @@ from lit_cls.model.classifier import (
 )
 from lit_cls.model.lora import LoRAConfig
 from lit_cls.model.weights import SIZES, ModelSize, file_sha256
-from lit_cls.training.checkpoints import KEY, check_same_network, checked_state, describe_network, trained_tensors
+from lit_cls.training.checkpoints import (
+    KEY,
+    check_same_network,
+    check_same_weights,
+    checked_state,
+    describe_network,
+    trained_tensors,
+)
 
 
 class ClassifierModule(LightningModule):
@@ -34,7 +42,7 @@ class ClassifierModule(LightningModule):
         trainable_layers: `last_layer` (the head alone), `last_block` (the last block, the final
             norm, the head), `last_two_blocks`, a number of last blocks, `all`, or `lora`.
         causal: whether a position sees only what is before it.
-        lora: the adapter's shape, with `trainable_layers` lora.
+        lora: the adapter's shape, with `trainable_layers` lora; `--model.lora.help` lists its options.
         drop_rate: dropout while training.
         learning_rate: of AdamW, constant.
         weight_decay: of AdamW, on every trained tensor.
@@ -56,6 +64,7 @@ class ClassifierModule(LightningModule):
     ) -> None:
         super().__init__()
         lora = check_trainable_layers(trainable_layers, lora, SIZES[size].n_layers)
+        replace(SIZES[size], drop_rate=drop_rate)  # refuses a wrong rate now
         self.settings = ModelSettings(size, weights, token_position, trainable_layers, causal, lora, drop_rate)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -93,6 +102,14 @@ class ClassifierModule(LightningModule):
     def _new_metrics(self) -> nn.ModuleDict:
         n = len(self.label_names)
         return nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(n, average="micro")})
+
+    def on_validation_epoch_start(self) -> None:
+        """Sums the loss in float32: in bfloat16 a sum stops growing after some hundred texts."""
+        self.metrics["val"]["loss"].set_dtype(torch.float32)  # type: ignore[index]
+
+    def on_test_epoch_start(self) -> None:
+        """As for validation."""
+        self.metrics["test"]["loss"].set_dtype(torch.float32)  # type: ignore[index]
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """Class logits (B, K), in float32 whatever the precision."""
@@ -145,7 +162,9 @@ class ClassifierModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained tensors alone when the frozen ones came from a file that can be named."""
         assert self.net is not None, "configure_model has not run"
-        checkpoint[KEY] = describe_network(self.settings, self.label_names, self.weights_sha256)
+        checkpoint[KEY] = describe_network(
+            self.settings, self.label_names, self.weights_sha256, str(self.trainer.precision), self._optimizer_options()
+        )
         if self.weights_sha256 is not None:
             names = trained_tensors(self.net)
             checkpoint["state_dict"] = {
@@ -155,5 +174,14 @@ class ClassifierModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses another network's checkpoint before anything of it is used."""
         assert self.net is not None, "configure_model has not run"
-        check_same_network(checkpoint, self.settings, self.label_names, self.weights_sha256)
+        check_same_network(checkpoint, self.settings, self.label_names)
+        check_same_weights(checkpoint, self.weights_sha256)
         checked_state(self.net, checkpoint)
+        theirs = checkpoint[KEY]["optimizer"]
+        if self.trainer.state.fn == "fit" and theirs != self._optimizer_options():
+            # The optimizer's state, restored next, would bring its own values in silence.
+            told = ", ".join(f"model.{name} {value}" for name, value in theirs.items())
+            raise UserError(f"training goes on with the optimizer of the checkpoint: give it the same options, {told}")
+
+    def _optimizer_options(self) -> dict[str, float]:
+        return {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
