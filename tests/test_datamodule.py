@@ -469,13 +469,31 @@ def test_paths_in_a_checkpoint_hold_from_other_folders(
 
 
 def test_a_checkpoints_lengths_are_taken_over(three_files: tuple[str, str, str]) -> None:
+    """Even where the train split at hand has another longest text."""
+    train, validation, test = three_files
     trained = data(split=three_files, padding="longest_in_train")
-    other = data(split=three_files, batch_size=2)
+    other = data(split=(validation, train, test), padding="longest_in_train", batch_size=2)
+    assert other.summary.pad_to != 10
     other.load_state_dict(trained.state_dict())
     assert (other.summary.max_length, other.summary.pad_to) == (10, 10)
     assert shapes(other, "test") == [(2, 10), (2, 10)]
-    assert [part.cut for part in other.summary.splits] == [0, 2, 2]
-    assert not [note for note in other.summary.notes if "checkpoint" in note]
+    assert any("the checkpoint was trained with" in note for note in other.summary.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"padding": "context_length"},
+            "data.padding is context_length, the checkpoint was trained with longest_in",
+        ),
+        ({"max_length": 5}, "data.max_length is 5, the checkpoint was trained with None"),
+        ({"truncation": "tail"}, "data.truncation is tail, the checkpoint was trained with head: leave the option out"),
+    ],
+)
+def test_texts_are_read_as_the_checkpoints_were(file: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        data(file, **options).load_state_dict(data(file).state_dict())
 
 
 def test_another_split_than_the_checkpoints_is_told_once(file: str) -> None:

@@ -103,7 +103,7 @@ class GPTClassifier(GPTBackbone):
         super().__init__(config)
         self.token_position = token_position
         self.trainable_layers = trainable_layers
-        # Blocks, from the first on, that neither train nor carry an adapter.
+        # Blocks that certainly stay as they are, from the first on; none with LoRA, whatever its targets.
         self.n_frozen_blocks = config.n_layers - _n_trained_blocks(trainable_layers, config.n_layers)
         self.causal = causal
         self.lora = lora
