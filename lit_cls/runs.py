@@ -12,6 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
+from lit_cls.errors import UserError
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
@@ -79,6 +80,13 @@ class Run:
         Raises:
             UserError: anything wrong with data, weights or disk, before the first step.
         """
+        n_batches = len(data.train_dataloader())
+        interval = trainer.val_check_interval
+        if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > n_batches:
+            raise UserError(
+                f"trainer.val_check_interval {interval} is more than the {n_batches} batches of an epoch: give fewer, "
+                "or --trainer.check_val_every_n_epoch null to count over epochs"
+            )
         self._show_data(module, data)
         with torch.device("meta"):
             sketch = module.settings.build(len(data.label_names))

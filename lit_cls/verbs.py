@@ -189,6 +189,17 @@ class Verbs(LightningCLI):
         trainer = self.config[self.config.subcommand].trainer
         check_device(trainer.precision, trainer.accelerator)
 
+    def instantiate_classes(self) -> None:
+        """Makes the model, the data, the trainer and whatever classes the configuration names."""
+        try:
+            super().instantiate_classes()
+        except UserError:
+            raise
+        except ValueError as error:  # jsonargparse's, when a named class refuses its arguments
+            problem = re.search(r"Problem with given class_path.*\n.*", str(error))
+            told = " ".join((problem[0] if problem else str(error)).split())
+            raise UserError(f"the configuration cannot be carried out: {told}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds what every run has: our checkpoints, our lines, a bar on a terminal."""
         config = self._get(self.config_init, "trainer")

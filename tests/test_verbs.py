@@ -86,6 +86,12 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
         (twelve(), ["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches 0 is less than 1"),
         (twelve(), ["--seed_everything", "-5"], "seed_everything -5 is not between 0 and 4294967295"),
         (twelve(), ["--trainer.strategy", "ddp_spawn"], "keeps its processes' predictions to itself: use ddp instead"),
+        (
+            twelve(),
+            ["--trainer.val_check_interval", "5"],
+            "val_check_interval 5 is more than the 1 batches of an epoch",
+        ),
+        (twelve(), ["--trainer.logger", "CometLogger"], "the configuration cannot be carried out: Problem with given"),
         (twelve(), ["--trainer.devices", "abc"], "the trainer cannot be set up like this"),
         (twelve(), ["--trainer.default_root_dir", "null"], "trainer.default_root_dir is null"),
         (twelve(), ["--model.drop_rate", "2"], "drop_rate 2.0 is not in [0, 1)"),
