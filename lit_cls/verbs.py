@@ -135,9 +135,11 @@ class Verbs(LightningCLI):
         """What is saved as config.yaml must mean the same from another folder, and later."""
         config.ckpt_path = _text(self.checkpoint_path and self.checkpoint_path.absolute())
         if config.data.path:
-            config.data.path = _text(Path(config.data.path).expanduser().absolute())
+            config.data.path = _absolute(config.data.path)
+        if not isinstance(config.data.split, str):
+            config.data.split = tuple(_absolute(p) if isinstance(p, str) else p for p in config.data.split)
         if config.model.weights not in ("pretrained", "random"):
-            config.model.weights = _text(Path(config.model.weights).expanduser().absolute())
+            config.model.weights = _absolute(config.model.weights)
 
     def _parse_ckpt_path(self) -> None:
         # LightningCLI would let the checkpoint's hyperparameters override the command line in silence.
@@ -320,6 +322,10 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _text(path: Path | None) -> str | None:

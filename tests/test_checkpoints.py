@@ -23,12 +23,13 @@ from lit_cls.training.checkpoints import (
 )
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=2)
+DATA = {"settings": {}, "label_names": ["ham", "spam"], "cut_to": 32, "pad_to": None, "split_sha256": {}}
 SETTINGS = ModelSettings("gpt2-nano", "random")
 
 
 def checkpoint(net: GPTClassifier, sha256: str | None = None) -> dict[str, Any]:
     state = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
-    return {KEY: describe_network(SETTINGS, ("ham", "spam"), sha256), DATA_KEY: {}, "state_dict": state}
+    return {KEY: describe_network(SETTINGS, ("ham", "spam"), sha256), DATA_KEY: dict(DATA), "state_dict": state}
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -118,12 +119,16 @@ def test_frozen_weights_must_be_the_ones_that_are_named() -> None:
 
 
 def test_a_checkpoint_of_another_version(tmp_path: Path) -> None:
-    other = checkpoint(GPTClassifier(TINY))
-    other[KEY]["version"] = "9.9"
-    other[KEY]["model"]["new_option"] = 1
-    torch.save(other, tmp_path / "new.ckpt")
-    with pytest.raises(UserError, match=r"new.ckpt was written by lit_cls 9.9, which this one, .*, cannot read"):
-        read_checkpoint(tmp_path / "new.ckpt")
+    for entry, missing, added in ((KEY, "precision", {}), (DATA_KEY, "pad_to", {}), (KEY, None, {"new_option": 1})):
+        other = checkpoint(GPTClassifier(TINY))
+        other[KEY]["version"] = "9.9"
+        other[entry].pop(missing, None)
+        other[KEY]["model"].update(added)
+        torch.save(other, tmp_path / "new.ckpt")
+        with pytest.raises(
+            UserError, match=r"new.ckpt was written by another lit_cls \(9.9\), which this one .* cannot"
+        ):
+            read_checkpoint(tmp_path / "new.ckpt")
 
 
 def test_a_checkpoint_that_is_not_whole() -> None:

@@ -240,11 +240,17 @@ def test_a_run_without_a_configuration_is_found_again(capsys: pytest.CaptureFixt
     assert main(["test", "--ckpt_path", "last"]) == 0
 
 
+@pytest.mark.parametrize("three_files", [False, True])
 def test_the_saved_configuration_means_the_same_elsewhere(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    three_files: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), "nano.safetensors")
-    fit(capsys, "--model.weights", "nano.safetensors")
+    if three_files:
+        labelled(twelve())
+        words = ["fit", "--data.split", "[data.csv,data.csv,data.csv]", *NANO, "--trainer.max_epochs", "1"]
+        assert main([*words, "--model.weights", "nano.safetensors"]) == 0
+    else:
+        fit(capsys, "--model.weights", "nano.safetensors")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["fit", "--config", str(tmp_path / "checkpoints/fit/version_0/config.yaml")]) == 0

@@ -21,6 +21,8 @@ from lit_cls.model.classifier import GPTClassifier, ModelSettings
 KEY = "lit_cls"
 DATA_KEY = "ClassificationData"
 """Where Lightning puts what the LightningDataModule of that name keeps."""
+_ENTRIES = {"model", "label_names", "weights_sha256", "precision", "optimizer"}
+_DATA_ENTRIES = {"settings", "label_names", "cut_to", "pad_to", "split_sha256"}
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -73,10 +75,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a checkpoint written by lit_cls fit. GPT-2 weights to start from belong to --model.weights"
         )
-    known = {field.name for field in fields(ModelSettings)}
-    if set(checkpoint[KEY].get("model", ())) != known:
-        written = checkpoint[KEY].get("version", "unknown")
-        raise UserError(f"{path} was written by lit_cls {written}, which this one, {lit_cls.__version__}, cannot read")
+    described, known = checkpoint[KEY], {field.name for field in fields(ModelSettings)}
+    complete = described.keys() >= _ENTRIES and checkpoint[DATA_KEY].keys() >= _DATA_ENTRIES
+    if not complete or described["model"].keys() != known:
+        written = described.get("version", "unknown")
+        raise UserError(
+            f"{path} was written by another lit_cls ({written}), which this one ({lit_cls.__version__}) cannot read"
+        )
     return checkpoint
 
 
