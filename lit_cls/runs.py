@@ -88,6 +88,7 @@ class Run:
                 "or --trainer.check_val_every_n_epoch null to count over epochs"
             )
         self._show_data(module, data)
+        module.take_labels(data.label_names)
         with torch.device("meta"):
             sketch = module.settings.build(len(data.label_names))
         weights = module.settings.weights_path()

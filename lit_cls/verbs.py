@@ -20,6 +20,7 @@ from lit_cls.errors import UserError
 from lit_cls.inference import load
 from lit_cls.model.weights import SIZES
 from lit_cls.options import check_device, explain
+from lit_cls.presets import PRESETS, Preset
 from lit_cls.runs import Keep, Run
 from lit_cls.training.checkpoints import DATA_KEY, KEY, AtomicCheckpointIO, check_same_network, read_checkpoint
 from lit_cls.training.module import ClassifierModule
@@ -88,6 +89,12 @@ class Verbs(LightningCLI):
             default=None,
             help="Folder of this run below trainer.default_root_dir; by default the name of the --config file.",
         )
+        parser.add_argument(
+            "--preset",
+            type=Preset | None,
+            default=None,
+            help="Settings to start from, below --config and options: those of the published table.",
+        )
         parser.link_arguments("model.size", "data.context_length", compute_fn=lambda size: SIZES[size].context_length)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -105,10 +112,18 @@ class Verbs(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses; a checkpoint's settings take the place of the defaults, below --config and options."""
+        """Parses; settings of a preset, then of a checkpoint, take the place of the defaults.
+
+        Options and files of --config stand above both.
+        """
         self.words = cast("list[str]", args)
-        self.config = parser.parse_args(self.words)
+        self.config = parser.parse_args([word for word in self.words if not word.startswith("--print_config")])
         verb = self.config.subcommand
+        if preset := self.config[verb].preset:
+            ours = self._subcommand_parsers[verb]
+            known = {name: value for name, value in PRESETS[preset].items() if name != "keep" or verb == "fit"}
+            ours.set_defaults(known)
+        self.config = parser.parse_args(self.words)
         config = self.config[verb]
         self._check_groups(config)
         self.root = Path(config.trainer.default_root_dir)

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -19,20 +19,9 @@ from lit_cls.data.batches import (
     truncate,
 )
 from lit_cls.data.downloads import SMS_SPAM, fetch
-from lit_cls.data.sources import Column, EmptyPolicy, Rows, SourceName, read_demo, read_file, read_sms_spam
-from lit_cls.data.splits import (
-    SPLIT_NAMES,
-    Balance,
-    Split,
-    SplitName,
-    ch06_split,
-    check_enough_of_each,
-    check_labels,
-    part_sha256,
-    split_by_fractions,
-    undersample,
-)
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.parts import Part, Parts, Reading, SplitChoice
+from lit_cls.data.sources import Column, EmptyPolicy, SourceName
+from lit_cls.data.splits import SPLIT_NAMES, Balance, SplitName
 from lit_cls.errors import UserError
 
 # The options a checkpoint repeats: all of the constructor's but those that follow from the machine
@@ -44,7 +33,6 @@ _SETTINGS = (
 
 NamedPadding = Literal["longest_in_batch", "longest_in_train", "context_length", "none"]
 Padding = NamedPadding | int
-SplitChoice = Literal["ch06"] | tuple[float, float, float] | tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -77,17 +65,6 @@ class DataSummary:
     def as_dict(self) -> dict[str, object]:
         """Plain types, for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One split, ready to be batched."""
-
-    rows: Rows
-    label_ids: list[int]
-    token_ids: list[list[int]]
-    """Of the whole texts; they are cut when they are batched."""
-    sha256: str
 
 
 class ClassificationData(LightningDataModule):
@@ -153,7 +130,12 @@ class ClassificationData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.context_length = context_length
-        self._parts: dict[SplitName, _Part] = {}
+        # A configuration file has a list, which cannot be compared by its hash.
+        chosen = split if isinstance(split, str) else cast("tuple[float, float, float]", tuple(split))
+        self.reading = Reading(
+            source, path, text_column, label_column, header, empty, balance, chosen, stratify, split_seed
+        )
+        self._parts: Parts | None = None
         self._check_options()
 
     def _check_options(self) -> None:
@@ -161,8 +143,6 @@ class ClassificationData(LightningDataModule):
             raise UserError(f"data.batch_size {self.batch_size} is less than 1")
         if self.num_workers < 0:
             raise UserError(f"data.num_workers {self.num_workers} is less than 0")
-        if self.split_seed < 0:
-            raise UserError(f"data.split_seed {self.split_seed} is less than 0")
         if self.padding == "none" and self.batch_size > 1:
             raise UserError(
                 f"data.padding none needs data.batch_size 1, not {self.batch_size}: texts of different lengths cannot "
@@ -178,62 +158,42 @@ class ClassificationData(LightningDataModule):
                 f"data.padding {self.padding} pads and cuts to that length, data.max_length says {self.max_length}: "
                 "give one of them"
             )
-        if self.split == "ch06" and self._source != "sms_spam":
-            raise UserError(f"data.split ch06 is a split of the SMS Spam Collection, not of data.source {self.source}")
-        if self.split == "ch06" and self.balance != "undersample":
-            raise UserError("data.split ch06 is balanced by its definition: leave data.balance out")
-        if self._split_files and (self.path or self.source not in (None, "file")):
-            raise UserError("data.split names three files: leave data.path and data.source out")
-
-    @property
-    def _split_files(self) -> tuple[str, str, str] | None:
-        if isinstance(self.split, str) or not isinstance(self.split[0], str):
-            return None
-        train, validation, test = self.split
-        return str(train), str(validation), str(test)
-
-    @property
-    def _fractions(self) -> tuple[float, float, float]:
-        assert not isinstance(self.split, str), "ch06 has no fractions"
-        train, validation, test = self.split
-        return float(train), float(validation), float(test)
-
-    @property
-    def _source(self) -> SourceName | None:
-        """The source that the options come to, None when they name none."""
-        if self.source is None and self.split == "ch06":
-            return "sms_spam"
-        return self.source or ("file" if self.path else None)
+        self.reading.check()
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, sorted; the class id is the place in this tuple."""
-        self.setup()
-        return self._label_names
+        return self.parts.label_names
 
     @property
     def summary(self) -> DataSummary:
         """What a person is told about the data."""
-        self.setup()
+        parts = self.parts
         return DataSummary(
-            source=self._origin,
-            sha256=self._sha256,
-            n_rows=self._n_rows,
-            label_names=self._label_names,
+            source=parts.origin,
+            sha256=parts.sha256,
+            n_rows=parts.n_rows,
+            label_names=parts.label_names,
             max_length=self.cut_to,
             pad_to=self.pad_to,
-            splits=tuple(self._summarize(name) for name in SPLIT_NAMES),
+            splits=tuple(self._summarize(name, parts.splits[name]) for name in SPLIT_NAMES),
             notes=tuple(self.notes),
         )
 
-    def part(self, name: SplitName) -> _Part:
-        """The rows of one split, in order."""
+    @property
+    def parts(self) -> Parts:
+        """The splits, and the rows that are in none."""
         self.setup()
-        return self._parts[name]
+        assert self._parts is not None, "setup has read them"
+        return self._parts
+
+    def part(self, name: SplitName) -> Part:
+        """The rows of one split, in order."""
+        return self.parts.splits[name]
 
     def prepare_data(self) -> None:
         """Downloads what has to be downloaded; Lightning calls this in one process."""
-        if self._source == "sms_spam" and self.path is None:
+        if self.reading.effective_source == "sms_spam" and self.path is None:
             fetch(SMS_SPAM)
 
     def setup(self, stage: str | None = None) -> None:
@@ -242,16 +202,11 @@ class ClassificationData(LightningDataModule):
         Raises:
             UserError: anything wrong with the data or with options that contradict it.
         """
-        if self._parts:
+        if self._parts is not None:
             return
-        self._origin, self.notes, self._sha256, self._n_rows, tables = self._read()
-        self._label_names = check_labels([label for rows in tables.values() for label in rows.labels])
-        self._check_labels_everywhere(tables)
-        class_id = {name: i for i, name in enumerate(self._label_names)}
-        for name, rows in tables.items():
-            label_ids = [class_id[label] for label in rows.labels]
-            self._parts[name] = _Part(rows, label_ids, encode(rows.texts), part_sha256(label_ids, rows.texts))
-        self._resolve_lengths(max(map(len, self._parts["train"].token_ids)))
+        self._parts = self.reading.read()
+        self.notes = list(self._parts.notes)
+        self._resolve_lengths(max(map(len, self._parts.splits["train"].token_ids)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train split."""
@@ -303,7 +258,7 @@ class ClassificationData(LightningDataModule):
         settings = {name: getattr(self, name) for name in _SETTINGS}
         if self.path:
             settings["path"] = str(Path(self.path).expanduser().resolve())
-        if files := self._split_files:
+        if files := self.reading.split_files:
             settings["split"] = [str(Path(file).expanduser().resolve()) for file in files]
         elif not isinstance(self.split, str):
             settings["split"] = list(self.split)
@@ -329,7 +284,7 @@ class ClassificationData(LightningDataModule):
             )
         self.cut_to, self.pad_to = state_dict["cut_to"], state_dict["pad_to"]
         theirs = state_dict["split_sha256"]
-        other = [name for name in SPLIT_NAMES if self._parts[name].sha256 != theirs[name]]
+        other = [name for name in SPLIT_NAMES if self.part(name).sha256 != theirs[name]]
         note = (
             f"not the {', '.join(other)} split that the checkpoint was trained with: "
             "texts it is tested on may be among those it was trained on"
@@ -351,86 +306,9 @@ class ClassificationData(LightningDataModule):
                     "leave the option out, or train anew"
                 )
 
-    def _dataset(self, part: _Part) -> TextDataset:
+    def _dataset(self, part: Part) -> TextDataset:
         token_ids = [truncate(ids, self.cut_to, self.truncation) for ids in part.token_ids]
         return TextDataset(token_ids, part.label_ids, self.pad_to)
-
-    def _read(self) -> tuple[str, list[str], str, int, dict[SplitName, Rows]]:
-        """Source, notes, sha256 and number of rows of the source, and the rows of each split."""
-        if self._split_files:
-            parts = {
-                name: read_file(path, self.text_column, self.label_column, self.header, self.empty)
-                for name, path in zip(SPLIT_NAMES, self._split_files, strict=True)
-            }
-            notes = [note for rows in parts.values() for note in rows.notes]
-            notes.append("the three files are used as they are: data.balance and data.split_seed do not apply")
-            for path, rows in zip(self._split_files, parts.values(), strict=True):
-                if not rows.texts:
-                    raise UserError(f"{path}: no text is left (data.empty drop): each of the three files needs texts")
-            digest = part_sha256(range(3), [rows.sha256 for rows in parts.values()])
-            return ", ".join(self._split_files), notes, digest, sum(len(r.texts) for r in parts.values()), parts
-        name, rows = self._read_one()
-        notes = list(rows.notes)
-        split = self._split_one(rows, notes)
-        tables = {
-            part: Rows(
-                [rows.texts[i] for i in split[part]],
-                [rows.labels[i] for i in split[part]],
-                [rows.numbers[i] for i in split[part]],
-                rows.sha256,
-            )
-            for part in SPLIT_NAMES
-        }
-        return name, notes, rows.sha256, len(rows.texts), tables
-
-    def _read_one(self) -> tuple[str, Rows]:
-        match self._source, self.path:
-            case "demo", None:
-                return "demo (synthetic)", read_demo(self.split_seed)
-            case "demo", path:
-                raise UserError(f"data.source demo makes its own messages: leave data.path {path} out")
-            case "sms_spam", path:
-                return "SMS Spam Collection", read_sms_spam(path, quoted=self.split == "ch06")
-            case "file", str(path):
-                rows = read_file(path, self.text_column, self.label_column, self.header, self.empty)
-                return path, rows
-        raise UserError(
-            "no data: pass --data.path FILE (a .csv, .tsv, .txt, .jsonl or .parquet of labelled texts), "
-            "or --data.source sms_spam or demo"
-        )
-
-    def _split_one(self, rows: Rows, notes: list[str]) -> Split:
-        if self.split == "ch06":
-            split = ch06_split(rows.labels)
-            used = sum(len(split[name]) for name in SPLIT_NAMES)
-            notes.append(
-                f"{len(rows.labels) - used:,} of {len(rows.labels):,} rows left out, as in the published split; "
-                "data.split_seed and data.stratify do not apply to it"
-            )
-            return split
-        check_labels(rows.labels)
-        check_enough_of_each(rows.labels)
-        kept = list(range(len(rows.labels)))
-        if self.balance == "undersample":
-            kept = undersample(rows.labels, self.split_seed)
-            if left := len(rows.labels) - len(kept):
-                notes.append(
-                    f"{left:,} of {len(rows.labels):,} rows left out to balance the labels (data.balance undersample)"
-                )
-        split = split_by_fractions([rows.labels[i] for i in kept], self._fractions, self.split_seed, self.stratify)
-        return Split(*([kept[i] for i in split[name]] for name in SPLIT_NAMES))
-
-    def _check_labels_everywhere(self, tables: dict[SplitName, Rows]) -> None:
-        """Every label must be trained on; one that is missing elsewhere is told."""
-        for name in SPLIT_NAMES:
-            absent = sorted(set(self._label_names) - set(tables[name].labels))
-            if absent and name == "train":
-                raise UserError(
-                    f"labels that occur outside the train split alone: {', '.join(map(repr, absent[:5]))}. "
-                    "They cannot be learnt: set data.stratify to true, or move rows into the train file"
-                )
-            if absent:
-                self.notes.append(f"the {name} split has no text of {', '.join(map(repr, absent[:5]))}")
 
     def _resolve_lengths(self, longest_in_train: int) -> None:
         """Sets `cut_to`, what texts are cut to, and `pad_to`, T of every batch or None."""
@@ -440,8 +318,7 @@ class ClassificationData(LightningDataModule):
         self.pad_to = None if wanted is None else min(wanted, limit)
         self.cut_to = self.pad_to or limit
 
-    def _summarize(self, name: SplitName) -> SplitSummary:
-        part = self._parts[name]
+    def _summarize(self, name: SplitName, part: Part) -> SplitSummary:
         lengths = sorted(map(len, part.token_ids))
         return SplitSummary(
             name=name,

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -103,13 +104,47 @@ def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
         UserError: unreadable file, or missing, unexpected and misshapen tensors, named together.
     """
     stored, notes = match_weights(model, Path(path))
-    for name, tensor in stored.items():
+    for name, values in _read_all(Path(path), stored):
         module_name, _, attribute = name.rpartition(".")
-        parameter = nn.Parameter(tensor.read().to(torch.float32).contiguous())
-        setattr(model.get_submodule(module_name), attribute, parameter)
+        if _kept is not None and model.get_parameter(name).requires_grad:
+            values = values.clone()  # what is kept must stay as it was read
+        setattr(model.get_submodule(module_name), attribute, nn.Parameter(values))
     if isinstance(model, GPTModel) and "out_head.weight" not in stored:
         model.out_head.weight = model.tok_emb.weight
     return notes
+
+
+# Inside `reading_once`, the tensors of the last weights file, by its files and their times of change.
+_kept: dict[tuple[tuple[Path, int], ...], dict[str, Tensor]] | None = None
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within it, a weights file is read once, however many networks are made of it in turn.
+
+    They share in memory what they do not train. Another file takes the place of the one before.
+    """
+    global _kept  # noqa: PLW0603 - whoever wants this is several calls above the one that reads
+    _kept = {}
+    try:
+        yield
+    finally:
+        _kept = None
+
+
+def _read_all(path: Path, stored: dict[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in float32, one at a time."""
+    tensors: dict[str, Tensor] = {}
+    if _kept is not None:
+        key = tuple((file, file.stat().st_mtime_ns) for file in _weight_files(path))
+        if key not in _kept:
+            _kept.clear()
+        tensors = _kept.setdefault(key, tensors)
+    for name, tensor in stored.items():
+        values = tensors[name] if name in tensors else tensor.read().to(torch.float32).contiguous()
+        if _kept is not None:
+            tensors[name] = values
+        yield name, values
 
 
 def match_weights(model: GPTBackbone, path: Path) -> tuple[dict[str, StoredTensor], list[str]]:

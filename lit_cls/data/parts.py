@@ -1,0 +1,218 @@
+"""From a source and its options to the rows of each split, tokenised: what every padding starts from."""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from lit_cls.data.sources import Column, EmptyPolicy, Rows, SourceName, read_demo, read_file, read_sms_spam
+from lit_cls.data.splits import (
+    SPLIT_NAMES,
+    Balance,
+    Split,
+    SplitName,
+    ch06_split,
+    check_enough_of_each,
+    check_labels,
+    part_sha256,
+    split_by_fractions,
+    undersample,
+)
+from lit_cls.data.tokenizer import encode
+from lit_cls.errors import UserError
+
+SplitChoice = Literal["ch06"] | tuple[float, float, float] | tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split, ready to be batched."""
+
+    rows: Rows
+    label_ids: list[int]
+    token_ids: list[list[int]]
+    """Of the whole texts; they are cut when they are batched."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The three splits, and what there is to tell about them."""
+
+    origin: str
+    sha256: str
+    """Of the source."""
+    n_rows: int
+    label_names: tuple[str, ...]
+    """Sorted; the class id is the place in this tuple."""
+    notes: tuple[str, ...]
+    splits: dict[SplitName, Part]
+    left_out: Rows
+    """Rows of the source that are in no split."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The options that decide which rows are in which split; see `ClassificationData` for each."""
+
+    source: SourceName | None
+    path: str | None
+    text_column: Column
+    label_column: Column
+    header: bool
+    empty: EmptyPolicy
+    balance: Balance
+    split: SplitChoice
+    stratify: bool
+    split_seed: int
+
+    def check(self) -> None:
+        """Refuses options that contradict each other, before anything is read.
+
+        Raises:
+            UserError: which ones.
+        """
+        if self.split_seed < 0:
+            raise UserError(f"data.split_seed {self.split_seed} is less than 0")
+        if self.split == "ch06" and self.effective_source != "sms_spam":
+            raise UserError(f"data.split ch06 is a split of the SMS Spam Collection, not of data.source {self.source}")
+        if self.split == "ch06" and self.balance != "undersample":
+            raise UserError("data.split ch06 is balanced by its definition: leave data.balance out")
+        if self.split_files and (self.path or self.source not in (None, "file")):
+            raise UserError("data.split names three files: leave data.path and data.source out")
+
+    @property
+    def split_files(self) -> tuple[str, str, str] | None:
+        """The three files, where `split` names them."""
+        if isinstance(self.split, str) or not isinstance(self.split[0], str):
+            return None
+        train, validation, test = self.split
+        return str(train), str(validation), str(test)
+
+    @property
+    def effective_source(self) -> SourceName | None:
+        """The source that the options come to, None when they name none."""
+        if self.source is None and self.split == "ch06":
+            return "sms_spam"
+        return self.source or ("file" if self.path else None)
+
+    @property
+    def _fractions(self) -> tuple[float, float, float]:
+        assert not isinstance(self.split, str), "ch06 has no fractions"
+        train, validation, test = self.split
+        return float(train), float(validation), float(test)
+
+    def read(self) -> Parts:
+        """Reads, balances, splits and tokenises; once per process for the same options and files.
+
+        Raises:
+            UserError: anything wrong with the data or with options that contradict it.
+        """
+        files = self.split_files or ((self.path,) if self.path else ())
+        return _read(self, tuple(_stamp(file) for file in files))
+
+    def _read_files(self, files: tuple[str, str, str]) -> Parts:
+        tables = {
+            name: read_file(path, self.text_column, self.label_column, self.header, self.empty)
+            for name, path in zip(SPLIT_NAMES, files, strict=True)
+        }
+        notes = [note for rows in tables.values() for note in rows.notes]
+        notes.append("the three files are used as they are: data.balance and data.split_seed do not apply")
+        for path, rows in zip(files, tables.values(), strict=True):
+            if not rows.texts:
+                raise UserError(f"{path}: no text is left (data.empty drop): each of the three files needs texts")
+        digest = part_sha256(range(3), [rows.sha256 for rows in tables.values()])
+        return _assemble(", ".join(files), digest, notes, tables, Rows([], [], [], digest))
+
+    def _read_one(self) -> Parts:
+        name, rows = self._read_source()
+        notes = list(rows.notes)
+        split = self._split(rows, notes)
+        tables = {part: _pick(rows, split[part]) for part in SPLIT_NAMES}
+        used = {i for part in SPLIT_NAMES for i in split[part]}
+        left_out = _pick(rows, [i for i in range(len(rows.texts)) if i not in used])
+        return _assemble(name, rows.sha256, notes, tables, left_out)
+
+    def _read_source(self) -> tuple[str, Rows]:
+        match self.effective_source, self.path:
+            case "demo", None:
+                return "demo (synthetic)", read_demo(self.split_seed)
+            case "demo", path:
+                raise UserError(f"data.source demo makes its own messages: leave data.path {path} out")
+            case "sms_spam", path:
+                return "SMS Spam Collection", read_sms_spam(path, quoted=self.split == "ch06")
+            case "file", str(path):
+                rows = read_file(path, self.text_column, self.label_column, self.header, self.empty)
+                return path, rows
+        raise UserError(
+            "no data: pass --data.path FILE (a .csv, .tsv, .txt, .jsonl or .parquet of labelled texts), "
+            "or --data.source sms_spam or demo"
+        )
+
+    def _split(self, rows: Rows, notes: list[str]) -> Split:
+        if self.split == "ch06":
+            split = ch06_split(rows.labels)
+            used = sum(len(split[name]) for name in SPLIT_NAMES)
+            notes.append(
+                f"{len(rows.labels) - used:,} of {len(rows.labels):,} rows left out, as in the published split; "
+                "data.split_seed and data.stratify do not apply to it"
+            )
+            return split
+        check_labels(rows.labels)
+        check_enough_of_each(rows.labels)
+        kept = list(range(len(rows.labels)))
+        if self.balance == "undersample":
+            kept = undersample(rows.labels, self.split_seed)
+            if left := len(rows.labels) - len(kept):
+                notes.append(
+                    f"{left:,} of {len(rows.labels):,} rows left out to balance the labels (data.balance undersample)"
+                )
+        split = split_by_fractions([rows.labels[i] for i in kept], self._fractions, self.split_seed, self.stratify)
+        return Split(*([kept[i] for i in split[name]] for name in SPLIT_NAMES))
+
+
+@lru_cache(maxsize=2)
+def _read(reading: Reading, stamps: tuple[tuple[int, int] | None, ...]) -> Parts:
+    # The files' stamps are there for the cache alone: a file that was changed is read again.
+    files = reading.split_files
+    return reading._read_files(files) if files else reading._read_one()
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """When a file was changed, and its size; None where there is none, which reading it will tell."""
+    try:
+        status = os.stat(Path(path).expanduser())
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _pick(rows: Rows, chosen: list[int]) -> Rows:
+    return Rows(
+        [rows.texts[i] for i in chosen],
+        [rows.labels[i] for i in chosen],
+        [rows.numbers[i] for i in chosen],
+        rows.sha256,
+    )
+
+
+def _assemble(origin: str, sha256: str, notes: list[str], tables: dict[SplitName, Rows], left_out: Rows) -> Parts:
+    """Numbers the classes, checks that each is trained on, and tokenises."""
+    label_names = check_labels([label for rows in tables.values() for label in rows.labels])
+    for name in SPLIT_NAMES:
+        absent = sorted(set(label_names) - set(tables[name].labels))
+        if absent and name == "train":
+            raise UserError(
+                f"labels that occur outside the train split alone: {', '.join(map(repr, absent[:5]))}. "
+                "They cannot be learnt: set data.stratify to true, or move rows into the train file"
+            )
+        if absent:
+            notes.append(f"the {name} split has no text of {', '.join(map(repr, absent[:5]))}")
+    class_id = {name: i for i, name in enumerate(label_names)}
+    splits: dict[SplitName, Part] = {}
+    for name, rows in tables.items():
+        label_ids = [class_id[label] for label in rows.labels]
+        splits[name] = Part(rows, label_ids, encode(rows.texts), part_sha256(label_ids, rows.texts))
+    n_rows = len(left_out.texts) + sum(len(rows.texts) for rows in tables.values())
+    return Parts(origin, sha256, n_rows, label_names, tuple(notes), splits, left_out)
