@@ -18,6 +18,8 @@ VERBS = {
     "validate": "accuracy of a checkpoint on the validation split",
     "test": "accuracy of a checkpoint on the test split",
     "predict": "labels and probabilities of texts, from a checkpoint",
+    "reproduce": "the rows of the published table, compared and written down",
+    "sweep": "a grid of any options, with a table and a picture",
 }
 
 HELP = f"""\
@@ -60,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in VERBS:
             raise UserError(_unknown(words[0]))
-        from lit_cls.verbs import run_verb
-
-        run_verb(words)
+        return _run(words[0], words[1:])
     except UserError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -71,6 +71,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read standard output has closed it; a second failure at exit would be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _run(verb: str, words: list[str]) -> int:
+    match verb:
+        case "reproduce":
+            from lit_cls.experiments.reproduce import reproduce
+
+            return reproduce(words)
+        case "sweep":
+            from lit_cls.experiments.sweep import sweep
+
+            return sweep(words)
+    from lit_cls.verbs import run_verb
+
+    run_verb([verb, *words])
     return 0
 
 

@@ -215,6 +215,8 @@ class Run:
                     logits.softmax(dim=1).tolist(),
                     data.label_names,
                 )
+        device = trainer.strategy.root_device
+        self._peak_gpu_memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         self._report(rows[::-1], module)
 
     @rank_zero_only
@@ -225,6 +227,8 @@ class Run:
             "weights_notes": module.weights_notes,
             "seconds_training": self.epoch_log.seconds_training,
             "texts_trained": self.epoch_log.texts_trained,
+            "parameters": {"all": _count(module), "trained": _count(module, trained=True)},
+            "peak_gpu_memory": self._peak_gpu_memory,
         }
         write_json(self.folder / "report" / "report.json", content)
         self.echo(accuracy_table(rows))
@@ -236,6 +240,8 @@ class Run:
         if path.exists():
             return
         device = trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         content = provenance(
             command=["lit_cls", *self.command],
@@ -246,3 +252,8 @@ class Run:
             device=f"{name} x {trainer.world_size}",
         )
         write_json(path, content)
+
+
+def _count(module: ClassifierModule, trained: bool = False) -> int:
+    assert module.net is not None, "the run has built it"
+    return sum(p.numel() for p in module.net.parameters() if p.requires_grad or not trained)

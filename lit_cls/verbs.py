@@ -5,12 +5,15 @@ import logging
 import re
 import shlex
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -47,32 +50,63 @@ def run_verb(words: list[str]) -> None:
     Raises:
         UserError: a mistake in the options, the files or the data.
     """
-    _quiet_lightning()
-    try:
-        Verbs(
-            ClassifierModule,
-            ClassificationData,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=123,
-            parser_kwargs={"exit_on_error": False, **{verb: {"exit_on_error": False} for verb in Verbs.subcommands()}},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=words,
-        )
-    except ArgumentError as error:
-        raise UserError(explain(str(error), words[0])) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the configuration is not UTF-8: {error}") from error
-    except MisconfigurationException as error:
-        raise UserError(f"{error}") from error
+    Verbs(words).start()
 
 
 class Verbs(LightningCLI):
-    """LightningCLI with a new folder for each run, and checkpoints that bring their own settings."""
+    """LightningCLI with a new folder for each run, and checkpoints that bring their own settings.
+
+    Made, everything is checked that can be without data; nothing runs before `start`.
+
+    Args:
+        words: the verb, then its options.
+
+    Raises:
+        UserError: a mistake in the options or the files.
+    """
 
     trainer: Trainer
     model: ClassifierModule
     datamodule: ClassificationData
+
+    def __init__(self, words: list[str]) -> None:
+        _quiet_lightning()
+        with _told(words[0]):
+            super().__init__(
+                ClassifierModule,
+                ClassificationData,
+                trainer_defaults=TRAINER_DEFAULTS,
+                seed_everything_default=123,
+                parser_kwargs={
+                    "exit_on_error": False,
+                    **{verb: {"exit_on_error": False} for verb in self.subcommands()},
+                },
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=words,
+            )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        # LightningCLI calls this from its constructor.
+        pass
+
+    def start(self) -> None:
+        """Runs the verb, from its own seed whatever ran before it in this process.
+
+        Raises:
+            UserError: a mistake in the options, the files or the data.
+        """
+        assert self.subcommand is not None
+        with _told(self.subcommand):
+            seed_everything(self.config[self.subcommand].seed_everything, workers=True, verbose=False)
+            super()._run_subcommand(self.subcommand)
+
+    def settings(self) -> dict[str, Any]:
+        """Every value that the run uses, as its config.yaml has it."""
+        assert self.subcommand is not None
+        written = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        read: dict[str, Any] = yaml.safe_load(written)
+        return read
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -296,6 +330,19 @@ class Verbs(LightningCLI):
     def _check_checkpoint(self) -> None:
         check_same_network(self.checkpoint, self.model.settings, self.datamodule.label_names)
         self.datamodule.load_state_dict(self.checkpoint[DATA_KEY])
+
+
+@contextmanager
+def _told(verb: str) -> Iterator[None]:
+    """Mistakes that the libraries find, as errors of the user's."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise UserError(explain(str(error), verb)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the configuration is not UTF-8: {error}") from error
+    except MisconfigurationException as error:
+        raise UserError(f"{error}") from error
 
 
 def _settings_of(checkpoint: dict[str, Any], config: Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ No setting of a model or of an evaluation reaches this file.
 """
 
 import hashlib
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -103,6 +104,23 @@ def ch06_split(labels: Sequence[str]) -> Split:
         rows = [rows[i] for i in draw(len(rows), len(rows))]
     n_train, n_val = int(0.7 * len(rows)), int(0.1 * len(rows))
     return Split(rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val :])
+
+
+def mask(text: str) -> str:
+    """A text without what varies among copies of one message: its words in lower case, nothing else.
+
+    Digits, punctuation and white space all become one blank.
+    """
+    return re.sub(r"[\d\W_]+", " ", text.casefold()).strip()
+
+
+def seen_in(train: Sequence[str], texts: Sequence[str]) -> list[bool]:
+    """Which texts occur in the train split, word for word or nearly (the same once masked).
+
+    A text without any word is compared as it stands.
+    """
+    verbatim, masked = set(train), {mask(text) for text in train}
+    return [text in verbatim or (mask(text) != "" and mask(text) in masked) for text in texts]
 
 
 def part_sha256(label_ids: Sequence[int], texts: Sequence[str]) -> str:

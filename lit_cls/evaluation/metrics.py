@@ -53,11 +53,11 @@ def majority_class(labels: Sequence[int]) -> int:
     return min(counts, key=lambda label: (-counts[label], label))
 
 
-def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Interval of a share (Wilson, "Probable Inference", JASA 22, 1927); stays within 0 and 1.
 
     Args:
-        correct: successes.
+        correct: successes; a mean over several runs need not be whole.
         n: trials; without any, the interval is all of 0 to 1.
         z: quantile of the normal distribution, by default for 95 %.
     """

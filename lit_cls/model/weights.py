@@ -106,9 +106,9 @@ def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
     stored, notes = match_weights(model, Path(path))
     for name, values in _read_all(Path(path), stored):
         module_name, _, attribute = name.rpartition(".")
-        if _kept is not None and model.get_parameter(name).requires_grad:
-            values = values.clone()  # what is kept must stay as it was read
-        setattr(model.get_submodule(module_name), attribute, nn.Parameter(values))
+        own = _kept is None or not model.get_parameter(name).requires_grad
+        # What is kept for the next network must stay as it was read.
+        setattr(model.get_submodule(module_name), attribute, nn.Parameter(values if own else values.clone()))
     if isinstance(model, GPTModel) and "out_head.weight" not in stored:
         model.out_head.weight = model.tok_emb.weight
     return notes
@@ -218,6 +218,14 @@ def fetch_pretrained(size: ModelSize) -> Path:
             "delete that file and run again"
         )
     return Path(path)
+
+
+def is_downloaded(size: ModelSize) -> bool:
+    """Whether the pretrained weights of a size are in the hub's cache on this machine."""
+    import huggingface_hub
+
+    repo, revision = _PRETRAINED[size]
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo, "model.safetensors", revision=revision), str)
 
 
 def file_sha256(path: str | Path) -> str:

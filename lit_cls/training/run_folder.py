@@ -48,8 +48,20 @@ def new_run_folder(root: Path, name: str) -> Path:
 
 def find_checkpoint(root: Path, name: str, which: str) -> Path | None:
     """`<which>.ckpt` of the newest run of that name that has one."""
-    found = sorted((root / name).glob(f"version_*/{which}.ckpt"), key=lambda path: _number(path.parent))
-    return found[-1] if found else None
+    found = [folder / f"{which}.ckpt" for folder in version_folders(root / name)]
+    return next((path for path in reversed(found) if path.exists()), None)
+
+
+def version_folders(runs: Path) -> list[Path]:
+    """The folders of all runs of one name, oldest first."""
+    return sorted(runs.glob("version_*"), key=_number)
+
+
+def checkpoint_size(net: GPTClassifier, frozen_are_named: bool) -> int:
+    """Bytes of one checkpoint: what it holds of the network, and twice what trains, for AdamW's averages."""
+    kept = trained_tensors(net) if frozen_are_named else {name for name, _ in net.named_parameters()}
+    sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
+    return sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
 
 
 def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies: int) -> None:
@@ -64,10 +76,7 @@ def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies:
     Raises:
         UserError: not enough room; the message has the numbers.
     """
-    kept = trained_tensors(net) if frozen_are_named else {name for name, _ in net.named_parameters()}
-    sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
-    # AdamW keeps two more numbers for each trained one.
-    one = sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
+    one = checkpoint_size(net, frozen_are_named)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if one * copies > free:

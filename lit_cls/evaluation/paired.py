@@ -1,0 +1,124 @@
+"""Two classifiers on the same texts, over one or several seeds: who is right more often, and how sure that is.
+
+Throughout, a text is the unit, whatever the number of seeds: answers of the same network trained
+twice to the same text are no two independent observations.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lit_cls.evaluation.metrics import wilson_interval
+
+Right = Sequence[Sequence[bool]]
+"""Per seed, per text: whether the answer was right; the same texts in the same order."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changes from `before` to `after`."""
+
+    n_texts: int
+    n_seeds: int
+    won: int
+    """Answers that only `after` gets right, over all texts and seeds (McNemar's discordant pairs)."""
+    lost: int
+    """Answers that only `before` gets right."""
+    difference: float
+    """Accuracy of `after` less that of `before`, the mean over seeds."""
+    interval: tuple[float, float]
+    """Its 95 % interval."""
+    p_value: float
+    """Exact McNemar test, two-sided."""
+
+
+def compare(before: Right, after: Right) -> Comparison:
+    """Paired comparison on the same texts and seeds.
+
+    Raises:
+        ValueError: not the same numbers of seeds or texts, or none.
+    """
+    a, b = (np.asarray(right, dtype=np.int64) for right in (before, after))
+    if a.shape != b.shape or a.ndim != 2 or not a.size:
+        raise ValueError(f"not the same texts and seeds: {a.shape} and {b.shape}")
+    n_seeds, n_texts = a.shape
+    steps = b - a  # (seeds, texts): 1 won, -1 lost
+    net = steps.sum(axis=0)
+    return Comparison(
+        n_texts=n_texts,
+        n_seeds=n_seeds,
+        won=int((steps == 1).sum()),
+        lost=int((steps == -1).sum()),
+        difference=float(net.sum() / (n_seeds * n_texts)),
+        interval=_difference_interval(net / n_seeds),
+        p_value=sign_flip_test([int(change) for change in net]),
+    )
+
+
+def sign_flip_test(changes: Sequence[int]) -> float:
+    """Exact two-sided test that the changes of each text are as likely up as down.
+
+    Each text's net change over the seeds keeps its size and flips its sign with probability 1/2;
+    the p-value is the share of flips whose sum is at least as far from 0. With one seed the changes
+    are -1, 0 and 1, and this is McNemar's exact test (McNemar, Psychometrika 12, 1947). Over several
+    seeds it counts a text once, which pooling all answers into one McNemar table would not
+    (Durkalski et al., Statistics in Medicine 22, 2003, on clustered pairs).
+    """
+    sizes = [abs(change) for change in changes if change]
+    chances = np.ones(1)  # of the sum -total + 2 i, where i sums the sizes that point up
+    for size in sizes:
+        longer = np.zeros(len(chances) + size)
+        longer[: len(chances)] += chances / 2
+        longer[size:] += chances / 2
+        chances = longer
+    sums = 2 * np.arange(len(chances)) - sum(sizes)
+    return float(min(1.0, chances[np.abs(sums) >= abs(sum(changes))].sum()))
+
+
+def _difference_interval(changes: np.ndarray, z: float = 1.959963984540054) -> tuple[float, float]:
+    """95 % interval of a mean paired difference (Agresti & Min, Statistics in Medicine 24, 2005).
+
+    Wald's interval after half a text is added to each of the four cells (both right, both wrong, won,
+    lost): it never has width 0. With several seeds a text's change is its mean over them.
+
+    Args:
+        changes: (texts,), each in [-1, 1].
+        z: quantile of the normal distribution.
+    """
+    n = len(changes) + 2
+    mean = changes.sum() / n
+    variance = (float(changes @ changes) + 1) / n - mean**2
+    half = z * math.sqrt(variance / n)
+    return float(max(-1.0, mean - half)), float(min(1.0, mean + half))
+
+
+def newcombe_interval(before: tuple[float, int], after: tuple[float, int]) -> tuple[float, float]:
+    """95 % interval of the difference of two shares whose answers are not at hand one by one.
+
+    Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), from the two Wilson
+    intervals.
+
+    Args:
+        before: number right (a mean over seeds need not be whole) and number of texts.
+        after: the same.
+    """
+    (k1, n1), (k2, n2) = before, after
+    p1, p2 = k1 / n1, k2 / n2
+    (low1, high1), (low2, high2) = wilson_interval(k1, n1), wilson_interval(k2, n2)
+    difference = p2 - p1
+    return (
+        difference - math.sqrt((p2 - low2) ** 2 + (high1 - p1) ** 2),
+        difference + math.sqrt((high2 - p2) ** 2 + (p1 - low1) ** 2),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm, Scandinavian Journal of Statistics 6, 1979), in the same order."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted

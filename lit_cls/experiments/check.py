@@ -1,0 +1,98 @@
+"""`lit_cls reproduce --check DIR`: a finished folder against the published counts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_cls.data.splits import SPLIT_NAMES
+from lit_cls.errors import UserError
+from lit_cls.evaluation.paired import newcombe_interval
+from lit_cls.experiments.results import share
+from lit_cls.experiments.rows import ROWS, Row
+
+
+def check(folder: Path, console: Console) -> int:
+    """Compares every finished row, split by split, and shows the comparison.
+
+    A row agrees when the 95 % interval of the difference between its share of right answers (the
+    mean over its seeds) and the published one (counts, not rounded percentages) has 0 inside it, on
+    every split: Newcombe's, from the two Wilson intervals.
+
+    Returns:
+        The exit code: 1 when a row falls outside.
+
+    Raises:
+        UserError: there are no results in the folder, or no finished row among them.
+    """
+    path = folder / "results.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        finished = [line for line in content["rows"] if line["runs"]]
+        compared = [(ROWS[line["row"]], _compare(ROWS[line["row"]], line["runs"])) for line in finished]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}. --check takes the --out of a lit_cls reproduce") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged, or no result of lit_cls reproduce ({type(error).__name__})") from error
+    if not compared:
+        raise UserError(f"no row of {folder} is finished: nothing to compare")
+    table = Table(title=Text(f"{folder} against the published counts"), title_justify="left")
+    for column in ("row", "split", "ours", "published", "difference in points, 95 %", "verdict"):
+        table.add_column(column, justify="left" if column in ("row", "split", "verdict") else "right")
+    outside: dict[int, list[str]] = {}
+    for row, lines in compared:
+        for split, cells, agrees in lines:
+            table.add_row(Text(f"{row.number} {row.title}"), split, *cells, "agrees" if agrees else "OUTSIDE")
+            if not agrees:
+                outside.setdefault(row.number, []).append(split)
+    console.print(table)
+    for line in _notes(content, {row.number for row, _ in compared}):
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
+    told = "; ".join(f"row {number} ({', '.join(splits)})" for number, splits in outside.items())
+    verdict = f"outside: {told}" if outside else "every row agrees with the published counts"
+    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
+    return 1 if outside else 0
+
+
+def _compare(row: Row, runs: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    """Split, cells of the table, and whether it agrees; a published figure that cannot be is left out."""
+    lines: list[tuple[str, list[str], bool]] = []
+    for split in SPLIT_NAMES:
+        if split not in row.published:
+            continue
+        theirs = row.published[split]
+        counts = [tuple(run[split]) for run in runs]
+        ours = (sum(k for k, _ in counts) / len(counts), int(counts[0][1]))
+        low, high = newcombe_interval(theirs, ours)
+        difference = share(ours) - share(theirs)
+        cells = [
+            f"{ours[0]:g}/{ours[1]} {100 * share(ours):.2f} %",
+            f"{theirs[0]}/{theirs[1]} {100 * share(theirs):.2f} %",
+            f"{100 * difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]",
+        ]
+        lines.append((split, cells, low <= 0 <= high))
+    return lines
+
+
+def _notes(content: dict[str, Any], compared: set[int]) -> list[str]:
+    """What the comparison leaves out, and what it should not be taken for."""
+    notes = []
+    if 8 in compared:
+        notes.append(
+            "row 8's published validation figure, 99.81 %, is left out: it cannot occur with 149 messages "
+            "(it is 1038 of 1040, the training figure)"
+        )
+    missing = [str(line["row"]) for line in content["rows"] if line["row"] not in compared]
+    if missing:
+        notes.append(f"not compared, because not finished: row {', '.join(missing)}")
+    options = content["options"]
+    if options["weights"] == "random":
+        notes.append("these runs started from random weights, the published ones (but row 10) from pretrained ones")
+    if options["size"] is not None:
+        notes.append(f"every row ran at {options['size']}, the published ones at their own sizes")
+    if options["others"]:
+        notes.append(f"options beyond the rows' own: {' '.join(options['others'])}")
+    return notes

@@ -1,0 +1,142 @@
+"""What a run will take of memory, disk and time, before it starts, and what the machine has.
+
+Estimates, from the arithmetic of a transformer and one measured matrix product; the time is
+corrected by the runs that have finished (see `series`).
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.weights import is_downloaded
+from lit_cls.training.run_folder import checkpoint_size
+from lit_cls.verbs import Verbs
+
+_LIBRARIES = 500_000_000  # bytes of a process that has imported torch and Lightning
+_SAVED_PER_TOKEN = 20  # numbers per token and unit of emb_dim that a block keeps for its backward pass
+_REACHED = 0.7  # share of the matrix-product rate that a training step reaches (row 1, two cores, float32)
+_SECONDS_PER_STEP = 0.003  # of Lightning and Python, whatever the network
+_SECONDS_PER_SCORE = 4e-10  # attention's softmax, which small heads spend more on than on products
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run."""
+
+    memory: int
+    """Bytes, on the device that trains."""
+    disk: int
+    """Bytes that it leaves: its checkpoints and predictions, and weights that have to be downloaded."""
+    seconds: float
+    """Training and evaluation."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is for a run."""
+
+    device: torch.device
+    memory: int
+    """Bytes that are free on the device."""
+    disk: int
+    """Bytes that are free where the runs land."""
+
+
+def machine(device: torch.device, folder: Path) -> Machine:
+    """Looks at the device and at the disk; the folder may not be there yet."""
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[0]
+    else:
+        memory = min(psutil.virtual_memory().available, _container_limit())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return Machine(device, memory, shutil.disk_usage(existing).free)
+
+
+def expected_cost(run: Verbs, rate: float) -> Cost:
+    """Estimates a fit.
+
+    Args:
+        run: checked, not started; its data is read.
+        rate: floating-point operations per second of a matrix product on its device, in its precision.
+    """
+    settings, data = run.model.settings, run.datamodule
+    with torch.device("meta"):
+        net = settings.build(len(data.label_names))
+    everything = sum(p.numel() for p in net.parameters())
+    keeps = run.run.keep is not None
+    copies = (2 if run.run.keep == "best" else 1) if keeps else 0
+    disk = copies * checkpoint_size(net, frozen_are_named=settings.weights != "random") + 1_000_000
+    if settings.weights == "pretrained" and not is_downloaded(settings.size):
+        disk += 4 * everything
+    return Cost(_memory(net, run), disk, _seconds(net, run, rate))
+
+
+def product_rate(device: torch.device, precision: str) -> float:
+    """Operations per second of a matrix product of the size that GPT-2 small has, measured."""
+    half = {"bf16": torch.bfloat16, "16": torch.float16}
+    dtype = next((kind for name, kind in half.items() if precision.startswith(name)), torch.float32)
+    a = torch.randn(1024, 768, device=device, dtype=dtype)
+    b = torch.randn(768, 3072, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):  # the first is a warm-up
+        started = time.perf_counter()
+        total = (a @ b).sum().item()  # the sum is there: the GPU has finished
+        best = min(best, time.perf_counter() - started + 0 * total)
+    return 2 * 1024 * 768 * 3072 / best
+
+
+def _memory(net: GPTClassifier, run: Verbs) -> int:
+    """Weights, gradients, AdamW's two averages, and what the backward pass needs of the forward pass."""
+    everything = sum(p.numel() for p in net.parameters())
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    on_cpu = run.trainer.strategy.root_device.type == "cpu"
+    mixed = "mixed" in str(run.trainer.precision)
+    from_file = run.model.settings.weights != "random"
+    # A mixed-precision copy of what trains; on a processor also the file's own copy of it (`reading_once`).
+    copies = (0.5 if mixed else 0) + (1 if from_file and on_cpu else 0)
+    tokens = run.datamodule.batch_size * _longest(run.datamodule)
+    blocks = net.config.n_layers - net.n_frozen_blocks
+    saved = tokens * blocks * _SAVED_PER_TOKEN * net.config.emb_dim * (3 if mixed else 4)
+    return int(4 * everything + (12 + 4 * copies) * trained + saved + (_LIBRARIES if on_cpu else 0))
+
+
+def _seconds(net: GPTClassifier, run: Verbs, rate: float) -> float:
+    data, epochs = run.datamodule, run.trainer.max_epochs or 1
+    config, n_blocks = net.config, net.config.n_layers
+    trained_blocks = n_blocks - net.n_frozen_blocks
+    seconds = 0.0
+    for name, passes, blocks in (
+        ("train", epochs, n_blocks + 2 * trained_blocks),
+        ("train", 1, n_blocks),
+        ("validation", epochs + 1, n_blocks),
+        ("test", 1, n_blocks),
+    ):
+        lengths = [min(len(ids), data.cut_to) for ids in data.part(name).token_ids]  # type: ignore[arg-type]
+        T = data.pad_to or sum(lengths) / len(lengths)
+        tokens = T * len(lengths) * passes
+        operations = tokens * blocks * (24 * config.emb_dim**2 + 4 * T * config.emb_dim)
+        scores = tokens * blocks * T * config.n_heads
+        steps = passes * len(lengths) / data.batch_size
+        on_cpu = run.trainer.strategy.root_device.type == "cpu"
+        seconds += operations / (_REACHED * rate) + steps * _SECONDS_PER_STEP + on_cpu * scores * _SECONDS_PER_SCORE
+    return seconds
+
+
+def _longest(data: ClassificationData) -> int:
+    longest = max(len(ids) for ids in data.part("train").token_ids)
+    return data.pad_to or min(longest, data.cut_to)
+
+
+def _container_limit() -> int:
+    """Bytes that a container may use; no limit, a very large number."""
+    try:
+        told = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return 1 << 62
+    return int(told) if told.isdecimal() else 1 << 62

@@ -1,0 +1,139 @@
+"""Pictures of a series, each as PNG and SVG. Needs matplotlib, which the extra `reports` brings."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_cls.errors import UserError
+from lit_cls.evaluation.metrics import wilson_interval
+from lit_cls.experiments.results import Results, RowResult, share
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_OURS, _THEIRS, _BASELINE = "#1f5fa8", "#c8553d", "#7a7a7a"
+
+
+def require_reports() -> None:
+    """Tells before hours of work what its end would lack.
+
+    Raises:
+        UserError: matplotlib or scikit-learn is not installed.
+    """
+    needed = {"matplotlib": "matplotlib", "scikit-learn": "sklearn"}
+    missing = " and ".join(package for package, module in needed.items() if find_spec(module) is None)
+    if missing:
+        raise UserError(f"the report needs {missing}, not installed here: pip install 'lit_cls[reports]'")
+
+
+def draw_table_pictures(results: Results, out: Path) -> list[Path]:
+    """Accuracy by row, against time, against trained parameters, and learning curves.
+
+    Returns:
+        The PNG files; an SVG of the same name is beside each.
+    """
+    rows = list(results.finished().values())
+    if not rows:
+        return []
+    return [
+        _save(_accuracy_by_row(rows, results), out / "accuracy_by_row.png"),
+        _save(_against(rows, "seconds"), out / "accuracy_against_time.png"),
+        _save(_against(rows, "parameters"), out / "accuracy_against_parameters.png"),
+        _save(_curves(rows), out / "learning_curves.png"),
+    ]
+
+
+def _figure(width: float, height: float, n_axes: int = 1) -> "tuple[Figure, list[Axes]]":
+    # Not pyplot: nothing is shown, and no state is kept between pictures.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = [figure.add_subplot(1, n_axes, i + 1) for i in range(n_axes)]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), dpi=150)
+    return path
+
+
+def _bars(counts: Sequence[tuple[float, int]]) -> tuple[list[float], list[list[float]]]:
+    """Percentages, and how far the 95 % interval reaches below and above each."""
+    shares = [100 * share(count) for count in counts]
+    limits = [wilson_interval(*count) for count in counts]
+    below = [value - 100 * low for value, (low, _) in zip(shares, limits, strict=True)]
+    above = [100 * high - value for value, (_, high) in zip(shares, limits, strict=True)]
+    return shares, [below, above]
+
+
+def _accuracy_by_row(rows: Sequence[RowResult], results: Results) -> "Figure":
+    """Ours with intervals, the published figures beside them, the baselines below."""
+    names = [f"{row.row.number}  {row.row.title}" for row in rows]
+    names += [baseline.name for baseline in results.baselines]
+    figure, (ax,) = _figure(8, 1.2 + 0.3 * len(names))
+    places = list(range(len(names)))
+    shares, reach = _bars([row.mean("test") for row in rows])
+    ours, theirs = [p - 0.12 for p in places[: len(rows)]], [p + 0.2 for p in places[: len(rows)]]
+    ax.errorbar(shares, ours, xerr=reach, fmt="o", color=_OURS, capsize=2, label="ours, mean over seeds, 95 % interval")
+    published = [row.row.published["test"] for row in rows]
+    ax.plot([100 * share(p) for p in published], theirs, "D", color=_THEIRS, markersize=4, label="published (one run)")
+    if results.baselines:
+        shares, reach = _bars([baseline.counts["test"] for baseline in results.baselines])
+        ax.errorbar(shares, places[len(rows) :], xerr=reach, fmt="s", color=_BASELINE, capsize=2, label="baselines")
+    ax.set_yticks(places, names)
+    ax.invert_yaxis()
+    ax.set_xlabel("test accuracy, %")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def _against(rows: Sequence[RowResult], what: str) -> "Figure":
+    """Test accuracy against what it took."""
+    figure, (ax,) = _figure(8, 5)
+    amounts = [row.mean_seconds() if what == "seconds" else next(iter(row.runs.values())).trained for row in rows]
+    shares, reach = _bars([row.mean("test") for row in rows])
+    ax.errorbar(amounts, shares, yerr=reach, fmt="o", color=_OURS, ecolor="#b7c9e0", capsize=2)
+    # Rows that lie on one spot share its label.
+    spots: dict[tuple[float, float], list[int]] = {}
+    for amount, value, row in zip(amounts, shares, rows, strict=True):
+        spots.setdefault((amount, value), []).append(row.row.number)
+    for spot, numbers in spots.items():
+        ax.annotate(", ".join(map(str, numbers)), spot, xytext=(4, 4), textcoords="offset points", fontsize=9)
+    ax.set_xscale("log")
+    ax.set_xlabel("training time of one run, s" if what == "seconds" else "trained parameters")
+    ax.set_ylabel("test accuracy, %")
+    ax.set_title("Rows by number; bars are 95 % intervals", fontsize=9, loc="left")
+    return figure
+
+
+def _curves(rows: Sequence[RowResult]) -> "Figure":
+    """Training and validation by epoch, of the first seed of each row."""
+    from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure(12, 5, n_axes=3)
+    styles = ("-", "--", ":", "-.")
+    for i, row in enumerate(rows):
+        curve = next(iter(row.runs.values())).curve
+        look: dict[str, Any] = {
+            "color": colormaps["tab10"](i % 10),
+            "linestyle": styles[i // 10],
+            "marker": ".",
+            "linewidth": 1,
+        }
+        for ax, name in zip(axes, ("train_loss", "val_loss", "val_acc"), strict=True):
+            points = [(point["epoch"], point[name]) for point in curve if name in point]
+            ax.plot(*zip(*points, strict=True), label=f"row {row.row.number}" if ax is axes[0] else None, **look)
+    for ax, name in zip(axes, ("train_loss", "val_loss", "val_acc"), strict=True):
+        ax.set_title(name, fontsize=10, loc="left")
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,121 @@
+"""What a finished run left in its folder, read back."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_cls.data.splits import SPLIT_NAMES, SplitName, seen_in
+from lit_cls.errors import UserError
+
+REPORT = Path("report") / "report.json"
+
+Count = tuple[int, int]
+"""Right answers, and texts."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run."""
+
+    folder: Path
+    counts: dict[SplitName, Count]
+    test_rows: list[int]
+    """Row of each test text in its source: two runs with the same ones can be paired."""
+    test_right: list[bool]
+    """Whether the answer to each of them was right."""
+    seen: Count
+    """Of the test texts that occur in the train split, word for word or nearly."""
+    unseen: Count
+    """Of the others."""
+    seconds: float
+    """Of training, without validation."""
+    parameters: int
+    trained: int
+    peak_gpu_memory: int | None
+    curve: list[dict[str, float]]
+    """Per epoch: `epoch` from 1, and the metrics of its end."""
+    provenance: dict[str, Any]
+    """Hashes, versions, device, commit, command."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON; answers, curve and command are left in the folder's own files."""
+        return {
+            "folder": self.place,
+            **{split: list(count) for split, count in self.counts.items()},
+            "test_seen_in_train": list(self.seen),
+            "test_not_seen_in_train": list(self.unseen),
+            "seconds_training": self.seconds,
+            "parameters": self.parameters,
+            "trained_parameters": self.trained,
+            "peak_gpu_memory": self.peak_gpu_memory,
+            "provenance": {name: value for name, value in self.provenance.items() if name != "command"},
+        }
+
+    @property
+    def place(self) -> str:
+        """Its folder, from that of the series: runs/<name>/version_<n>."""
+        return str(Path(*self.folder.parts[-3:]))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in this folder came to its end: its report is the last thing it writes."""
+    return (folder / REPORT).is_file()
+
+
+def read_record(folder: Path) -> Record:
+    """Reads a finished run.
+
+    Raises:
+        UserError: a file of it is missing or damaged.
+    """
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        texts = {split: _predictions(folder, split) for split in SPLIT_NAMES}
+        test = texts["test"]
+        right = [row["label"] == row["predicted"] for row in test]
+        seen = seen_in([row["text"] for row in texts["train"]], [row["text"] for row in test])
+        return Record(
+            folder=folder,
+            counts={row["split"]: (row["correct"], row["n"]) for row in report["accuracy"]},
+            test_rows=[int(row["source_row"]) for row in test],
+            test_right=right,
+            seen=_count([ok for ok, known in zip(right, seen, strict=True) if known]),
+            unseen=_count([ok for ok, known in zip(right, seen, strict=True) if not known]),
+            seconds=report["seconds_training"],
+            parameters=report["parameters"]["all"],
+            trained=report["parameters"]["trained"],
+            peak_gpu_memory=report["peak_gpu_memory"],
+            curve=_curve(folder / "metrics.csv"),
+            provenance=provenance,
+        )
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UserError(
+            f"the finished run {folder} cannot be read ({type(error).__name__}: {error}): "
+            "move that folder away and run again"
+        ) from error
+
+
+def _predictions(folder: Path, split: SplitName) -> list[dict[str, str]]:
+    csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
+    with (folder / f"predictions_{split}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _curve(path: Path) -> list[dict[str, float]]:
+    """One line per epoch of metrics.csv, which has one line per logging call."""
+    epochs: dict[int, dict[str, float]] = {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        for line in csv.DictReader(stream):
+            figures = {name: float(line[name]) for name in ("train_loss", "val_loss", "val_acc") if line.get(name)}
+            if figures and line.get("epoch"):
+                epoch = int(float(line["epoch"])) + 1
+                epochs.setdefault(epoch, {"epoch": epoch}).update(figures)
+    # Without a train_loss it is the test of the kept weights, after the last epoch.
+    return [epochs[epoch] for epoch in sorted(epochs) if "train_loss" in epochs[epoch]]
+
+
+def _count(right: list[bool]) -> Count:
+    return sum(right), len(right)

@@ -1,0 +1,146 @@
+"""`lit_cls reproduce`: the rows of the published table, run, written down and compared."""
+
+import shlex
+import string
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from lit_cls.errors import UserError
+from lit_cls.experiments.arguments import SeriesParser, whole_numbers
+from lit_cls.experiments.check import check
+from lit_cls.experiments.pictures import draw_table_pictures, require_reports
+from lit_cls.experiments.questions import report_markdown
+from lit_cls.experiments.results import Results, RowResult, run_baselines, write_results, write_text
+from lit_cls.experiments.rows import Row, choose_rows
+from lit_cls.experiments.series import Entry, Job, Series
+from lit_cls.experiments.tables import markdown_table
+from lit_cls.model.weights import SIZES, ModelSize
+from lit_cls.training.callbacks import make_console
+
+_ROW = "a row is what its file in configs/rows says; lit_cls fit and lit_cls sweep run anything else"
+# Options of `fit` that reproduce sets itself, or that would make a row something else.
+_FIXED = {
+    "--config": "--rows chooses the rows, each has its file in configs/rows",
+    "--preset": "each row has it in its file",
+    "--run_name": "it is named after the row and the seed",
+    "--ckpt_path": "a row starts from --weights",
+    "--keep": "the last epoch is tested, as in the published table",
+    "--seed_everything": "give --seeds",
+    "--model": f"give --size and --weights; {_ROW}",
+    "--data": _ROW,
+    "--trainer.accumulate_grad_batches": _ROW,
+    "--trainer.enable_checkpointing": "rows keep no checkpoint; lit_cls fit --config with the row's file does",
+    "--trainer.default_root_dir": "give --out",
+}
+_FREE = ("--data.path", "--data.num_workers")
+
+
+def reproduce(words: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+        words: what was typed after the verb.
+
+    Returns:
+        The exit code: 1 where a row failed, was skipped, or (with --check) disagrees.
+
+    Raises:
+        UserError: a mistake in the options, the data or the weights.
+    """
+    own, others = _parser().split(words)
+    console = make_console()
+    if own.check is not None:
+        return check(Path(own.check), console)
+    if own.size is not None and own.size not in SIZES:
+        raise UserError(f"--size {own.size} is not one of {', '.join(get_args(ModelSize))}")
+    rows, seeds = choose_rows(own.rows), whole_numbers("--seeds", own.seeds)
+    require_reports()
+    out = Path(own.out)
+    jobs = [_job(row, seed, own, others) for seed in seeds for row in rows]
+    sizes = list(SIZES)
+    jobs.sort(key=lambda job: sizes.index(job.line[2]))  # type: ignore[arg-type]
+    series = Series(out, ("row", "what", "size"), jobs, console, own.rerun)
+    series.plan()
+    command = shlex.join(["lit_cls", "reproduce", *words])
+    options = {"seeds": seeds, "size": own.size, "weights": own.weights, "others": others}
+    results = Results(command, options, [], run_baselines(series.entries[0].parts, out / "baselines"))
+
+    def write_down(entries: Sequence[Entry]) -> None:
+        results.rows[:] = [_row_result(row, seeds, entries) for row in rows]
+        write_results(results, out)
+        write_text(out / "table.md", markdown_table(results))
+
+    series.on_change = write_down
+    try:
+        series.run()
+    except KeyboardInterrupt:
+        _say(console, f"stopped; the same command goes on where it was: {command}")
+        raise
+    write_down(series.entries)
+    pictures = draw_table_pictures(results, out)
+    write_text(out / "report.md", report_markdown(results, pictures))
+    return _conclude(series, results, out)
+
+
+def _parser() -> SeriesParser:
+    parser = SeriesParser("reproduce", "Runs the rows of the published table and compares them.", _FIXED, _FREE)
+    parser.add_argument("--rows", default="all", help="all, or numbers and ranges such as 1,2,16-19 (default: all)")
+    parser.add_argument("--seeds", default="123,1,2", help="one run of each row per seed (default: 123,1,2)")
+    parser.add_argument(
+        "--weights",
+        default="pretrained",
+        help="pretrained, random, or a path in which {size} stands for gpt2-small and so on; row 10 is always random",
+    )
+    parser.add_argument("--size", help="run every row at this size, for a trial: gpt2-nano, gpt2-small, …")
+    parser.add_argument("--out", default="checkpoints/reproduce", help="folder of everything (default: %(default)s)")
+    parser.add_argument("--rerun", action="store_true", help="run rows that are finished once more, into new folders")
+    parser.add_argument("--check", metavar="DIR", help="compare a finished folder with the published counts, and end")
+    return parser
+
+
+def _job(row: Row, seed: int, own: Namespace, others: Sequence[str]) -> Job:
+    size = own.size or row.model.get("size", "gpt2-small")
+    options = ["--config", str(row.config), f"--seed_everything={seed}", f"--model.size={size}"]
+    if row.model.get("weights") != "random":
+        options.append(f"--model.weights={_weights(own.weights, size)}")
+    options += ["--trainer.enable_checkpointing=false", *others]
+    return Job((str(row.number), row.title, size), f"{row.config.stem}-seed{seed}", tuple(options))
+
+
+def _weights(given: str, size: str) -> str:
+    """The weights of a size, from a template where it is one."""
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(given) if name is not None}
+    except ValueError as error:
+        raise UserError(f"--weights {given}: {error}") from error
+    if fields - {"size"}:
+        raise UserError(f"--weights {given}: only {{size}} can stand for something, not {{{min(fields - {'size'})}}}")
+    return given.format(size=size)
+
+
+def _row_result(row: Row, seeds: Sequence[int], entries: Sequence[Entry]) -> RowResult:
+    ours = [entry for entry in entries if entry.job.line[0] == str(row.number)]
+    return RowResult(
+        row=row,
+        size=ours[0].job.line[2],
+        states=tuple(entry.state for entry in ours),
+        reason=next((entry.reason for entry in ours if entry.reason), ""),
+        runs={seed: entry.record for seed, entry in zip(seeds, ours, strict=True) if entry.record is not None},
+    )
+
+
+def _conclude(series: Series, results: Results, out: Path) -> int:
+    """Names what is missing, and where everything is."""
+    unfinished = [result for result in results.rows if len(result.runs) < len(result.states)]
+    for result in unfinished:
+        _say(series.console, f"row {result.row.number} ({result.row.title}) is not complete: {result.reason}")
+    _say(series.console, f"everything is in {out}: report.md, table.md, results.csv, results.json, pictures")
+    return 1 if unfinished else 0
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
