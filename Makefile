@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check clean
+.PHONY: help install quickstart reproduce test check clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ quickstart: $(VENV)/.installed ## Train on synthetic messages, test, classify tw
 	$(BIN)/lit_cls fit --config configs/quickstart.yaml
 	$(BIN)/lit_cls predict --config configs/quickstart.yaml --ckpt_path best \
 		"Winner! Claim your gift card at prizes.example today" "running late, be at the station at 7"
+
+reproduce: $(VENV)/.installed-reports ## The published table, all rows, three seeds: for a GPU box. ARGS="--rows 1,16" and so on.
+	$(BIN)/lit_cls reproduce $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and few minutes.
 	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
@@ -36,6 +39,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable .
 	@touch $@
 
+$(VENV)/.installed-reports: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP_INSTALL) --editable '.[reports]'
+	@touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable '.[dev]'
-	@touch $@ $(VENV)/.installed
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-reports

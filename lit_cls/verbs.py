@@ -79,7 +79,8 @@ class Verbs(LightningCLI):
                 seed_everything_default=123,
                 parser_kwargs={
                     "exit_on_error": False,
-                    **{verb: {"exit_on_error": False} for verb in self.subcommands()},
+                    "allow_abbrev": False,
+                    **{verb: {"exit_on_error": False, "allow_abbrev": False} for verb in self.subcommands()},
                 },
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
@@ -350,11 +351,14 @@ def _settings_of(checkpoint: dict[str, Any], config: Namespace) -> dict[str, Any
 
     Args:
         checkpoint: as `read_checkpoint` returns it.
-        config: what was asked for without them; other data replaces the checkpoint's as a whole.
+        config: what was asked for without them; other data replaces the checkpoint's as a whole, but
+            not data that a preset brings.
     """
     described, data = checkpoint[KEY], dict(checkpoint[DATA_KEY]["settings"])
-    split_by_default = inspect.signature(ClassificationData).parameters["split"].default
-    if config.data.source or config.data.path or config.data.split != split_by_default:
+    unasked = [inspect.signature(ClassificationData).parameters["split"].default]
+    if config.preset:
+        unasked.append(PRESETS[config.preset].get("data.split"))
+    if config.data.source or config.data.path or config.data.split not in unasked:
         for name in ("source", "path", "split"):
             del data[name]
     return {

@@ -8,7 +8,8 @@ import lit_cls
 PACKAGE = Path(lit_cls.__file__).parent
 
 # What each part may import of the others. Arrows run one way:
-# cli -> verbs -> runs, inference -> training, evaluation -> model, data; everybody may raise a UserError.
+# cli -> experiments -> verbs -> runs, inference -> training, evaluation -> model, data; everybody may
+# raise a UserError.
 ALLOWED = {
     "errors": set(),
     "model": {"errors"},
@@ -18,8 +19,10 @@ ALLOWED = {
     "inference": {"errors", "model", "data", "training"},
     "options": {"errors"},
     "runs": {"errors", "model", "data", "training", "evaluation"},
-    "verbs": {"errors", "model", "data", "training", "inference", "options", "runs"},
-    "cli": {"errors", "verbs"},
+    "presets": set(),
+    "verbs": {"errors", "model", "data", "training", "inference", "options", "presets", "runs"},
+    "experiments": {"errors", "model", "data", "training", "evaluation", "verbs"},
+    "cli": {"errors", "verbs", "experiments"},
     "__init__": {"inference"},
     "__main__": {"cli"},
 }

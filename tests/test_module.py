@@ -1,5 +1,6 @@
 """The training step's arithmetic, the metrics, and what a checkpoint keeps of the network."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_fit_equals_a_plain_loop(tmp_path: Path, reviews: str) -> None:
     seed_everything(7, verbose=False)
     texts = data(reviews, batch_size=8, padding="longest_in_train")
     net = ModelSettings("gpt2-nano", "random", "flexible", "all").build(2)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
     for batch in texts.train_dataloader():
         loss = F.cross_entropy(net(batch["input_ids"], batch["lengths"]), batch["labels"])
         optimizer.zero_grad()
@@ -173,3 +174,71 @@ def test_a_resumed_optimizer_keeps_its_options_or_is_refused(tmp_path: Path, rev
 def test_wrong_options_are_refused_before_anything_is_built(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         module(**options)
+
+
+@pytest.mark.parametrize(
+    ("label_names", "ignore_index"),
+    [(("ham", "spam"), 0), (("ham", "spam"), 1), (("ads", "letters", "news"), 2)],
+)
+def test_a_label_that_is_left_out_is_no_class(label_names: tuple[str, ...], ignore_index: int) -> None:
+    message = f"model.ignore_index {ignore_index} is the class '{label_names[ignore_index]}': its texts would count"
+    trained = module(ignore_index=ignore_index)
+    with pytest.raises(UserError, match=message):
+        trained.take_labels(label_names)
+    assert trained.label_names == ()
+
+
+@pytest.mark.parametrize("ignore_index", [-100, -1, 2, 50256])
+def test_a_label_that_is_left_out_may_be_any_other_number(ignore_index: int) -> None:
+    trained = module(ignore_index=ignore_index)
+    trained.take_labels(("ham", "spam"))
+    assert trained.label_names == ("ham", "spam")
+
+
+def test_a_label_that_is_a_class_is_refused_before_training(tmp_path: Path, reviews: str) -> None:
+    with pytest.raises(UserError, match=r"model\.ignore_index 1 is the class 'yes'"):
+        trainer(tmp_path).fit(module(ignore_index=1), datamodule=data(reviews))
+
+
+def test_a_label_that_never_occurs_changes_nothing(tmp_path: Path, reviews: str) -> None:
+    """Row 18 of the published table; and the option does reach the loss: a class would change it."""
+
+    def loss_and_weights(ignore_index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        seed_everything(7, verbose=False)
+        trained, fit = module(), trainer(tmp_path, limit_train_batches=3)
+        trained.take_labels(("no", "yes"))
+        trained.ignore_index = ignore_index  # after the check, which would refuse a class
+        fit.fit(trained, datamodule=data(reviews))
+        return fit.callback_metrics["train_loss"], dict(trained.net.state_dict())
+
+    loss, weights = loss_and_weights(-100)
+    same_loss, same_weights = loss_and_weights(50256)
+    assert torch.equal(same_loss, loss)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(same_weights[name], tensor, atol=0, rtol=0, msg=name)
+    less, _ = loss_and_weights(1)
+    assert less < 0.9 * loss
+
+
+def test_the_fused_optimizer_takes_the_plain_ones_steps() -> None:
+    trained = module(trainable_layers="last_block")
+    trained.take_labels(("no", "yes"))
+    trained.configure_model()
+    before = copy.deepcopy(trained.net)
+    plain = copy.deepcopy(trained.net)
+    fused = trained.configure_optimizers()
+    assert [group["fused"] for group in fused.param_groups] == [True]
+    theirs = [p for p in plain.parameters() if p.requires_grad]
+    expected = torch.optim.AdamW(theirs, lr=1e-3, weight_decay=0.1, fused=False)
+    ours = [p for p in trained.net.parameters() if p.requires_grad]
+    random = torch.Generator().manual_seed(3)
+    for _ in range(10):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=random) * 0.1
+            b.grad = a.grad.clone()
+        fused.step()
+        expected.step()
+    for name, parameter in trained.net.named_parameters():
+        torch.testing.assert_close(parameter, plain.get_parameter(name), atol=1e-6, rtol=0, msg=name)
+        moved = not torch.equal(parameter, before.get_parameter(name))
+        assert moved is parameter.requires_grad, name

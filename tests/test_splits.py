@@ -17,7 +17,9 @@ from lit_cls.data.splits import (
     ch06_split,
     check_enough_of_each,
     check_labels,
+    mask,
     part_sha256,
+    seen_in,
     split_by_fractions,
     undersample,
 )
@@ -256,3 +258,52 @@ def test_reading_line_by_line_would_give_another_split(sms_file: Path) -> None:
     part = ch06_split(rows.labels).train
     ids = [int(rows.labels[i] == "spam") for i in part]
     assert part_sha256(ids, [rows.texts[i] for i in part]) != expected["sha256"]
+
+
+# Texts that train and are tested on.
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Win £100 now!!", "win now"),
+        ("win 250 NOW", "win now"),
+        ("  Win\t£1,000\nnow_", "win now"),
+        ("Call 0800-555 or txt WIN2day", "call or txt win day"),
+        ("don't", "don t"),
+        ("STRASSE straße", "strasse strasse"),
+        ("Fête 中文 ١٢", "fête 中文"),
+        ("0800 555 :-) ___", ""),
+        ("", ""),
+    ],
+)
+def test_mask(text: str, masked: str) -> None:
+    assert mask(text) == masked
+    assert mask(masked) == masked
+
+
+def test_seen_word_for_word_or_nearly() -> None:
+    train = ["Win £100 now!!", "See you at 8", "Ok"]
+    seen = ["Win £100 now!!", "win 250 NOW", "see you at 9:30.", "ok..."]
+    new = ["Win now, it is free", "now win £100", "See you", "okay", "winnow", ""]
+    assert seen_in(train, seen) == [True] * 4
+    assert seen_in(train, new) == [False] * 6
+    assert seen_in([], seen) == [False] * 4
+    assert seen_in(train, []) == []
+
+
+def test_texts_without_any_word_are_compared_as_they_stand() -> None:
+    # Masked, all of these are the same: nothing.
+    assert seen_in(["12345", ":-)", "£5"], ["12345", "67890", ":-)", ":-(", " 12345", ""]) == [
+        *(True, False, True, False, False, False)
+    ]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "verbatim", "seen"), [("validation", 12, 25), ("test", 36, 54)])
+def test_messages_of_the_published_split_that_also_train(sms_file: Path, name: str, verbatim: int, seen: int) -> None:
+    rows = read_sms_spam(str(sms_file), quoted=True)
+    split = ch06_split(rows.labels)
+    train, texts = ([rows.texts[i] for i in split[part]] for part in ("train", name))  # type: ignore[index]
+    assert sum(text in set(train) for text in texts) == verbatim
+    assert sum(seen_in(train, texts)) == seen

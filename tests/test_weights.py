@@ -17,7 +17,8 @@ from transformers import GPT2LMHeadModel
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRAConfig
 from lit_cls.model import weights as weights_module
-from lit_cls.model.weights import SIZES, fetch_pretrained, file_sha256, load_weights
+from lit_cls.model.classifier import TrainableLayers
+from lit_cls.model.weights import SIZES, fetch_pretrained, file_sha256, load_weights, reading_once
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +278,130 @@ def test_pretrained_weights_come_from_the_cache_and_are_checked(
     os.utime(blob, ns=(1, 1))
     with pytest.raises(UserError, match=r"are damaged .* delete that file and run again"):
         fetch_pretrained("gpt2-small")
+
+
+def classifier(path: Path, trainable_layers: TrainableLayers = "last_layer") -> GPTClassifier:
+    """As a run makes it: without memory until the file's tensors take their places."""
+    with torch.device("meta"):
+        net = GPTClassifier(CONFIG, trainable_layers=trainable_layers)
+    net.load_weights(path)
+    return net
+
+
+def write_numbers(path: Path, value: float, changed_at: int | None = None) -> None:
+    """A weights file with this number everywhere, in place of the one before and, if wanted, as old."""
+    tensors = {name: torch.full_like(p, value) for name, p in GPTClassifier(CONFIG).state_dict().items()}
+    new = path.with_name(f"new_{path.name}")
+    if path.suffix == ".pth":
+        torch.save(tensors, new)
+    else:
+        save_file(tensors, new)
+    if changed_at is not None:
+        os.utime(new, ns=(changed_at, changed_at))
+    new.replace(path)  # not written into: the one before may still be mapped
+
+
+def holds(net: GPTClassifier, value: float) -> bool:
+    return all(bool((parameter == value).all()) for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".pth"])
+def test_reading_once_reads_once(tmp_path: Path, kind: str) -> None:
+    """Other numbers, put into the file in secret, are not seen; without `reading_once` they are."""
+    path = tmp_path / f"model{kind}"
+    write_numbers(path, 1.0, changed_at=10**18)
+    with reading_once():
+        assert holds(classifier(path), 1.0)
+        write_numbers(path, 2.0, changed_at=10**18)
+        for layers in ("last_layer", "last_block", "all"):
+            assert holds(classifier(path, layers), 1.0)
+    assert holds(classifier(path), 2.0)
+    write_numbers(path, 3.0, changed_at=10**18)
+    assert holds(classifier(path), 3.0)
+
+
+def test_reading_once_reads_a_changed_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_numbers(path, 1.0, changed_at=10**18)
+    with reading_once():
+        assert holds(classifier(path), 1.0)
+        write_numbers(path, 2.0, changed_at=10**18 + 1)
+        assert holds(classifier(path), 2.0)
+
+
+def test_reading_once_keeps_one_file(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    write_numbers(one, 1.0, changed_at=10**18)
+    write_numbers(other, 5.0, changed_at=10**18)
+    with reading_once():
+        assert holds(classifier(one), 1.0)
+        assert holds(classifier(other), 5.0)
+        write_numbers(one, 2.0, changed_at=10**18)
+        write_numbers(other, 6.0, changed_at=10**18)
+        assert holds(classifier(other), 5.0)
+        assert holds(classifier(one), 2.0)  # read again: the other had taken its place
+        assert holds(classifier(other), 6.0)
+
+
+def test_reading_once_shares_what_is_frozen(theirs: GPT2LMHeadModel, tmp_path: Path) -> None:
+    """Of Hugging Face's layout too, whose tensors are parts, transposed."""
+    theirs.save_pretrained(tmp_path)
+    with reading_once():
+        one, other = (dict(classifier(tmp_path, layers).named_parameters()) for layers in ("last_block", "last_layer"))
+    for name, parameter in one.items():
+        shared = parameter.data_ptr() == other[name].data_ptr()
+        assert shared is not parameter.requires_grad, name
+    apart = [dict(classifier(tmp_path).named_parameters()) for _ in range(2)]
+    assert len({p.data_ptr() for network in apart for p in network.values()}) == 2 * len(one)
+
+
+def test_reading_once_shares_the_frozen_weights_below_adapters(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(GPTClassifier(CONFIG).state_dict(), path)
+    with reading_once():
+        plain = classifier(path)
+        with torch.device("meta"):
+            adapted = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+        adapted.load_weights(path)
+    adapters = {name: p for name, p in adapted.named_parameters() if ".lora_" in name}
+    assert adapters
+    for name, parameter in adapted.named_parameters():
+        if name not in adapters and not name.startswith("out_head."):
+            assert parameter.data_ptr() == plain.get_parameter(name).data_ptr(), name
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".pth"])
+@pytest.mark.parametrize("first", ["last_layer", "last_block", "all"])
+def test_reading_once_keeps_trained_weights_apart(tmp_path: Path, kind: str, first: TrainableLayers) -> None:
+    """What one network's training writes is in no other, earlier or later, whatever that one trains."""
+    path = tmp_path / f"model{kind}"
+    write_numbers(path, 1.0)
+    with reading_once():
+        earlier = classifier(path, "last_block")
+        trained = classifier(path, first)
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(1.0)
+        assert not holds(trained, 1.0)
+        assert holds(earlier, 1.0)
+        for layers in ("last_layer", "last_block", "all"):
+            assert holds(classifier(path, layers), 1.0)
+
+
+def test_nothing_is_kept_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_numbers(path, 1.0)
+    classifier(path)
+    assert weights_module._kept is None
+    with reading_once():
+        classifier(path)
+        assert len(weights_module._kept or {}) == 1
+    assert weights_module._kept is None
+    with pytest.raises(RuntimeError, match="halfway"), reading_once():  # noqa: PT012 - the block is what is tested
+        classifier(path)
+        raise RuntimeError("halfway")
+    assert weights_module._kept is None
 
 
 MEASURE = """

@@ -1,6 +1,5 @@
 """From a source and its options to the rows of each split, tokenised: what every padding starts from."""
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +48,7 @@ class Parts:
     notes: tuple[str, ...]
     splits: dict[SplitName, Part]
     left_out: Rows
-    """Rows of the source that are in no split."""
+    """Rows of the source that are in no split, without the empty ones that were dropped."""
 
 
 @dataclass(frozen=True)
@@ -172,20 +171,25 @@ class Reading:
         return Split(*([kept[i] for i in split[name]] for name in SPLIT_NAMES))
 
 
+_Stamp = tuple[str, int, int]
+"""Where a file is, when it was changed, and its size."""
+
+
 @lru_cache(maxsize=2)
-def _read(reading: Reading, stamps: tuple[tuple[int, int] | None, ...]) -> Parts:
+def _read(reading: Reading, stamps: tuple["_Stamp | None", ...]) -> Parts:
     # The files' stamps are there for the cache alone: a file that was changed is read again.
     files = reading.split_files
     return reading._read_files(files) if files else reading._read_one()
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
-    """When a file was changed, and its size; None where there is none, which reading it will tell."""
+def _stamp(path: str) -> _Stamp | None:
+    """None where there is no file, which reading it will tell."""
+    file = Path(path).expanduser().absolute()
     try:
-        status = os.stat(Path(path).expanduser())
+        status = file.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size
+    return str(file), status.st_mtime_ns, status.st_size
 
 
 def _pick(rows: Rows, chosen: list[int]) -> Rows:

@@ -111,7 +111,7 @@ def mask(text: str) -> str:
 
     Digits, punctuation and white space all become one blank.
     """
-    return re.sub(r"[\d\W_]+", " ", text.casefold()).strip()
+    return re.sub(r"[\d\W_]+", " ", unicodedata.normalize("NFC", text).casefold()).strip()
 
 
 def seen_in(train: Sequence[str], texts: Sequence[str]) -> list[bool]:

@@ -1,12 +1,15 @@
 """Pictures of a series, each as PNG and SVG. Needs matplotlib, which the extra `reports` brings."""
 
+import itertools
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.evaluation.metrics import wilson_interval
+from lit_cls.experiments.records import Count
 from lit_cls.experiments.results import Results, RowResult, share
 
 if TYPE_CHECKING:
@@ -45,12 +48,57 @@ def draw_table_pictures(results: Results, out: Path) -> list[Path]:
     ]
 
 
-def _figure(width: float, height: float, n_axes: int = 1) -> "tuple[Figure, list[Axes]]":
+def draw_sweep(
+    grid: dict[str, list[str]], runs: dict[tuple[str, ...], tuple[dict[SplitName, Count], float]], out: Path
+) -> list[Path]:
+    """Accuracy and training time against the first varied option, a line for each value of the others.
+
+    Args:
+        grid: values by option.
+        runs: by their values, right answers and texts of each split, and seconds of training.
+        out: the folder.
+
+    Returns:
+        The PNG file, beside which is an SVG; none without a run.
+    """
+    from matplotlib import colormaps
+
+    if not runs:
+        return []
+    first, *others = grid
+    figure, (top, bottom) = _figure(8, 7, n_axes=2, stacked=True)
+    for i, rest in enumerate(itertools.product(*(grid[option] for option in others))):
+        values = [value for value in grid[first] if (value, *rest) in runs]
+        if not values:
+            continue
+        places = [grid[first].index(value) + 0.06 * i for value in values]
+        chosen = [runs[(value, *rest)] for value in values]
+        color = colormaps["tab10"](i % 10)
+        about = ", ".join(f"{option.rpartition('.')[2]} {value}" for option, value in zip(others, rest, strict=True))
+        shares, reach = _bars([counts["test"] for counts, _ in chosen])
+        label = f"test, 95 % interval{f' ({about})' if about else ''}"
+        top.errorbar(places, shares, yerr=reach, fmt="o-", color=color, capsize=2, linewidth=1, label=label)
+        shares, _ = _bars([counts["validation"] for counts, _ in chosen])
+        label = label.replace("test, 95 % interval", "validation")
+        top.plot(places, shares, "s:", color=color, markersize=4, linewidth=1, label=label)
+        bottom.plot(places, [seconds for _, seconds in chosen], "o-", color=color, linewidth=1)
+    top.set_ylabel("accuracy, %")
+    bottom.set_ylabel("training, s")
+    bottom.set_ylim(bottom=0)
+    for ax in (top, bottom):
+        ax.set_xticks(range(len(grid[first])), grid[first])
+    bottom.set_xlabel(first)
+    top.legend(fontsize=8, frameon=False)
+    return [_save(figure, out / "sweep.png")]
+
+
+def _figure(width: float, height: float, n_axes: int = 1, stacked: bool = False) -> "tuple[Figure, list[Axes]]":
     # Not pyplot: nothing is shown, and no state is kept between pictures.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = [figure.add_subplot(1, n_axes, i + 1) for i in range(n_axes)]
+    shape = (n_axes, 1) if stacked else (1, n_axes)
+    axes = [figure.add_subplot(*shape, i + 1) for i in range(n_axes)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(visible=True, color="#e5e5e5", linewidth=0.6)

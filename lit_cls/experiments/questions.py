@@ -152,15 +152,23 @@ def _measure(pair: Pair, results: Results) -> Measured | None:
     seeds = [seed for seed in rows[0].runs if all(seed in row.runs for row in rows)]
     if not seeds:
         return None
-    right, times = [], []
+    answers: list[list[dict[int, bool]]] = []  # per side, per seed: was the answer to that row right
+    times = []
     for side in pair:
         if isinstance(side, int):
-            right.append([finished[side].runs[seed].test_right for seed in seeds])
-            times.append(sum(finished[side].runs[seed].seconds for seed in seeds) / len(seeds))
+            runs = [finished[side].runs[seed] for seed in seeds]
+            answers.append([dict(zip(run.test_rows, run.test_right, strict=True)) for run in runs])
+            times.append(sum(run.seconds for run in runs) / len(runs))
         else:
-            right.append([baselines[side].test_right] * len(seeds))
-            times.append(baselines[side].seconds)
-    accuracies = [share((sum(map(sum, answers)), sum(map(len, answers)))) for answers in right]
+            baseline = baselines[side]
+            answers.append([dict(zip(baseline.test_rows, baseline.test_right, strict=True))] * len(seeds))
+            times.append(baseline.seconds)
+    # The same texts, unless Lightning was told to test fewer.
+    common = sorted(set.intersection(*(set(run) for side_answers in answers for run in side_answers)))
+    if not common:
+        return None
+    right = [[[run[row] for row in common] for run in side_answers] for side_answers in answers]
+    accuracies = [share((sum(map(sum, side_right)), sum(map(len, side_right)))) for side_right in right]
     comparison = compare(right[0], right[1])
     return Measured(*pair, comparison, (accuracies[0], accuracies[1]), (times[0], times[1]))
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lit_cls.data.splits import SPLIT_NAMES, SplitName, seen_in
 from lit_cls.errors import UserError
 
@@ -36,6 +38,8 @@ class Record:
     peak_gpu_memory: int | None
     curve: list[dict[str, float]]
     """Per epoch: `epoch` from 1, and the metrics of its end."""
+    settings: dict[str, Any]
+    """Its complete configuration."""
     provenance: dict[str, Any]
     """Hashes, versions, device, commit, command."""
 
@@ -89,9 +93,10 @@ def read_record(folder: Path) -> Record:
             trained=report["parameters"]["trained"],
             peak_gpu_memory=report["peak_gpu_memory"],
             curve=_curve(folder / "metrics.csv"),
+            settings=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
             provenance=provenance,
         )
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, csv.Error, yaml.YAMLError) as error:
         raise UserError(
             f"the finished run {folder} cannot be read ({type(error).__name__}: {error}): "
             "move that folder away and run again"

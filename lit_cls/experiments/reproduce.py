@@ -60,9 +60,7 @@ def reproduce(words: Sequence[str]) -> int:
     rows, seeds = choose_rows(own.rows), whole_numbers("--seeds", own.seeds)
     require_reports()
     out = Path(own.out)
-    jobs = [_job(row, seed, own, others) for seed in seeds for row in rows]
-    sizes = list(SIZES)
-    jobs.sort(key=lambda job: sizes.index(job.line[2]))  # type: ignore[arg-type]
+    jobs = [_job(row, seed, own, others) for row in rows for seed in seeds]
     series = Series(out, ("row", "what", "size"), jobs, console, own.rerun)
     series.plan()
     command = shlex.join(["lit_cls", "reproduce", *words])

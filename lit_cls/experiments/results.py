@@ -62,7 +62,9 @@ class BaselineResult:
 
     name: str
     counts: dict[SplitName, Count]
+    test_rows: list[int]
     test_right: list[bool]
+    """See `Record`, for these two."""
     seen: Count
     unseen: Count
     natural: dict[str, Any]
@@ -118,6 +120,7 @@ def run_baselines(parts: Parts, folder: Path) -> list[BaselineResult]:
             BaselineResult(
                 name=fitted.name,
                 counts={name: _count(right[name]) for name in SPLIT_NAMES},
+                test_rows=splits["test"].rows.numbers,
                 test_right=right["test"],
                 seen=_count([ok for ok, known in zip(right["test"], seen, strict=True) if known]),
                 unseen=_count([ok for ok, known in zip(right["test"], seen, strict=True) if not known]),

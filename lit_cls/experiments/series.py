@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -23,7 +22,7 @@ from lit_cls.data.parts import Parts
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, Machine, expected_cost, machine, product_rate
 from lit_cls.experiments.records import Record, is_finished, read_record
-from lit_cls.model.weights import match_weights, reading_once
+from lit_cls.model.weights import SIZES, match_weights, reading_once
 from lit_cls.training.run_folder import version_folders
 from lit_cls.verbs import Verbs
 
@@ -71,7 +70,8 @@ class Series:
     Args:
         out: the folder of all of them.
         columns: headings of the cells of `Job.line`.
-        jobs: in the order in which they run.
+        jobs: in the order of the table; those of one model size run one after the other, so that a
+            weights file is read once.
         console: where the table is shown.
         rerun: run finished ones again, into new folders.
         on_change: called after each run that has ended, to write down what is known.
@@ -91,6 +91,7 @@ class Series:
         Raises:
             UserError: a mistake in the options or the data, or runs of other settings in the folder.
         """
+        self.console.print(f"checking {len(self.jobs)} runs", highlight=False)
         rates: dict[str, float] = {}
         room: Machine | None = None
         for job in self.jobs:
@@ -118,14 +119,13 @@ class Series:
         if not finished:
             return
         assert entry.run is not None
-        then = _flat(yaml.safe_load((finished[-1] / "config.yaml").read_text(encoding="utf-8")))
-        now = _flat(entry.run.settings())
+        record = read_record(finished[-1])
+        then, now = _flat(record.settings), _flat(entry.run.settings())
         differing = [
             f"{name} {then.get(name)} there, {now.get(name)} now"
             for name in sorted(then.keys() | now.keys())
             if name not in _NO_SETTINGS and then.get(name) != now.get(name)
         ]
-        record = read_record(finished[-1])
         if record.provenance["data_sha256"] != entry.run.datamodule.summary.sha256:
             differing.append("other data")
         if differing:
@@ -137,7 +137,9 @@ class Series:
 
     def run(self) -> None:
         """Runs what is waiting; one that fails does not stop the others."""
+        sizes = list(SIZES)
         waiting = [entry for entry in self.entries if entry.state == "waiting"]
+        waiting.sort(key=lambda entry: sizes.index(entry.run.model.settings.size) if entry.run else 0)
         on_terminal = self.console.is_terminal
         if not on_terminal:
             self.console.print(self.table())

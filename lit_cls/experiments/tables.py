@@ -1,5 +1,7 @@
 """table.md: our figures beside the published ones."""
 
+from collections.abc import Collection, Sequence
+
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.experiments.results import BaselineResult, Results, RowResult, interval, share
 
@@ -42,35 +44,35 @@ def _origin(results: Results) -> list[str]:
 def _accuracies(results: Results) -> list[str]:
     columns = ["row", "what", "size", "seeds"]
     columns += [f"{split}: ours | interval | published | difference" for split in SPLIT_NAMES]
-    lines = _heading(" | ".join(columns).split(" | "))
+    lines = heading(" | ".join(columns).split(" | "))
     for result in results.rows:
         cells = [str(result.row.number), result.row.title, result.size.removeprefix("gpt2-"), str(len(result.runs))]
         for split in SPLIT_NAMES:
             cells += _beside(result, split)
-        lines.append(_line(cells))
+        lines.append(line(cells))
     for baseline in results.baselines:
         cells = ["", baseline.name, "", ""]
         for split in SPLIT_NAMES:
             count = baseline.counts[split]
-            cells += [_percent(count), interval(count), "", ""]
-        lines.append(_line(cells))
+            cells += [percent(count), interval(count), "", ""]
+        lines.append(line(cells))
     return lines
 
 
 def _beside(result: RowResult, split: SplitName) -> list[str]:
     """Our share, its interval, the published one, and the difference in points."""
     published = result.row.published.get(split)
-    theirs = _percent(published) if published else "impossible"
+    theirs = percent(published) if published else "impossible"
     if not result.runs:
         return ["", "", theirs, ""]
     ours = result.mean(split)
     difference = f"{100 * (share(ours) - share(published)):+.2f}" if published else ""
-    return [_percent(ours), interval(ours), theirs, difference]
+    return [percent(ours), interval(ours), theirs, difference]
 
 
 def _costs(results: Results) -> list[str]:
     columns = ["row", "what", "test texts in train", "not in train", "trained parameters", "of", "training, s"]
-    lines = _heading([*columns, "published, min", "peak GPU memory, GB"])
+    lines = heading([*columns, "published, min", "peak GPU memory, GB"])
     for result in results.rows:
         if not result.runs:
             continue
@@ -79,12 +81,12 @@ def _costs(results: Results) -> list[str]:
         unseen = [sum(record.unseen[i] for record in records) / len(records) for i in (0, 1)]
         peak = max((record.peak_gpu_memory or 0) for record in records)
         lines.append(
-            _line(
+            line(
                 [
                     str(result.row.number),
                     result.row.title,
-                    _percent((seen[0], int(seen[1]))),
-                    _percent((unseen[0], int(unseen[1]))),
+                    percent((seen[0], int(seen[1]))),
+                    percent((unseen[0], int(unseen[1]))),
                     f"{records[0].trained:,}",
                     f"{records[0].parameters:,}",
                     f"{result.mean_seconds():.1f}",
@@ -95,8 +97,8 @@ def _costs(results: Results) -> list[str]:
         )
     for baseline in results.baselines:
         parameters = f"{baseline.parameters:,}"
-        cells = ["", baseline.name, _percent(baseline.seen), _percent(baseline.unseen), parameters, parameters]
-        lines.append(_line([*cells, f"{baseline.seconds:.1f}", "", ""]))
+        cells = ["", baseline.name, percent(baseline.seen), percent(baseline.unseen), parameters, parameters]
+        lines.append(line([*cells, f"{baseline.seconds:.1f}", "", ""]))
     return lines
 
 
@@ -108,35 +110,37 @@ def _natural(baselines: list[BaselineResult]) -> list[str]:
         f"At the natural mix ({100 * labels[rare]['share']:.1f} % {rare}), from the answers to the test texts and to "
         "those left out of the balanced sample:",
         "",
-        *_heading(["baseline", "accuracy", f"{rare} recall", f"{rare} precision", "the same, unweighted"]),
+        *heading(["baseline", "accuracy", f"{rare} recall", f"{rare} precision", "the same, unweighted"]),
     ]
     for baseline in baselines:
         figures = baseline.natural["labels"][rare]
         precision = figures["precision"]
         k, n = figures["precision_counted"]
         lines.append(
-            _line(
+            line(
                 [
                     baseline.name,
                     f"{100 * baseline.natural['accuracy']:.2f}",
-                    _percent(figures["recall"]),
+                    percent(figures["recall"]),
                     "n/a" if precision is None else f"{100 * precision:.1f}",
-                    _percent((k, n)) if n else "n/a",
+                    percent((k, n)) if n else "n/a",
                 ]
             )
         )
     return lines
 
 
-def _percent(count: tuple[float, int]) -> str:
+def percent(count: tuple[float, int]) -> str:
+    """A share in percent, with its right answers and texts."""
     k, n = count
     return f"{100 * share(count):.2f} ({k:g}/{n})" if n else "n/a"
 
 
-def _heading(columns: list[str]) -> list[str]:
-    left = {"row", "what", "size", "baseline"}
-    return [_line(columns), "|" + "|".join("---" if column in left else "---:" for column in columns) + "|"]
+def heading(columns: Sequence[str], left: Collection[str] = ("row", "what", "size", "baseline")) -> list[str]:
+    """The two lines above a table's rows; columns not in `left` are aligned to the right."""
+    return [line(columns), "|" + "|".join("---" if column in left else "---:" for column in columns) + "|"]
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """One row of a table."""
     return "| " + " | ".join(cells) + " |"

@@ -106,9 +106,9 @@ def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
     stored, notes = match_weights(model, Path(path))
     for name, values in _read_all(Path(path), stored):
         module_name, _, attribute = name.rpartition(".")
-        own = _kept is None or not model.get_parameter(name).requires_grad
         # What is kept for the next network must stay as it was read.
-        setattr(model.get_submodule(module_name), attribute, nn.Parameter(values if own else values.clone()))
+        changes = _kept is not None and model.get_parameter(name).requires_grad
+        setattr(model.get_submodule(module_name), attribute, nn.Parameter(values.clone() if changes else values))
     if isinstance(model, GPTModel) and "out_head.weight" not in stored:
         model.out_head.weight = model.tok_emb.weight
     return notes
@@ -125,11 +125,11 @@ def reading_once() -> Iterator[None]:
     They share in memory what they do not train. Another file takes the place of the one before.
     """
     global _kept  # noqa: PLW0603 - whoever wants this is several calls above the one that reads
-    _kept = {}
+    before, _kept = _kept, {}
     try:
         yield
     finally:
-        _kept = None
+        _kept = before
 
 
 def _read_all(path: Path, stored: dict[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:

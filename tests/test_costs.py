@@ -1,0 +1,65 @@
+"""What a run is expected to take."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_cls.experiments.costs import Cost, expected_cost, machine, product_rate
+from lit_cls.verbs import Verbs
+
+RATE = 1e11
+
+
+def cost(tmp_path: Path, *options: str) -> Cost:
+    words = ["fit", "--data.source=demo", "--model.weights=random", "--trainer.accelerator=cpu"]
+    run = Verbs([*words, f"--trainer.default_root_dir={tmp_path}", *options])
+    return expected_cost(run, RATE)
+
+
+def test_memory_is_at_least_weights_gradients_and_averages(tmp_path: Path) -> None:
+    n = 124_441_346
+    everything = cost(tmp_path, "--model.trainable_layers=all").memory
+    last_block = cost(tmp_path, "--model.trainable_layers=last_block").memory
+    assert 16 * n < everything < 16 * n + 2e9
+    assert 4 * n + 12 * 7_090_946 < last_block < 4 * n + 12 * 7_090_946 + 1e9
+
+
+def test_more_tokens_blocks_or_epochs_take_more_time(tmp_path: Path) -> None:
+    small = cost(tmp_path).seconds
+    assert cost(tmp_path, "--trainer.max_epochs=10").seconds > 1.5 * small
+    assert cost(tmp_path, "--model.size=gpt2-medium").seconds > 2 * small
+    assert cost(tmp_path, "--model.trainable_layers=all").seconds > 1.5 * small
+    assert cost(tmp_path, "--data.padding=context_length").seconds > 30 * small  # 1,024 tokens instead of 15
+
+
+def test_disk_is_that_of_the_checkpoints(tmp_path: Path) -> None:
+    best = cost(tmp_path, "--model.size=gpt2-nano", "--model.trainable_layers=all").disk
+    last = cost(tmp_path, "--model.size=gpt2-nano", "--model.trainable_layers=all", "--keep=last").disk
+    none = cost(tmp_path, "--model.size=gpt2-nano", "--trainer.enable_checkpointing=false").disk
+    one = 12 * 2_546_498
+    assert best - none == 2 * one
+    assert last - none == one
+
+
+def test_weights_that_must_be_downloaded_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    unkept = ("--trainer.enable_checkpointing=false", "--model.weights=pretrained")
+    assert cost(tmp_path, *unkept).disk > 4 * 124_000_000
+
+
+def test_the_estimate_of_a_nano_run_has_the_right_size(tmp_path: Path) -> None:
+    """Within a factor of 20 of a second or two: enough to tell minutes from hours."""
+    seconds = cost(tmp_path, "--model.size=gpt2-nano").seconds
+    assert 0.3 < seconds < 30
+
+
+def test_the_machine_has_memory_and_disk(tmp_path: Path) -> None:
+    room = machine(torch.device("cpu"), tmp_path / "not" / "yet")
+    assert 100_000_000 < room.memory < 10**14
+    assert 1_000_000 < room.disk < 10**16
+
+
+def test_a_rate_is_measured() -> None:
+    assert 1e8 < product_rate(torch.device("cpu"), "32-true") < 1e15
+    assert product_rate(torch.device("cpu"), "bf16-mixed") > 1e8

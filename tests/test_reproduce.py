@@ -1,0 +1,213 @@
+"""`lit_cls reproduce`, as a command: all rows at a tiny size, killed and continued, compared."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, SHARED
+from test_cli import lit
+
+from lit_cls.errors import UserError
+from lit_cls.experiments.reproduce import reproduce
+from lit_cls.experiments.rows import ROWS
+
+TINY = ["--size", "gpt2-nano", "--weights", "random", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4"]
+TINY += [
+    "--trainer.limit_val_batches",
+    "2",
+    "--trainer.limit_test_batches",
+    "4",
+    "--trainer.limit_predict_batches",
+    "2",
+]
+DATA = ["--data.path", str(SHARED / "data" / "SMSSpamCollection")]
+
+
+def results_of(folder: Path) -> dict[int, dict]:
+    return {line["row"]: line for line in json.loads((folder / "results.json").read_text())["rows"]}
+
+
+@pytest.fixture(scope="module")
+def all_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+    folder = tmp_path_factory.mktemp("reproduce")
+    return folder / "out", lit("reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", cwd=folder)
+
+
+@pytest.mark.shared
+def test_all_rows_run_and_are_written_down(all_rows: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    out, told = all_rows
+    assert told.stderr == ""
+    assert "19 of 19" not in told.stdout.splitlines()[1]  # the plan is told before anything has run
+    assert "0 of 19 runs finished, about " in told.stdout
+    rows = results_of(out)
+    assert list(rows) == list(ROWS)
+    for number, line in rows.items():
+        (run,) = line["runs"]
+        assert run["seed"] == 123
+        assert f"{ROWS[number].config.stem}-seed123" in run["folder"]
+        assert run["test_seen_in_train"][1] + run["test_not_seen_in_train"][1] == run["test"][1] > 0
+        provenance = json.loads((out / run["folder"] / "provenance.json").read_text())
+        assert run["provenance"] == {name: value for name, value in provenance.items() if name != "command"}
+        assert f"| {number} | {ROWS[number].title} | nano | 1 |" in (out / "table.md").read_text()
+    # Rows that differ in size alone are the same at one size; the others are not.
+    counts = {number: (line["runs"][0]["train"], line["runs"][0]["parameters"]) for number, line in rows.items()}
+    assert counts[1] == counts[6] == counts[7] == counts[8] == counts[18]
+    assert rows[3]["runs"][0]["trained_parameters"] == 2 * 48 + 2
+    assert rows[5]["runs"][0]["trained_parameters"] == rows[5]["runs"][0]["parameters"]
+    with (out / "results.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["row"] for line in lines] == [*map(str, ROWS), "", "", ""]
+    assert str(out) not in (out / "results.json").read_text()
+    report = (out / "report.md").read_text()
+    assert report.count("\n## ") == 9  # seven questions, checks, pictures
+    assert "Row 18 gave the very same answers as row 1" in report
+    for name in ("accuracy_by_row", "accuracy_against_time", "accuracy_against_parameters", "learning_curves"):
+        assert f"]({name}.png)" in report
+        assert (out / f"{name}.png").stat().st_size > 5000
+        assert (out / f"{name}.svg").stat().st_size > 5000
+
+
+@pytest.mark.shared
+def test_baselines_stand_in_the_same_table(all_rows: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    out, _ = all_rows
+    baselines = {line["name"]: line for line in json.loads((out / "results.json").read_text())["baselines"]}
+    assert {name: line["test"] for name, line in baselines.items()} == {
+        "majority": [141, 300],
+        "TF-IDF words": [287, 300],
+        "TF-IDF characters": [292, 300],
+    }
+    spam = baselines["TF-IDF characters"]["natural_mix"]["labels"]["spam"]
+    assert spam["share"] == pytest.approx(747 / 5572)
+    assert baselines["majority"]["natural_mix"]["accuracy"] == pytest.approx(1 - 747 / 5572)
+    assert "|  | TF-IDF characters |" in (out / "table.md").read_text()
+    assert len((out / "baselines" / "majority" / "predictions_test.csv").read_text().splitlines()) > 300
+
+
+@pytest.mark.shared
+def test_a_finished_folder_is_not_run_again(all_rows: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    out, _ = all_rows
+    before = {path: path.read_bytes() for path in (out / "runs").rglob("*") if path.is_file()}
+    rows = [line for line in (out / "table.md").read_text().splitlines() if line[2:3].isdigit()]
+    told = lit("reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", cwd=out.parent)
+    assert "19 of 19 runs finished" in told.stdout
+    assert {path: path.read_bytes() for path in (out / "runs").rglob("*") if path.is_file()} == before
+    again = (out / "table.md").read_text().splitlines()
+    assert [line for line in again if line[2:3].isdigit()] == rows
+    assert len(rows) == 2 * 19
+    refused = lit("reproduce", "--rows", "1", *TINY[:-2], *DATA, "--out", "out", cwd=out.parent, code=2)
+    assert "was run with other settings: trainer.limit_predict_batches 2" in refused.stderr
+
+
+@pytest.mark.shared
+def test_the_rows_are_compared_with_the_published_counts(
+    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"],
+) -> None:
+    out, _ = all_rows
+    told = lit("reproduce", "--check", str(out), cwd=out.parent, code=1)
+    assert "outside: row 1 (train" in told.stdout
+    assert "row 8's published validation figure, 99.81 %, is left out" in told.stdout
+    assert "every row ran at gpt2-nano" in told.stdout
+
+
+@pytest.mark.shared
+def test_a_row_is_what_fit_makes_of_its_file(
+    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    out, _ = all_rows
+    config = ROWS[16].config
+    words = ["--config", str(config), "--model.size", "gpt2-nano", "--model.weights", "random", *TINY[4:], *DATA]
+    lit("fit", *words, cwd=tmp_path)
+    for split in ("train", "validation", "test"):
+        path = f"version_0/predictions_{split}.csv"
+        alone = (tmp_path / "checkpoints" / config.stem / path).read_text()
+        assert alone == (out / "runs" / "16_flexible-seed123" / path).read_text()
+
+
+@pytest.mark.shared
+def test_killed_twice_it_goes_on(tmp_path: Path) -> None:
+    words = ["reproduce", "--rows", "1-4", *TINY, *DATA, "--seeds", "5", "--out", "out"]
+    command = [sys.executable, "-m", "lit_cls", *words]
+    for kill, expected in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if "trained in" in line:
+                    break
+            child.send_signal(kill)
+            assert child.wait(60) == expected
+    told = lit(*words, cwd=tmp_path)
+    assert "2 of 4 runs finished, about" in told.stdout
+    assert told.stdout.count("trained in") == 2
+    assert all(len(line["runs"]) == 1 for line in results_of(tmp_path / "out").values())
+    finished = list((tmp_path / "out" / "runs").glob("*/version_*/report/report.json"))
+    assert len(finished) == 4
+    uninterrupted = tmp_path / "whole"
+    lit(*words[:-1], str(uninterrupted), cwd=tmp_path)
+    for number, line in results_of(uninterrupted).items():
+        ours = results_of(tmp_path / "out")[number]["runs"][0]
+        assert [ours[split] for split in ("train", "validation", "test")] == [
+            line["runs"][0][split] for split in ("train", "validation", "test")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--rows 20", "--rows 20: the table has the rows 1 to 19, not 20"),
+        ("--seeds 1,x", "--seeds 1,x: different whole numbers"),
+        ("--size gpt3", "--size gpt3 is not one of gpt2-nano, gpt2-small"),
+        ("--weights w/{name}.safetensors --rows 1", "only {size} can stand for something, not {name}"),
+        ("--weights w/{size", "--weights w/{size: "),
+        ("--model.causal false", "--model.causal is no option of lit_cls reproduce: give --size and --weights"),
+        ("--data.split [0.5,0.2,0.3]", "--data.split is no option of lit_cls reproduce: a row is what its file"),
+        ("--keep best", "--keep is no option of lit_cls reproduce: the last epoch is tested"),
+        ("--trainer.accumulate_grad_batches=2", "--trainer.accumulate_grad_batches is no option of"),
+        ("--trainer.max_epoch 3 --weights random", "there is no option --trainer.max_epoch"),
+        ("--data.path gone --weights random --rows 1", "there is no file gone"),
+        ("--check gone", "gone/results.json: No such file or directory"),
+        ("--out", "argument --out: expected one argument"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_runs(
+    words: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as refused:
+        reproduce(words.split())
+    assert message in str(refused.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.shared
+def test_a_template_of_weights_is_filled_in_and_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--weights", "w/{size}.safetensors", "--rows", "1,6,10", "--seeds", "1", *DATA]
+    with pytest.raises(UserError, match=r"there is no weights file w/gpt2-small.safetensors"):
+        reproduce(words)
+
+
+def test_the_installed_package_brings_its_rows(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    code = "from lit_cls.experiments.rows import ROWS; print(*(row.config for row in ROWS.values()), sep='\\n')"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    started = time.time()
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, text=True
+    )
+    files = [Path(line) for line in told.stdout.split()]
+    assert len(files) == 19
+    assert all(file.is_relative_to(tmp_path / "installed" / "lit_cls" / "configs" / "rows") for file in files)
+    assert all(file.stat().st_mtime < started for file in files)

@@ -1,0 +1,258 @@
+"""A series of fits: planned, run, stopped and continued."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from safetensors.torch import save_file
+
+from lit_cls.errors import UserError
+from lit_cls.experiments import series as series_file
+from lit_cls.experiments.costs import Cost, Machine
+from lit_cls.experiments.series import Entry, Job, Series, duration
+from lit_cls.model.classifier import ModelSettings
+
+NANO = ("--model.size=gpt2-nano", "--model.weights=random", "--trainer.max_epochs=1", "--data.balance=none")
+BREAKS = """
+trainer:
+  callbacks:
+    class_path: lightning.pytorch.callbacks.EarlyStopping
+    init_args: {monitor: nothing}
+"""
+
+
+def make(tmp_path: Path, jobs: list[Job], **options: object) -> Series:
+    console = Console(file=io.StringIO(), width=150)
+    return Series(tmp_path / "out", ("first", "second"), jobs, console, **options)  # type: ignore[arg-type]
+
+
+def said(series: Series) -> str:
+    assert isinstance(series.console.file, io.StringIO)
+    return series.console.file.getvalue()
+
+
+def job(reviews: str, name: str, *options: str) -> Job:
+    return Job((name, "x"), name, (f"--data.path={reviews}", *NANO, *options))
+
+
+def run(series: Series) -> Series:
+    series.plan()
+    series.run()
+    return series
+
+
+def states(series: Series) -> list[str]:
+    return [entry.state for entry in series.entries]
+
+
+def test_a_run_that_fails_stops_no_other_and_is_the_only_one_run_again(tmp_path: Path, reviews: str) -> None:
+    (tmp_path / "breaks.yaml").write_text(BREAKS)
+    jobs = [
+        job(reviews, "one"),
+        job(reviews, "breaks", "--config", str(tmp_path / "breaks.yaml")),
+        job(reviews, "three", "--model.token_position=last"),
+    ]
+    seen: list[list[str]] = []
+    first = make(tmp_path, jobs, on_change=lambda entries: seen.append([entry.state for entry in entries]))
+    run(first)
+    assert states(first) == ["finished", "failed", "finished"]
+    assert seen == [
+        ["finished", "waiting", "waiting"],
+        ["finished", "failed", "waiting"],
+        ["finished", "failed", "finished"],
+    ]
+    assert first.entries[1].reason.startswith("RuntimeError: ")
+    assert "nothing" in first.entries[1].reason
+    log = tmp_path / "out" / "logs" / "breaks.log"
+    assert "Traceback" in log.read_text()
+    assert "epoch 1/1" in (tmp_path / "out" / "logs" / "one.log").read_text()
+
+    again = run(make(tmp_path, jobs))
+    assert states(again) == ["finished", "failed", "finished"]
+    folders = sorted(str(path.relative_to(tmp_path / "out" / "runs")) for path in tmp_path.glob("out/runs/*/version_*"))
+    assert folders == ["breaks/version_0", "breaks/version_1", "one/version_0", "three/version_0"]
+    assert again.entries[0].record == first.entries[0].record
+
+
+def test_a_run_without_a_report_is_run_again_beside_what_is_left_of_it(tmp_path: Path, reviews: str) -> None:
+    series = run(make(tmp_path, [job(reviews, "one")]))
+    folder = tmp_path / "out" / "runs" / "one" / "version_0"
+    (folder / "report" / "report.json").unlink()  # as after a SIGKILL
+    again = run(make(tmp_path, [job(reviews, "one")]))
+    assert again.entries[0].record is not None
+    assert again.entries[0].record.folder.name == "version_1"
+    assert again.entries[0].record.counts == series.entries[0].record.counts  # type: ignore[union-attr]
+
+
+def test_asked_to_it_runs_finished_ones_again_into_new_folders(tmp_path: Path, reviews: str) -> None:
+    run(make(tmp_path, [job(reviews, "one")]))
+    again = run(make(tmp_path, [job(reviews, "one")], rerun=True))
+    assert again.entries[0].record is not None
+    assert again.entries[0].record.folder.name == "version_1"
+    assert make_and_plan(tmp_path, [job(reviews, "one")]).entries[0].record.folder.name == "version_1"  # type: ignore[union-attr]
+
+
+def make_and_plan(tmp_path: Path, jobs: list[Job]) -> Series:
+    series = make(tmp_path, jobs)
+    series.plan()
+    return series
+
+
+def test_a_folder_of_other_settings_or_data_is_refused(tmp_path: Path, reviews: str) -> None:
+    run(make(tmp_path, [job(reviews, "one")]))
+    with pytest.raises(UserError, match=r"was run with other settings: model.token_position flexible there, mean now"):
+        make_and_plan(tmp_path, [job(reviews, "one", "--model.token_position=mean")])
+    with pytest.raises(UserError, match=r"model.lora.rank None there, 4 now; .*Choose another folder with --out"):
+        make_and_plan(tmp_path, [job(reviews, "one", "--model.trainable_layers=lora", "--model.lora.rank=4")])
+    # The same file elsewhere is the same data; another text in it is not.
+    copy = tmp_path / "copy.csv"
+    copy.write_text(Path(reviews).read_text())
+    assert make_and_plan(tmp_path, [job(str(copy), "one")]).entries[0].state == "finished"
+    copy.write_text(Path(reviews).read_text().replace("good", "fine"))
+    with pytest.raises(UserError, match="other data"):
+        make_and_plan(tmp_path, [job(str(copy), "one")])
+
+
+def test_a_series_gives_what_single_fits_give(tmp_path: Path, reviews: str) -> None:
+    """Whatever ran before in the same process, a run starts from its own seed."""
+    jobs = [job(reviews, f"seed{seed}", f"--seed_everything={seed}") for seed in (5, 6, 7)]
+    together = run(make(tmp_path, jobs))
+    alone = run(make(tmp_path / "alone", jobs[1:2]))
+    folders = [series.entries[i].record.folder for series, i in ((together, 1), (alone, 0))]  # type: ignore[union-attr]
+    predictions = [(folder / "predictions_test.csv").read_text() for folder in folders]
+    assert predictions[0] == predictions[1]
+    assert predictions[0] != (together.entries[0].record.folder / "predictions_test.csv").read_text()  # type: ignore[union-attr]
+
+
+def test_mistakes_are_found_before_anything_runs(tmp_path: Path, reviews: str) -> None:
+    with pytest.raises(UserError, match=r"there is no option --model.sise"):
+        make_and_plan(tmp_path, [job(reviews, "one"), job(reviews, "two", "--model.sise=3")])
+    with pytest.raises(UserError, match="there is no weights file .*gone"):
+        make_and_plan(tmp_path, [job(reviews, "one"), job(reviews, "two", "--model.weights=gone.safetensors")])
+    with pytest.raises(UserError, match=r"model.ignore_index 1 is the class 'yes'"):
+        make_and_plan(tmp_path, [job(reviews, "one", "--model.ignore_index=1")])
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_weights_file_is_read_once_for_all_runs(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = ModelSettings(size="gpt2-nano", weights="random").build(2)
+    state = {name: tensor.detach() for name, tensor in net.named_parameters() if not name.startswith("out_head")}
+    save_file(state, tmp_path / "weights.safetensors")
+    from lit_cls.model import weights
+
+    opened: list[str] = []
+    original = weights._open_safetensors
+
+    def counting(file: Path):  # type: ignore[no-untyped-def]
+        for name, stored in original(file):
+
+            def read(name: str = name, stored: weights.StoredTensor = stored):  # type: ignore[no-untyped-def]
+                opened.append(name)
+                return stored.read()
+
+            yield name, weights.StoredTensor(stored.shape, read)
+
+    monkeypatch.setattr(weights, "_open_safetensors", counting)
+    options = (f"--model.weights={tmp_path / 'weights.safetensors'}",)
+    jobs = [job(reviews, f"{layers}", *options, f"--model.trainable_layers={layers}") for layers in ("all", 1, "lora")]
+    series = run(make(tmp_path, jobs))
+    assert states(series) == ["finished"] * 3
+    assert sorted(opened) == sorted(state)
+    # A run of every layer before it has not changed what the next one starts from.
+    alone = run(make(tmp_path / "alone", jobs[1:2]))
+    assert alone.entries[0].record.counts == series.entries[1].record.counts  # type: ignore[union-attr]
+
+
+def test_what_the_machine_cannot_hold_is_skipped_and_told(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    jobs = [job(reviews, "small"), job(reviews, "large", "--model.size=gpt2-xl", "--model.trainable_layers=all")]
+    room = Machine(torch.device("cpu"), memory=2_000_000_000, disk=10**12)
+    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    series = run(make(tmp_path, jobs))
+    assert states(series) == ["finished", "skipped"]
+    # 1.56 billion parameters: weights, gradients and AdamW's two averages take 16 bytes each.
+    assert series.entries[1].cost.memory > 16 * 1_557_000_000
+    needed = f"{series.entries[1].cost.memory / 1e9:.1f} GB"
+    assert series.entries[1].reason == f"needs about {needed} of memory, 2.0 GB are free"
+    assert f"skipped: needs about {needed}" in " ".join(said(series).split())
+
+    room = Machine(torch.device("cpu"), memory=10**12, disk=1000)
+    assert states(run(make(tmp_path / "b", jobs[:1]))) == ["skipped"]
+
+
+def test_models_of_one_size_run_one_after_the_other(tmp_path: Path, reviews: str) -> None:
+    jobs = [
+        job(reviews, "a", "--model.size=gpt2-small", "--trainer.limit_train_batches=0"),
+        job(reviews, "b"),
+    ]
+    order: list[str] = []
+    series = make(tmp_path, jobs, on_change=lambda entries: order.append(entries[1].state))
+    series.plan()
+    series.entries[0].run.start = lambda: None  # type: ignore[union-attr, method-assign]
+    series.run()
+    assert order == ["finished", "finished"]  # b, which is smaller, was the first to end
+    assert [entry.job.name for entry in series.entries] == ["a", "b"]
+
+
+def test_the_log_has_a_plan_and_a_line_for_each_run(tmp_path: Path, reviews: str) -> None:
+    series = run(make(tmp_path, [job(reviews, "one"), job(reviews, "two", "--seed_everything=1")]))
+    text = said(series)
+    assert "checking 2 runs" in text
+    assert "0 of 2 runs finished, about " in text
+    for name, entry in zip(("one", "two"), series.entries, strict=True):
+        k, n = entry.record.counts["test"]  # type: ignore[union-attr]
+        assert f"{name} x ({name}): train" in text
+        assert f"test {k}/{n}" in text
+    assert "\x1b" not in text
+
+
+def entry(state: str, expected: float, took: float = 0.0) -> Entry:
+    made = Entry(Job(("a",), "a", ()), None, Cost(1, 1, expected), None, state)  # type: ignore[arg-type]
+    made.seconds = took
+    return made
+
+
+def test_the_time_left_learns_from_what_has_finished(tmp_path: Path) -> None:
+    series = make(tmp_path, [])
+    series.entries = [entry("waiting", 10), entry("waiting", 30), entry("skipped", 100), entry("failed", 100)]
+    assert series.seconds_left() == 40
+    series.entries.append(entry("finished", 10, took=30))
+    assert series.seconds_left() == 120
+    series.entries.append(entry("finished", 10))  # finished in an earlier session: its time is not known
+    assert series.seconds_left() == 120
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (11100, "3 h 05 min")]
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_a_damaged_finished_run_is_named(tmp_path: Path, reviews: str) -> None:
+    run(make(tmp_path, [job(reviews, "one")]))
+    path = tmp_path / "out" / "runs" / "one" / "version_0"
+    (path / "predictions_test.csv").unlink()
+    with pytest.raises(UserError, match="version_0 cannot be read"):
+        make_and_plan(tmp_path, [job(reviews, "one")])
+    os.remove(path / "config.yaml")
+    with pytest.raises(UserError, match="version_0 cannot be read"):
+        make_and_plan(tmp_path, [job(reviews, "one")])
+
+
+def test_a_saved_configuration_repeats_a_run_of_a_series(tmp_path: Path, reviews: str) -> None:
+    series = run(make(tmp_path, [job(reviews, "one")]))
+    record = series.entries[0].record
+    assert record is not None
+    config = record.folder / "config.yaml"
+    assert yaml.safe_load(config.read_text())["data"]["path"] == reviews
+    again = run(make(tmp_path / "again", [Job(("a", "x"), "again", ("--config", str(config)))]))
+    assert again.entries[0].record.counts == record.counts  # type: ignore[union-attr]
