@@ -14,13 +14,11 @@ import yaml
 import lit_cls
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
+from lit_cls.experiments.records import Count
 
 _PACKAGE = Path(lit_cls.__file__).parent
 # In an installed package the files are inside it, in a checkout beside it.
 _CONFIGS = next((f for f in (_PACKAGE / "configs" / "rows", _PACKAGE.parent / "configs" / "rows") if f.is_dir()), None)
-
-Count = tuple[int, int]
-"""Right answers, and texts."""
 
 # The published loader drops the last, incomplete batch of the train split: 1,040 of its 1,045 texts
 # are trained on and evaluated, all of them where a batch is one text.
