@@ -256,3 +256,8 @@ def test_a_saved_configuration_repeats_a_run_of_a_series(tmp_path: Path, reviews
     assert yaml.safe_load(config.read_text())["data"]["path"] == reviews
     again = run(make(tmp_path / "again", [Job(("a", "x"), "again", ("--config", str(config)))]))
     assert again.entries[0].record.counts == record.counts  # type: ignore[union-attr]
+
+
+def test_a_series_is_for_one_device(tmp_path: Path, reviews: str) -> None:
+    with pytest.raises(UserError, match="a series runs on one device, not on 2: leave trainer.devices out"):
+        make_and_plan(tmp_path, [job(reviews, "one", "--trainer.devices=2", "--trainer.accelerator=cpu")])

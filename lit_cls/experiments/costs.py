@@ -107,7 +107,7 @@ def _memory(net: GPTClassifier, run: Verbs) -> int:
 
 
 def _seconds(net: GPTClassifier, run: Verbs, rate: float) -> float:
-    data, epochs = run.datamodule, run.trainer.max_epochs or 1
+    data, epochs = run.datamodule, max(1, run.trainer.max_epochs or 1)
     config, n_blocks = net.config, net.config.n_layers
     trained_blocks = n_blocks - net.n_frozen_blocks
     seconds = 0.0

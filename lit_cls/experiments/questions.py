@@ -222,6 +222,7 @@ def _preface(results: Results) -> list[str]:
         "uncorrected. The test is McNemar's, exact, on the same test texts; over several seeds a text counts once, "
         "with its net change."
     ]
+    lines += [f"Not complete: {told}." for told in results.missing()]
     if len(seeds) == 1:
         lines.append("With one seed, how much a row varies from run to run is not in these figures.")
     if results.options["weights"] == "random":
@@ -235,12 +236,12 @@ def _preface(results: Results) -> list[str]:
         lines.append(f"Options beyond the rows' own: `{' '.join(results.options['others'])}`.")
     spread = [result for result in rows if len(result.runs) > 1]
     if spread:
-        told = []
+        ranges = []
         for result in spread:
             counts = [record.counts["test"] for record in result.runs.values()]
             low, high = min(map(share, counts)), max(map(share, counts))
-            told.append(f"row {result.row.number} {100 * low:.2f}–{100 * high:.2f}")
-        lines.append(f"Test accuracy from the lowest to the highest seed, in percent: {', '.join(told)}.")
+            ranges.append(f"row {result.row.number} {100 * low:.2f}–{100 * high:.2f}")
+        lines.append(f"Test accuracy from the lowest to the highest seed, in percent: {', '.join(ranges)}.")
     return [line for text in lines for line in (text, "")][:-1]
 
 

@@ -133,11 +133,11 @@ def _row_result(row: Row, seeds: Sequence[int], entries: Sequence[Entry]) -> Row
 
 def _conclude(series: Series, results: Results, out: Path) -> int:
     """Names what is missing, and where everything is."""
-    unfinished = [result for result in results.rows if len(result.runs) < len(result.states)]
-    for result in unfinished:
-        _say(series.console, f"row {result.row.number} ({result.row.title}) is not complete: {result.reason}")
+    missing = results.missing()
+    for told in missing:
+        _say(series.console, f"not complete: {told}")
     _say(series.console, f"everything is in {out}: report.md, table.md, results.csv, results.json, pictures")
-    return 1 if unfinished else 0
+    return 1 if missing else 0
 
 
 def _say(console: Console, line: str) -> None:

@@ -98,6 +98,15 @@ class Results:
         """Rows of which at least one run is finished, by number."""
         return {result.row.number: result for result in self.rows if result.runs}
 
+    def missing(self) -> list[str]:
+        """Rows that lack a run, and why, in words."""
+        return [
+            f"row {result.row.number} ({result.row.title}), {len(result.runs)} of {len(result.states)} runs finished"
+            + (f": {result.reason}" if result.reason else "")
+            for result in self.rows
+            if len(result.runs) < len(result.states)
+        ]
+
 
 def run_baselines(parts: Parts, folder: Path) -> list[BaselineResult]:
     """Fits the baselines on the train split and leaves their predictions in a folder."""

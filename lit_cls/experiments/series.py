@@ -98,6 +98,11 @@ class Series:
             root = str(self.out / "runs")
             fixed = ("--run_name", job.name, "--trainer.default_root_dir", root, "--trainer.enable_progress_bar=false")
             run = Verbs(["fit", *job.options, *fixed])
+            if run.trainer.world_size > 1:
+                raise UserError(
+                    f"a series runs on one device, not on {run.trainer.world_size}: leave trainer.devices out; "
+                    "two series with different --out can run side by side"
+                )
             run.datamodule.prepare_data()
             run.model.take_labels(run.datamodule.label_names)
             device, precision = run.trainer.strategy.root_device, str(run.trainer.precision)

@@ -20,10 +20,7 @@ def markdown_table(results: Results) -> str:
     lines += [*_accuracies(results), "", *_costs(results), ""]
     if results.baselines:
         lines += [*_natural(results.baselines), ""]
-    unfinished = [result for result in results.rows if len(result.runs) < len(result.states)]
-    for result in unfinished:
-        done = f"{len(result.runs)} of {len(result.states)} runs finished"
-        lines.append(f"- Row {result.row.number} ({result.row.title}): {done}. {result.reason}")
+    lines += [f"- Not complete: {told}." for told in results.missing()]
     return "\n".join([*lines, "", _NOTES])
 
 
