@@ -1,9 +1,11 @@
-"""The options of the command: what a parser's complaint means, and which device can do what is asked."""
+"""The options of the command: what a parser's complaint means, what a device can do, what a trainer must not."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from lit_cls.errors import UserError
 
@@ -84,3 +86,30 @@ def check_device(precision: Any, accelerator: str) -> None:
         raise UserError(
             f"trainer.precision {wanted}: {name} has no bfloat16; pass --trainer.precision 16-mixed or 32-true"
         )
+
+
+def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_losses: bool) -> None:
+    """Refuses options of the Trainer that contradict how a run here works.
+
+    Args:
+        config: the Trainer's options.
+        callbacks: those that the configuration names.
+        compares_losses: whether the checkpoint of the lowest val_loss is kept.
+
+    Raises:
+        UserError: which one, and what to use instead.
+    """
+    if compares_losses and config["limit_val_batches"] == 0:
+        raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
+    if config["use_distributed_sampler"]:
+        raise UserError("trainer.use_distributed_sampler repeats rows: leave it out, rows are dealt out without it")
+    if config["accumulate_grad_batches"] < 1:
+        raise UserError(f"trainer.accumulate_grad_batches {config['accumulate_grad_batches']} is less than 1")
+    if config["overfit_batches"]:
+        raise UserError("trainer.overfit_batches replaces the order of texts: use --trainer.limit_train_batches")
+    if re.search("spawn|fork|notebook", str(config["strategy"])):
+        raise UserError(
+            f"trainer.strategy {config['strategy']} keeps its processes' predictions to itself: use ddp instead"
+        )
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        raise UserError("GradientAccumulationScheduler is not supported: use --trainer.accumulate_grad_batches")

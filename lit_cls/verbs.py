@@ -14,7 +14,6 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_cls.data.datamodule import ClassificationData
@@ -22,7 +21,7 @@ from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.inference import load
 from lit_cls.model.weights import SIZES
-from lit_cls.options import check_device, explain
+from lit_cls.options import check_device, check_trainer, explain
 from lit_cls.presets import PRESETS, Preset
 from lit_cls.runs import Keep, Run
 from lit_cls.training.checkpoints import DATA_KEY, KEY, AtomicCheckpointIO, check_same_network, read_checkpoint
@@ -258,21 +257,8 @@ class Verbs(LightningCLI):
         keep: Keep | None = self._get(self.config_init, "keep")
         if self.subcommand != "fit" or config["enable_checkpointing"] is False or config["fast_dev_run"]:
             keep = None
-        if keep == "best" and config["limit_val_batches"] == 0:
-            raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
-        if config["use_distributed_sampler"]:
-            raise UserError("trainer.use_distributed_sampler repeats rows: leave it out, rows are dealt out without it")
-        if config["accumulate_grad_batches"] < 1:
-            raise UserError(f"trainer.accumulate_grad_batches {config['accumulate_grad_batches']} is less than 1")
-        if config["overfit_batches"]:
-            raise UserError("trainer.overfit_batches replaces the order of texts: use --trainer.limit_train_batches")
-        if re.search("spawn|fork|notebook", str(config["strategy"])):
-            raise UserError(
-                f"trainer.strategy {config['strategy']} keeps its processes' predictions to itself: use ddp instead"
-            )
         callbacks = _as_list(config["callbacks"])
-        if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
-            raise UserError("GradientAccumulationScheduler is not supported: use --trainer.accumulate_grad_batches")
+        check_trainer(config, callbacks, compares_losses=keep == "best")
         self.run = Run(self.root, self.run_name, self.words, keep)
         show_bar = self.run.console.is_terminal and config["enable_progress_bar"] is not False
         kwargs = {

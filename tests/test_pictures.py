@@ -137,6 +137,15 @@ def test_a_sweep_of_two_options_with_a_run_missing(tmp_path: Path) -> None:
     assert pixels(more) != before
 
 
+def test_values_without_a_run_have_no_line(tmp_path: Path) -> None:
+    rates, runs = ["1e-3", "1e-4"], {("1", "1e-3"): (counts(40), 2.0), ("all", "1e-4"): (counts(50), 9.0)}
+    drawn = []
+    for chosen in (rates, [*rates, "1e-5"]):
+        grid = {"model.trainable_layers": ["1", "all"], "model.learning_rate": chosen}
+        drawn.append(pixels(draw_sweep(grid, runs, tmp_path)[0]))
+    assert drawn[0] == drawn[1]
+
+
 def test_a_sweep_without_a_run(tmp_path: Path) -> None:
     assert draw_sweep({"model.size": ["gpt2-nano"]}, {}, tmp_path) == []
     assert list(tmp_path.iterdir()) == []

@@ -288,10 +288,13 @@ def test_checks(tmp_path: Path) -> None:
 
 def test_the_preface_says_what_was_run(tmp_path: Path) -> None:
     made = rows(tmp_path, {1: {123: 80, 1: 84, 2: 82}, 4: {1: 90}})
-    told = sections(results([*made, row_result(8, {}, ("skipped",))]))[""]
+    told = sections(results([*made, row_result(8, {}, ("skipped",), "too large")]))[""]
     assert told.startswith("# What the rows say\n\n`lit_cls reproduce`\n")
     assert "2 of 3 chosen rows have finished runs, with the seeds 1, 2, 123. " in told
     assert "in percent: row 1 80.00–84.00." in told
+    assert [line for line in told.splitlines() if line.startswith("Not complete: ")] == [
+        "Not complete: row 8 (XL), 0 of 1 runs finished: too large."
+    ]
     for words in ("With one seed", "random", "Every row ran at", "Options beyond"):
         assert words not in told
 

@@ -137,11 +137,14 @@ def test_the_natural_mix_of_a_baseline_is_that_of_the_whole_source(
         assert {name: figures["recall"][1] for name, figures in labels.items()} == texts == {"no": 8, "yes": 88}
         counted = sum(figures["precision_counted"][1] for figures in labels.values())
         assert counted == 16 + 80
+        # Only `yes` was left out: `no` is answered in the test split alone.
+        answered = zip(fitted.test_right, parts.splits["test"].rows.labels, strict=True)
+        assert labels["no"]["recall"][0] == sum(ok for ok, label in answered if label == "no")
     assert run["majority"].natural["accuracy"] == 0.25
     assert run["majority"].natural["labels"]["yes"]["precision"] is None
     words = run["TF-IDF words"].natural["labels"]
-    answered = words["no"]["recall"][0] / 8 * 0.25, (88 - words["yes"]["recall"][0]) / 88 * 0.75
-    assert words["no"]["precision"] == pytest.approx(answered[0] / sum(answered))
+    rightly, wrongly = words["no"]["recall"][0] / 8 * 0.25, (88 - words["yes"]["recall"][0]) / 88 * 0.75
+    assert words["no"]["precision"] == pytest.approx(rightly / (rightly + wrongly))
 
 
 def test_baselines_where_nothing_is_left_out(reviews: str, tmp_path: Path) -> None:
@@ -172,6 +175,16 @@ def test_rows_without_a_run_are_not_among_the_finished(tmp_path: Path) -> None:
     done, part = record(tmp_path / "version_0", answers(1, 2)), record(tmp_path / "version_1", answers(1, 2))
     rows = [row_result(7, {1: done}), row_result(8, {}, ("skipped",)), row_result(2, {1: part}, ("failed",))]
     assert list(results(rows).finished()) == [7, 2]
+
+
+def test_what_is_missing_is_told_with_its_reason(written: tuple[Results, Path]) -> None:
+    found, _ = written
+    assert found.missing() == [
+        "row 5 (all layers), 2 of 3 runs finished: RuntimeError: no, not again",
+        "row 8 (XL), 0 of 3 runs finished: needs about 20.0 GB of memory",
+        "row 16 (last real token), 0 of 1 runs finished",  # it waits: there is no reason yet
+    ]
+    assert results([row_result(5, found.rows[0].runs)]).missing() == []
 
 
 # Files.

@@ -26,7 +26,7 @@ trainer:
 
 def make(tmp_path: Path, jobs: list[Job], **options: object) -> Series:
     console = Console(file=io.StringIO(), width=150)
-    return Series(tmp_path / "out", ("first", "second"), jobs, console, **options)  # type: ignore[arg-type]
+    return Series(tmp_path / "out", ("first", "second"), jobs, console, "lit_cls sweep", **options)  # type: ignore[arg-type]
 
 
 def said(series: Series) -> str:

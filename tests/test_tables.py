@@ -119,8 +119,8 @@ def test_the_natural_mix_is_told_of_the_rarest_label(made: Results) -> None:
 def test_unfinished_rows_are_named_with_their_reason(made: Results) -> None:
     told = [words for words in markdown_table(made).splitlines() if words.startswith("- ")]
     assert told == [
-        "- Row 4 (last two blocks): 1 of 2 runs finished. RuntimeError: out of memory",
-        "- Row 9 (XL, all layers): 0 of 2 runs finished. needs about 30.0 GB of memory, 8.0 GB are free",
+        "- Not complete: row 4 (last two blocks), 1 of 2 runs finished: RuntimeError: out of memory.",
+        "- Not complete: row 9 (XL, all layers), 0 of 2 runs finished: needs about 30.0 GB of memory, 8.0 GB are free.",
     ]
 
 
@@ -137,7 +137,7 @@ def test_nothing_finished_and_no_baselines() -> None:
     accuracies, costs = tables_of(text)
     assert [len(accuracies), len(costs)] == [2, 1]
     assert "natural mix" not in text
-    assert "- Row 2 (first position): 0 of 1 runs finished. UserError: no weights" in text
+    assert "- Not complete: row 2 (first position), 0 of 1 runs finished: UserError: no weights." in text
 
 
 def test_percent() -> None:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
-
 from lit_cls.errors import UserError
 from lit_cls.experiments.arguments import SeriesParser, whole_numbers
 from lit_cls.experiments.check import check
@@ -61,9 +59,9 @@ def reproduce(words: Sequence[str]) -> int:
     require_reports()
     out = Path(own.out)
     jobs = [_job(row, seed, own, others) for row in rows for seed in seeds]
-    series = Series(out, ("row", "what", "size"), jobs, console, own.rerun)
-    series.plan()
     command = shlex.join(["lit_cls", "reproduce", *words])
+    series = Series(out, ("row", "what", "size"), jobs, console, command, own.rerun)
+    series.plan()
     options = {"seeds": seeds, "size": own.size, "weights": own.weights, "others": others}
     results = Results(command, options, [], run_baselines(series.entries[0].parts, out / "baselines"))
 
@@ -73,11 +71,7 @@ def reproduce(words: Sequence[str]) -> int:
         write_text(out / "table.md", markdown_table(results))
 
     series.on_change = write_down
-    try:
-        series.run()
-    except KeyboardInterrupt:
-        _say(console, f"stopped; the same command goes on where it was: {command}")
-        raise
+    series.run()
     write_down(series.entries)
     pictures = draw_table_pictures(results, out)
     write_text(out / "report.md", report_markdown(results, pictures))
@@ -135,10 +129,6 @@ def _conclude(series: Series, results: Results, out: Path) -> int:
     """Names what is missing, and where everything is."""
     missing = results.missing()
     for told in missing:
-        _say(series.console, f"not complete: {told}")
-    _say(series.console, f"everything is in {out}: report.md, table.md, results.csv, results.json, pictures")
+        series.say(f"not complete: {told}")
+    series.say(f"everything is in {out}: report.md, table.md, results.csv, results.json, pictures")
     return 1 if missing else 0
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

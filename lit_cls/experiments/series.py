@@ -73,6 +73,7 @@ class Series:
         jobs: in the order of the table; those of one model size run one after the other, so that a
             weights file is read once.
         console: where the table is shown.
+        command: as typed: what goes on with the series when it was stopped.
         rerun: run finished ones again, into new folders.
         on_change: called after each run that has ended, to write down what is known.
     """
@@ -81,6 +82,7 @@ class Series:
     columns: Sequence[str]
     jobs: Sequence[Job]
     console: Console
+    command: str
     rerun: bool = False
     on_change: Callable[[Sequence[Entry]], None] = lambda entries: None
     entries: list[Entry] = field(default_factory=list)
@@ -156,11 +158,18 @@ class Series:
                 for entry in waiting:
                     self._run_one(entry)
                     if not on_terminal:
-                        self.console.print(self._plain_line(entry), markup=False, highlight=False, soft_wrap=True)
+                        self.say(self._plain_line(entry))
                     self.on_change(self.entries)
+            except KeyboardInterrupt:
+                live.stop()
+                self.say(f"stopped; the same command goes on where it was: {self.command}")
+                raise
             finally:
-                if on_terminal:
-                    live.stop()
+                live.stop()
+
+    def say(self, line: str) -> None:
+        """Prints a line as it is: a path in it can be copied."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _run_one(self, entry: Entry) -> None:
         assert entry.run is not None

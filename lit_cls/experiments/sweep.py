@@ -8,8 +8,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.experiments.arguments import SeriesParser
@@ -49,19 +47,15 @@ def sweep(words: Sequence[str]) -> int:
             raise UserError(f"{word.split('=')[0]} is varied: leave it out, or take it out of --vary")
     require_reports()
     console, out = make_console(), Path(own.out)
-    series = Series(out, tuple(grid), list(_jobs(grid, others)), console, own.rerun)
-    series.plan()
     command = shlex.join(["lit_cls", "sweep", *words])
+    series = Series(out, tuple(grid), _jobs(grid, others), console, command, own.rerun)
+    series.plan()
 
     def write_down(entries: Sequence[Entry]) -> None:
         _write(command, grid, entries, out)
 
     series.on_change = write_down
-    try:
-        series.run()
-    except KeyboardInterrupt:
-        _say(console, f"stopped; the same command goes on where it was: {command}")
-        raise
+    series.run()
     write_down(series.entries)
     values = {
         tuple(entry.job.line): (entry.record.counts, entry.record.seconds) for entry in series.entries if entry.record
@@ -69,8 +63,8 @@ def sweep(words: Sequence[str]) -> int:
     draw_sweep(grid, values, out)
     unfinished = [entry for entry in series.entries if entry.record is None]
     for entry in unfinished:
-        _say(console, f"{entry.job.name} is not complete: {entry.reason}")
-    _say(console, f"everything is in {out}: table.md, results.csv, results.json, sweep.png, sweep.svg")
+        series.say(f"{entry.job.name} is not complete: {entry.reason}")
+    series.say(f"everything is in {out}: table.md, results.csv, results.json, sweep.png, sweep.svg")
     return 1 if unfinished else 0
 
 
@@ -156,7 +150,3 @@ def _write(command: str, grid: Grid, entries: Sequence[Entry], out: Path) -> Non
     lines += ["accuracies is higher than the same network would reach on new texts.", ""]
     write_text(out / "results.csv", stream.getvalue())
     write_text(out / "table.md", "\n".join(lines))
-
-
-def _say(console: Console, words: str) -> None:
-    console.print(words, markup=False, highlight=False, soft_wrap=True)
