@@ -134,3 +134,16 @@ def test_whole_numbers_in_the_order_given(given: str, numbers: list[int]) -> Non
 def test_what_are_no_different_whole_numbers(given: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"--seeds {given}: different whole numbers separated by commas")):
         whole_numbers("--seeds", given)
+
+
+@pytest.mark.parametrize("words", [["-c", "x.yaml"], ["-cx.yaml"], ["--trainer", "t.yaml"], ["--trainer={a: 1}"]])
+def test_no_short_form_and_no_whole_group_goes_round_a_fixed_option(words: list[str]) -> None:
+    fixed = {"--config": "the way out", "--trainer.default_root_dir": "give --out"}
+    with pytest.raises(UserError, match="the way out|give its options one by one, without --trainer.default_root_dir"):
+        SeriesParser("reproduce", "", fixed).split(words)
+
+
+@pytest.mark.parametrize("given", ["1,01", "7,2,0007"])
+def test_the_same_number_spelled_twice(given: str) -> None:
+    with pytest.raises(UserError, match="different whole numbers"):
+        whole_numbers("--seeds", given)

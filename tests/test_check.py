@@ -168,3 +168,28 @@ def test_results_without_a_finished_row(tmp_path: Path) -> None:
     assert json.loads((out / "results.json").read_text())["rows"][0]["reason"] == "no weights"
     with pytest.raises(UserError, match="no row of .*out is finished: nothing to compare"):
         checked(out)
+
+
+@pytest.mark.parametrize("options", ["", ',"options":null', ',"options":{}'])
+def test_results_without_their_options(tmp_path: Path, options: str) -> None:
+    row = '{"row":1,"states":["finished"],"runs":[{"train":[1005,1040],"validation":[148,149],"test":[285,300]}]}'
+    (tmp_path / "results.json").write_text(f'{{"rows":[{row}]{options}}}')
+    with pytest.raises(UserError, match="is damaged, or no result of lit_cls reproduce"):
+        check(tmp_path, Console(file=io.StringIO()))
+
+
+def checked_with(tmp_path: Path, right: dict[str, list[bool]], states: tuple[str, ...]) -> tuple[int, str]:
+    rows = [row_result(1, {123: record(tmp_path / "version_0", **right)}, states, "boom")]  # type: ignore[arg-type]
+    write_results(results(rows), tmp_path)
+    shown = io.StringIO()
+    return check(tmp_path, Console(file=shown, width=150)), shown.getvalue()
+
+
+def test_missing_seeds_and_empty_splits_are_told(tmp_path: Path) -> None:
+    right = {"train": answers(1005, 1040), "validation": answers(148, 149), "test": answers(285, 300)}
+    code, told = checked_with(tmp_path, right, ("finished", "failed"))
+    assert code == 0
+    assert "note: compared without all of their seeds: row 1" in told
+    code, told = checked_with(tmp_path / "b", {**right, "test": []}, ("finished",))
+    assert code == 0
+    assert "note: not compared, because no text of it was evaluated: row 1 (test)" in told

@@ -174,3 +174,8 @@ def test_what_the_report_needs_is_named(absent: set[str], told: str, monkeypatch
 def test_with_everything_installed_nothing_is_said() -> None:
     assert all(find_spec(name) for name in ("matplotlib", "sklearn"))
     require_reports()
+
+
+def test_runs_without_a_curve_have_a_picture_too(tmp_path: Path) -> None:
+    run = record(tmp_path / "version_0", answers(5, 7), epochs=0)
+    assert len(draw_table_pictures(results([row_result(1, {123: run})]), tmp_path)) == 4

@@ -108,6 +108,11 @@ def test_any_text_is_read_back(folder: Path) -> None:
     path = folder / "predictions_test.csv"
     with path.open("a", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerow([99, 'two\nlines, "quoted" ' + 200_000 * "x", "ham", "ham", 0.9, 0.1])
+    report = json.loads((folder / "report" / "report.json").read_text())
+    for line in report["accuracy"]:
+        if line["split"] == "test":
+            line.update(correct=line["correct"] + 1, n=line["n"] + 1)
+    (folder / "report" / "report.json").write_text(json.dumps(report))
     found = read_record(folder)
     assert (found.test_rows[-1], found.test_right[-1], found.unseen) == (99, True, (4, 5))
 
@@ -115,7 +120,7 @@ def test_any_text_is_read_back(folder: Path) -> None:
 # Written down.
 
 
-def test_a_record_as_plain_types(folder: Path, tmp_path: Path) -> None:
+def test_a_record_as_plain_types(folder: Path) -> None:
     found = read_record(folder)
     plain = found.as_dict()
     assert json.loads(json.dumps(plain)) == plain
@@ -126,7 +131,7 @@ def test_a_record_as_plain_types(folder: Path, tmp_path: Path) -> None:
     assert plain["provenance"]["versions"]["torch"] == "2.6.0"
 
 
-def test_what_is_written_down_holds_no_path_of_this_machine(folder: Path, tmp_path: Path) -> None:
+def test_what_is_written_down_holds_no_absolute_path(folder: Path, tmp_path: Path) -> None:
     found = read_record(folder)
     assert any(str(tmp_path) in text for text in texts_in(found.provenance))  # the command, as it was typed
     assert [text for text in texts_in(found.as_dict()) if str(tmp_path) in text or text.startswith("/")] == []
@@ -244,3 +249,42 @@ def test_a_real_run_leaves_what_these_tests_make(folder: Path, reviews: str, tmp
     assert [point["epoch"] for point in found.curve] == [1, 2]
     assert 0 < found.trained < found.parameters
     assert found.seconds > 0
+
+
+@pytest.fixture
+def small_folder(tmp_path: Path) -> Path:
+    right = {"train": answers(9, 10), "validation": answers(4, 5), "test": answers(5, 7)}
+    return finished_run(tmp_path / "runs" / "a" / "version_0", right)
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("report/report.json", "[]"),
+        ("report/report.json", '{"accuracy": null}'),
+        ("provenance.json", "[]"),
+        ("config.yaml", ""),
+        ("config.yaml", "[1]"),
+    ],
+)
+def test_a_file_of_another_shape(small_folder: Path, path: str, content: str) -> None:
+    (small_folder / path).write_text(content)
+    with pytest.raises(UserError, match="version_0 cannot be read"):
+        read_record(small_folder)
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+@pytest.mark.parametrize("cut", ["in the text", "after a number", "after a line"])
+def test_predictions_that_were_cut_short(small_folder: Path, name: str, cut: str) -> None:
+    path = small_folder / f"predictions_{name}.csv"
+    text = path.read_text()
+    last = text.rstrip("\n").rindex("\n") + 1
+    comma = text.index(",", last)
+    path.write_text(text[: {"in the text": comma + 4, "after a number": comma, "after a line": last}[cut]])
+    with pytest.raises(UserError, match="ends in the middle of a line|do not agree"):
+        read_record(small_folder)
+
+
+def test_no_path_of_a_machine_is_written_down(tmp_path: Path) -> None:
+    run = record(tmp_path / "version_0", answers(1, 2), weights="/models/gpt2-small.safetensors")
+    assert "/models" not in json.dumps(run.as_dict())

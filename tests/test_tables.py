@@ -145,3 +145,11 @@ def test_percent() -> None:
     assert percent((300, 300)) == "100.00 (300/300)"
     assert percent((0, 149)) == "0.00 (0/149)"
     assert percent((0, 0)) == "n/a"
+
+
+def test_no_test_text_is_no_nan(tmp_path: Path) -> None:
+    assert "nan" not in markdown_table(results([row_result(1, {123: record(tmp_path / "version_0", [])})]))
+
+
+def test_a_bar_in_a_value_does_not_end_its_cell() -> None:
+    assert line(["a|b", "c"]) == "| a\\|b | c |"

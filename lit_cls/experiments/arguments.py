@@ -40,8 +40,11 @@ class SeriesParser(argparse.ArgumentParser):
         """
         own, others = self.parse_known_args(list(words))
         for word in others:
-            name = word.split("=")[0]
+            name = "--config" if word.startswith("-c") else word.split("=")[0]
             way_out = self.fixed.get(name) or self.fixed.get(name.split(".")[0])
+            hidden = [option for option in self.fixed if option.startswith(f"{name}.")]
+            if hidden:
+                way_out = f"give its options one by one, without {hidden[0]}"
             if way_out and name not in self.free:
                 raise UserError(f"{name} is no option of {self.prog}: {way_out}")
             if name.startswith("--print_config"):
@@ -56,6 +59,6 @@ def whole_numbers(option: str, given: str) -> list[int]:
         UserError: something else.
     """
     words = [word.strip() for word in given.split(",")]
-    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+    if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
         raise UserError(f"{option} {given}: different whole numbers separated by commas are needed, such as 123,1,2")
     return [int(word) for word in words]

@@ -33,9 +33,10 @@ def check(folder: Path, console: Console) -> int:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         finished = [line for line in content["rows"] if line["runs"]]
         compared = [(ROWS[line["row"]], _compare(ROWS[line["row"]], line["runs"])) for line in finished]
+        notes = _notes(content, {row.number for row, _ in compared})
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. --check takes the --out of a lit_cls reproduce") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged, or no result of lit_cls reproduce ({type(error).__name__})") from error
     if not compared:
         raise UserError(f"no row of {folder} is finished: nothing to compare")
@@ -49,7 +50,7 @@ def check(folder: Path, console: Console) -> int:
             if not agrees:
                 outside.setdefault(row.number, []).append(split)
     console.print(table)
-    for line in _notes(content, {row.number for row, _ in compared}):
+    for line in notes:
         console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     told = "; ".join(f"row {number} ({', '.join(splits)})" for number, splits in outside.items())
     verdict = f"outside: {told}" if outside else "every row agrees with the published counts"
@@ -66,6 +67,8 @@ def _compare(row: Row, runs: list[dict[str, Any]]) -> list[tuple[str, list[str],
         theirs = row.published[split]
         counts = [tuple(run[split]) for run in runs]
         ours = (sum(k for k, _ in counts) / len(counts), int(counts[0][1]))
+        if not ours[1]:
+            continue
         low, high = newcombe_interval(theirs, ours)
         difference = share(ours) - share(theirs)
         cells = [
@@ -88,6 +91,17 @@ def _notes(content: dict[str, Any], compared: set[int]) -> list[str]:
     missing = [str(line["row"]) for line in content["rows"] if line["row"] not in compared]
     if missing:
         notes.append(f"not compared, because not finished: row {', '.join(missing)}")
+    partly = [str(line["row"]) for line in content["rows"] if line["runs"] and set(line["states"]) != {"finished"}]
+    if partly:
+        notes.append(f"compared without all of their seeds: row {', '.join(partly)}")
+    empty = [
+        f"{line['row']} ({split})"
+        for line in content["rows"]
+        for split in SPLIT_NAMES
+        if any(not run[split][1] for run in line["runs"])
+    ]
+    if empty:
+        notes.append(f"not compared, because no text of it was evaluated: row {', '.join(empty)}")
     options = content["options"]
     if options["weights"] == "random":
         notes.append("these runs started from random weights, the published ones (but row 10) from pretrained ones")

@@ -154,7 +154,8 @@ def _against(rows: Sequence[RowResult], what: str) -> "Figure":
         spots.setdefault((amount, value), []).append(row.row.number)
     for spot, numbers in spots.items():
         ax.annotate(", ".join(map(str, numbers)), spot, xytext=(4, 4), textcoords="offset points", fontsize=9)
-    ax.set_xscale("log")
+    if max(amounts) > 0:
+        ax.set_xscale("log")
     ax.set_xlabel("training time of one run, s" if what == "seconds" else "trained parameters")
     ax.set_ylabel("test accuracy, %")
     ax.set_title("Rows by number; bars are 95 % intervals", fontsize=9, loc="left")
@@ -183,5 +184,6 @@ def _curves(rows: Sequence[RowResult]) -> "Figure":
         ax.set_title(name, fontsize=10, loc="left")
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    if any(next(iter(row.runs.values())).curve for row in rows):
+        figure.legend(loc="outside right center", fontsize=8, frameon=False)
     return figure

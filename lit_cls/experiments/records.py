@@ -54,7 +54,10 @@ class Record:
             "parameters": self.parameters,
             "trained_parameters": self.trained,
             "peak_gpu_memory": self.peak_gpu_memory,
-            "provenance": {name: value for name, value in self.provenance.items() if name != "command"},
+            # Without what may hold paths of a machine: the hashes say which files they were.
+            "provenance": {
+                name: value for name, value in self.provenance.items() if name not in ("command", "weights")
+            },
         }
 
     @property
@@ -78,12 +81,15 @@ def read_record(folder: Path) -> Record:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         texts = {split: _predictions(folder, split) for split in SPLIT_NAMES}
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        counts = {row["split"]: (row["correct"], row["n"]) for row in report["accuracy"]}
+        _check_whole(settings, provenance, texts, counts)
         test = texts["test"]
         right = [row["label"] == row["predicted"] for row in test]
         seen = seen_in([row["text"] for row in texts["train"]], [row["text"] for row in test])
         return Record(
             folder=folder,
-            counts={row["split"]: (row["correct"], row["n"]) for row in report["accuracy"]},
+            counts=counts,
             test_rows=[int(row["source_row"]) for row in test],
             test_right=right,
             seen=_count([ok for ok, known in zip(right, seen, strict=True) if known]),
@@ -93,14 +99,27 @@ def read_record(folder: Path) -> Record:
             trained=report["parameters"]["trained"],
             peak_gpu_memory=report["peak_gpu_memory"],
             curve=_curve(folder / "metrics.csv"),
-            settings=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+            settings=settings,
             provenance=provenance,
         )
-    except (OSError, ValueError, KeyError, csv.Error, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError) as error:
         raise UserError(
             f"the finished run {folder} cannot be read ({type(error).__name__}: {error}): "
             "move that folder away and run again"
         ) from error
+
+
+def _check_whole(
+    settings: Any, provenance: Any, texts: dict[SplitName, list[dict[str, str]]], counts: dict[SplitName, Count]
+) -> None:
+    """What was cut short, or comes from different runs, is no result."""
+    if not (isinstance(settings, dict) and isinstance(provenance, dict)):
+        raise ValueError("config.yaml or provenance.json holds no settings")
+    for split, rows in texts.items():
+        if any(value is None for row in rows for value in row.values()):
+            raise ValueError(f"predictions_{split}.csv ends in the middle of a line")
+        if _count([row["label"] == row["predicted"] for row in rows]) != counts[split]:
+            raise ValueError(f"predictions_{split}.csv and report.json do not agree")
 
 
 def _predictions(folder: Path, split: SplitName) -> list[dict[str, str]]:

@@ -107,11 +107,12 @@ def _weights(given: str, size: str) -> str:
     """The weights of a size, from a template where it is one."""
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(given) if name is not None}
-    except ValueError as error:
-        raise UserError(f"--weights {given}: {error}") from error
+        filled = given.format(**dict.fromkeys(fields, size))
+    except (ValueError, KeyError, IndexError) as error:
+        raise UserError(f"--weights {given}: not a path with {{size}} in it: {error}") from error
     if fields - {"size"}:
         raise UserError(f"--weights {given}: only {{size}} can stand for something, not {{{min(fields - {'size'})}}}")
-    return given.format(size=size)
+    return filled
 
 
 def _row_result(row: Row, seeds: Sequence[int], entries: Sequence[Entry]) -> RowResult:

@@ -183,10 +183,10 @@ class Series:
                 entry.record = read_record(entry.run.run.folder)
                 entry.state = "finished"
             except UserError as error:
-                entry.state, entry.reason = "failed", str(error).splitlines()[0]
+                entry.state, entry.reason = "failed", _first_line(error)
                 stream.write(f"error: {error}\n")
             except Exception as error:  # whatever it is, the other runs are to have their chance
-                entry.state, entry.reason = "failed", f"{type(error).__name__}: {str(error).splitlines()[0:1]} ({log})"
+                entry.state, entry.reason = "failed", f"{type(error).__name__}: {_first_line(error)} ({log})"
                 traceback.print_exc(file=stream)
         entry.seconds = time.perf_counter() - entry.started
         entry.run = None
@@ -238,6 +238,10 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def _skip_if_too_large(entry: Entry, room: Machine) -> None:

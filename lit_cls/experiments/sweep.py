@@ -81,7 +81,7 @@ def parse_grid(given: Sequence[str]) -> Grid:
     for words in given:
         option, sign, values = words.partition("=")
         option = option.removeprefix("--")
-        found = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", values)]
+        found = _split(values)
         if not (option and sign and all(found)):
             raise UserError(f"--vary {words}: give option=a,b,c, for example model.trainable_layers=last_layer,1,2,all")
         if option in grid:
@@ -92,6 +92,18 @@ def parse_grid(given: Sequence[str]) -> Grid:
             raise UserError(f"{option} cannot be varied: {_FIXED.get(f'--{option}', 'one --config is for all runs')}")
         grid[option] = found
     return grid
+
+
+def _split(values: str) -> list[str]:
+    """The values between commas; those inside brackets, braces or parentheses separate nothing."""
+    found, depth = [""], 0
+    for character in values:
+        depth += (character in "[{(") - (character in "]})")
+        if character == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return [value.strip() for value in found]
 
 
 def _parser() -> SeriesParser:

@@ -63,7 +63,7 @@ def _beside(result: RowResult, split: SplitName) -> list[str]:
     if not result.runs:
         return ["", "", theirs, ""]
     ours = result.mean(split)
-    difference = f"{100 * (share(ours) - share(published)):+.2f}" if published else ""
+    difference = f"{100 * (share(ours) - share(published)):+.2f}" if published and ours[1] else ""
     return [percent(ours), interval(ours), theirs, difference]
 
 
@@ -140,4 +140,4 @@ def heading(columns: Sequence[str], left: Collection[str] = ("row", "what", "siz
 
 def line(cells: Sequence[str]) -> str:
     """One row of a table."""
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
