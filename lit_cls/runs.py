@@ -1,6 +1,7 @@
 """One run: it trains or evaluates, shows what comes out, and leaves it in a folder of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,21 +100,30 @@ class Run:
             check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
         self._open(trainer, data)
         self.saver.dirpath = str(self.folder)
-        try:
+        with self._stoppable(trainer):
             trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
-        except SystemExit as stopped:  # Lightning's answer to Ctrl-C
-            saved = ", ".join(str(path) for path in sorted(self.folder.glob("*.ckpt"))) or "none"
-            self.echo(f"stopped after {trainer.global_step} steps; checkpoints: {saved}")
-            raise KeyboardInterrupt from stopped
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
         kept = self._kept(trainer)
-        self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
+        with self._stoppable(trainer):
+            self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
         seconds = self.epoch_log.seconds_training
         if seconds:
             self.echo(f"trained in {seconds:.1f} s, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
         self.echo(f"everything is in {self.folder}")
         if kept is not None:
             self.echo(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
+
+    @contextmanager
+    def _stoppable(self, trainer: Trainer) -> Iterator[None]:
+        """Ctrl-C leaves as KeyboardInterrupt, whatever Lightning makes of it, and names what there is."""
+        try:
+            yield
+        except SystemExit as stopped:
+            if stopped.code != 1:  # not Lightning's answer to Ctrl-C
+                raise
+            saved = ", ".join(str(path) for path in sorted(self.folder.glob("*.ckpt"))) or "none"
+            self.echo(f"stopped after {trainer.global_step} steps; checkpoints: {saved}")
+            raise KeyboardInterrupt from stopped
 
     def _kept(self, trainer: Trainer) -> Path | None:
         """The checkpoint to test; no run ends without one, unless that was asked for."""
@@ -143,7 +153,8 @@ class Run:
         """
         self._show_data(module, data)
         self._open(trainer, data)
-        self._evaluate(trainer, module, data, (split,), checkpoint)
+        with self._stoppable(trainer):
+            self._evaluate(trainer, module, data, (split,), checkpoint)
         self.echo(f"everything is in {self.folder}")
 
     def _show_data(self, module: ClassifierModule, data: ClassificationData) -> None:

@@ -160,7 +160,7 @@ class Verbs(LightningCLI):
         self.config = parser.parse_args(self.words)
         config = self.config[verb]
         self._check_groups(config)
-        self.root = Path(config.trainer.default_root_dir)
+        self.root = Path(config.trainer.default_root_dir).expanduser()
         self.run_name = self._resolve_run_name(config)
         self.checkpoint_path = self._resolve_checkpoint(verb, config)
         if self.checkpoint_path is not None:

@@ -21,7 +21,7 @@ ALLOWED = {
     "runs": {"errors", "model", "data", "training", "evaluation"},
     "presets": set(),
     "verbs": {"errors", "model", "data", "training", "inference", "options", "presets", "runs"},
-    "experiments": {"errors", "model", "data", "training", "evaluation", "verbs"},
+    "experiments": {"errors", "model", "data", "training", "evaluation", "presets", "verbs"},
     "cli": {"errors", "verbs", "experiments"},
     "__init__": {"inference"},
     "__main__": {"cli"},

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_cls.experiments.costs import Cost, expected_cost, machine, product_rate
+from lit_cls.errors import UserError
+from lit_cls.experiments.costs import Cost, download_size, expected_cost, machine, product_rate
 from lit_cls.verbs import Verbs
 
 RATE = 1e11
@@ -44,8 +45,9 @@ def test_disk_is_that_of_the_checkpoints(tmp_path: Path) -> None:
 
 def test_weights_that_must_be_downloaded_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
-    unkept = ("--trainer.enable_checkpointing=false", "--model.weights=pretrained")
-    assert cost(tmp_path, *unkept).disk > 4 * 124_000_000
+    assert 4 * 124_000_000 < download_size("gpt2-small") < 4 * 125_000_000
+    with pytest.raises(UserError, match=r"no pretrained weights for gpt2-nano: .* --weights random"):
+        download_size("gpt2-nano")
 
 
 def test_the_estimate_of_a_nano_run_has_the_right_size(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_intervals_cover_the_truth(n_seeds: int) -> None:
 
 def test_a_comparison_keeps_what_it_found() -> None:
     found = compare([[True, False]], [[True, True]])
-    assert found == Comparison(2, 1, 1, 0, 0.5, found.interval, 1.0)
+    assert found == Comparison(2, 1, 1, 0, 0.5, (0.5,), found.interval, 1.0)
 
 
 # Two shares that are not paired.

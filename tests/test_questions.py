@@ -193,7 +193,7 @@ def test_seeds_in_common_are_paired(tmp_path: Path) -> None:
     found = report(tmp_path, {1: first, 17: {7: 0, 2: won(10), 1: won(8)}})[MASK]
     assert bold(found) == ["Without the causal mask it is better"]
     assert "45.00 % → 59.00 %, +14.00 points" in found
-    assert "28 answers won, 0 lost, on 100 texts with 2 seeds, " in found
+    assert "28 answers won, 0 lost, on 100 texts with 2 seeds: " in found
     p_value = compare([answers(50, N), answers(40, N)], [won(8), won(10)]).p_value
     assert printed(found)[0] == f"p = {p_value:.1e}"
 
@@ -223,7 +223,7 @@ def test_a_baseline_stands_beside_each_seed(tmp_path: Path) -> None:
     ours = {123: won(30), 1: won(26, 2), 2: won(28)}
     found = report(tmp_path, {1: ours}, [baseline(CHARACTERS, answers(50, N))])[SIMPLER]
     assert bold(found)[0].startswith("GPT-2 as in row 1 is better")
-    assert "84 answers won, 2 lost, on 100 texts with 3 seeds), " in found
+    assert "84 answers won, 2 lost, on 100 texts with 3 seeds: +30.00, +24.00, +28.00), " in found
     expected = compare([answers(50, N)] * 3, list(ours.values()))
     assert printed(found)[0] == f"p = {expected.p_value:.1e}"
 

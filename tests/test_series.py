@@ -2,9 +2,11 @@
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import save_file
@@ -89,7 +91,7 @@ def test_a_run_without_a_report_is_run_again_beside_what_is_left_of_it(tmp_path:
 
 def test_asked_to_it_runs_finished_ones_again_into_new_folders(tmp_path: Path, reviews: str) -> None:
     run(make(tmp_path, [job(reviews, "one")]))
-    again = run(make(tmp_path, [job(reviews, "one")], rerun=True))
+    again = run(make(tmp_path, [replace(job(reviews, "one"), again=True)]))
     assert again.entries[0].record is not None
     assert again.entries[0].record.folder.name == "version_1"
     assert make_and_plan(tmp_path, [job(reviews, "one")]).entries[0].record.folder.name == "version_1"  # type: ignore[union-attr]
@@ -171,8 +173,6 @@ def test_a_weights_file_is_read_once_for_all_runs(
 def test_what_the_machine_cannot_hold_is_skipped_and_told(
     tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
     jobs = [job(reviews, "small"), job(reviews, "large", "--model.size=gpt2-xl", "--model.trainable_layers=all")]
     room = Machine(torch.device("cpu"), memory=2_000_000_000, disk=10**12)
     monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
@@ -189,17 +189,56 @@ def test_what_the_machine_cannot_hold_is_skipped_and_told(
 
 
 def test_models_of_one_size_run_one_after_the_other(tmp_path: Path, reviews: str) -> None:
-    jobs = [
-        job(reviews, "a", "--model.size=gpt2-small", "--trainer.limit_train_batches=0"),
-        job(reviews, "b"),
-    ]
-    order: list[str] = []
-    series = make(tmp_path, jobs, on_change=lambda entries: order.append(entries[1].state))
-    series.plan()
-    series.entries[0].run.start = lambda: None  # type: ignore[union-attr, method-assign]
-    series.run()
-    assert order == ["finished", "finished"]  # b, which is smaller, was the first to end
-    assert [entry.job.name for entry in series.entries] == ["a", "b"]
+    jobs = [job(reviews, "large", "--model.size=gpt2-small", "--trainer.limit_train_batches=1"), job(reviews, "nano")]
+    order: list[list[str]] = []
+    limits = [f"--trainer.limit_{part}_batches=1" for part in ("val", "test", "predict")]
+    jobs = [replace(one, options=(*one.options, *limits, "--trainer.enable_checkpointing=false")) for one in jobs]
+    run(make(tmp_path, jobs, on_change=lambda entries: order.append([entry.state for entry in entries])))
+    assert order == [["waiting", "finished"], ["finished", "finished"]]
+
+
+def test_a_switch_of_the_process_is_that_of_each_run(tmp_path: Path, reviews: str) -> None:
+    """A Trainer sets `deterministic` for the whole process when it is made."""
+    jobs = [job(reviews, name, f"--trainer.deterministic={name}") for name in ("true", "false")]
+    seen: list[bool] = []
+    try:
+        run(make(tmp_path, jobs, on_change=lambda _: seen.append(torch.are_deterministic_algorithms_enabled())))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [True, False]
+
+
+def test_another_weights_file_of_the_same_name_is_noticed(tmp_path: Path, reviews: str) -> None:
+    file = tmp_path / "weights.safetensors"
+    options = f"--model.weights={file}"
+
+    def write() -> None:
+        net = ModelSettings(size="gpt2-nano", weights="random").build(2)
+        save_file({n: p.detach() for n, p in net.named_parameters() if not n.startswith("out_head")}, file)
+
+    write()
+    run(make(tmp_path, [job(reviews, "one", options)]))
+    assert states(make_and_plan(tmp_path, [job(reviews, "one", options)])) == ["finished"]
+    write()
+    with pytest.raises(UserError, match="another file .*weights.safetensors"):
+        make_and_plan(tmp_path, [job(reviews, "one", options)])
+
+
+def test_disk_is_counted_over_all_runs(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job(reviews, name) for name in ("one", "two", "three")]
+    one = make_and_plan(tmp_path, jobs[:1]).entries[0].cost.disk
+    room = Machine(torch.device("cpu"), memory=10**12, disk=2 * one)
+    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    assert states(make_and_plan(tmp_path, jobs)) == ["waiting", "waiting", "skipped"]
+
+
+@pytest.mark.parametrize("name", ["a file", "/proc/nothing"])
+def test_a_folder_that_cannot_be_written_to(name: str, tmp_path: Path, reviews: str) -> None:
+    (tmp_path / "a file").touch()
+    series = make(tmp_path, [job(reviews, "one")])
+    series.out = tmp_path / name
+    with pytest.raises(UserError, match="nothing can be written to .*Give another --out"):
+        series.plan()
 
 
 def test_the_log_has_a_plan_and_a_line_for_each_run(tmp_path: Path, reviews: str) -> None:
@@ -215,7 +254,7 @@ def test_the_log_has_a_plan_and_a_line_for_each_run(tmp_path: Path, reviews: str
 
 
 def entry(state: str, expected: float, took: float = 0.0) -> Entry:
-    made = Entry(Job(("a",), "a", ()), None, Cost(1, 1, expected), None, state)  # type: ignore[arg-type]
+    made = Entry(Job(("a",), "a", ()), [], "gpt2-nano", Cost(1, 1, expected), state)  # type: ignore[arg-type]
     made.seconds = took
     return made
 

@@ -100,9 +100,9 @@ def test_what_a_row_costs(made: Results) -> None:
     _, first, eighth, fourth, majority, _ = tables_of(markdown_table(made))[1]
     assert first == [
         *("1", "last block, last position", "100.00 (50/50)", "92.60 (231.5/250)"),
-        *("20", "100", "25.0", "0.28", ""),
+        *("20", "100", "25.0", "17", ""),
     ]
-    assert eighth[2:] == ["n/a", "98.67 (296/300)", "1,234,567", "100", "12.5", "2.83", "2.5"]
+    assert eighth[2:] == ["n/a", "98.67 (296/300)", "1,234,567", "100", "12.5", "170", "2.5"]
     assert (fourth[0], fourth[-1]) == ("4", "")
     assert majority == ["", "majority", "100.00 (2/2)", "46.64 (139/298)", "11", "11", "0.2", "", ""]
 
@@ -111,7 +111,7 @@ def test_the_natural_mix_is_told_of_the_rarest_label(made: Results) -> None:
     text = markdown_table(made)
     assert "At the natural mix (12.5 % spam), " in text
     names, majority, other = tables_of(text)[2]
-    assert names == ["baseline", "accuracy", "spam recall", "spam precision", "the same, unweighted"]
+    assert names == ["baseline", "accuracy", "spam recall", "spam precision", "the same at 50.0 % spam"]
     assert majority == ["majority", "87.50", "0.00 (0/2)", "n/a", "n/a"]
     assert other == ["other", "75.00", "50.00 (1/2)", "25.0", "12.50 (1/8)"]
 

@@ -28,10 +28,12 @@ class Comparison:
     """Answers that only `before` gets right."""
     difference: float
     """Accuracy of `after` less that of `before`, the mean over seeds."""
+    by_seed: tuple[float, ...]
+    """The same for each seed."""
     interval: tuple[float, float]
-    """Its 95 % interval."""
+    """95 % interval of the difference, for these trained networks: of the choice of texts, not of seeds."""
     p_value: float
-    """Exact McNemar test, two-sided."""
+    """See `sign_flip_test`; it too is about these networks."""
 
 
 def compare(before: Right, after: Right) -> Comparison:
@@ -52,6 +54,7 @@ def compare(before: Right, after: Right) -> Comparison:
         won=int((steps == 1).sum()),
         lost=int((steps == -1).sum()),
         difference=float(net.sum() / (n_seeds * n_texts)),
+        by_seed=tuple(float(change) for change in steps.mean(axis=1)),
         interval=_difference_interval(net / n_seeds),
         p_value=sign_flip_test([int(change) for change in net]),
     )

@@ -14,7 +14,8 @@ import torch
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.weights import is_downloaded
+from lit_cls.model.gpt import GPTBackbone
+from lit_cls.model.weights import SIZES, ModelSize, check_pretrained, is_downloaded
 from lit_cls.training.run_folder import checkpoint_size
 from lit_cls.verbs import Verbs
 
@@ -32,9 +33,11 @@ class Cost:
     memory: int
     """Bytes, on the device that trains."""
     disk: int
-    """Bytes that it leaves: its checkpoints and predictions, and weights that have to be downloaded."""
+    """Bytes that it leaves: its checkpoints and predictions."""
     seconds: float
     """Training and evaluation."""
+    host_memory: int = 0
+    """Bytes beside a GPU, to which Lightning moves what was trained when a run ends; 0 without one."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,16 @@ class Machine:
     """Bytes that are free on the device."""
     disk: int
     """Bytes that are free where the runs land."""
+    host_memory: int = 0
+    """Bytes that are free on the host; where there is no GPU, `memory` is that."""
 
 
 def machine(device: torch.device, folder: Path) -> Machine:
     """Looks at the device and at the disk; the folder may not be there yet."""
-    if device.type == "cuda":
-        memory = torch.cuda.mem_get_info(device)[0]
-    else:
-        memory = min(psutil.virtual_memory().available, _container_limit())
+    host = min(psutil.virtual_memory().available, _container_limit())
+    memory = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return Machine(device, memory, shutil.disk_usage(existing).free)
+    return Machine(device, memory, shutil.disk_usage(existing).free, host)
 
 
 def expected_cost(run: Verbs, rate: float) -> Cost:
@@ -68,13 +71,22 @@ def expected_cost(run: Verbs, rate: float) -> Cost:
     settings, data = run.model.settings, run.datamodule
     with torch.device("meta"):
         net = settings.build(len(data.label_names))
-    everything = sum(p.numel() for p in net.parameters())
-    keeps = run.run.keep is not None
-    copies = (2 if run.run.keep == "best" else 1) if keeps else 0
+    copies = {None: 0, "last": 1, "best": 2}[run.run.keep]
     disk = copies * checkpoint_size(net, frozen_are_named=settings.weights != "random") + 1_000_000
-    if settings.weights == "pretrained" and not is_downloaded(settings.size):
-        disk += 4 * everything
-    return Cost(_memory(net, run), disk, _seconds(net, run, rate))
+    return Cost(_memory(net, run), disk, _seconds(net, run, rate), _host_memory(net, run))
+
+
+def download_size(size: ModelSize) -> int:
+    """Bytes of the pretrained weights, 0 where they are on this machine.
+
+    Raises:
+        UserError: there are none of that size.
+    """
+    check_pretrained(size)
+    if is_downloaded(size):
+        return 0
+    with torch.device("meta"):
+        return 4 * sum(p.numel() for p in GPTBackbone(SIZES[size]).parameters())
 
 
 def product_rate(device: torch.device, precision: str) -> float:
@@ -86,8 +98,10 @@ def product_rate(device: torch.device, precision: str) -> float:
     best = float("inf")
     for _ in range(10):  # the first is a warm-up, others may be disturbed
         started = time.perf_counter()
-        total = (a @ b).sum().item()  # the sum is there: the GPU has finished
-        best = min(best, time.perf_counter() - started + 0 * total)
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
     return 2 * 1024 * 768 * 3072 / best
 
 
@@ -104,6 +118,16 @@ def _memory(net: GPTClassifier, run: Verbs) -> int:
     blocks = net.config.n_layers - net.n_frozen_blocks
     saved = tokens * blocks * _SAVED_PER_TOKEN * net.config.emb_dim * (3 if mixed else 4)
     return int(4 * everything + (12 + 4 * copies) * trained + saved + (_LIBRARIES if on_cpu else 0))
+
+
+def _host_memory(net: GPTClassifier, run: Verbs) -> int:
+    """Beside a GPU: the libraries, the network with gradients and averages when it ends, the file's tensors."""
+    if run.trainer.strategy.root_device.type == "cpu":
+        return 0
+    everything = sum(p.numel() for p in net.parameters())
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    files = 1 if run.model.settings.weights != "random" else 0
+    return _LIBRARIES + 4 * everything * (1 + files) + 12 * trained
 
 
 def _seconds(net: GPTClassifier, run: Verbs, rate: float) -> float:

@@ -77,6 +77,7 @@ def draw_sweep(
         about = ", ".join(f"{option.rpartition('.')[2]} {value}" for option, value in zip(others, rest, strict=True))
         shares, reach = _bars([counts["test"] for counts, _ in chosen])
         label = f"test, 95 % interval{f' ({about})' if about else ''}"
+        label = _plain(label)
         top.errorbar(places, shares, yerr=reach, fmt="o-", color=color, capsize=2, linewidth=1, label=label)
         shares, _ = _bars([counts["validation"] for counts, _ in chosen])
         label = label.replace("test, 95 % interval", "validation")
@@ -86,10 +87,15 @@ def draw_sweep(
     bottom.set_ylabel("training, s")
     bottom.set_ylim(bottom=0)
     for ax in (top, bottom):
-        ax.set_xticks(range(len(grid[first])), grid[first])
-    bottom.set_xlabel(first)
+        ax.set_xticks(range(len(grid[first])), [_plain(value) for value in grid[first]])
+    bottom.set_xlabel(_plain(first))
     top.legend(fontsize=8, frameon=False)
     return [_save(figure, out / "sweep.png")]
+
+
+def _plain(text: str) -> str:
+    """Without what matplotlib takes for mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float, n_axes: int = 1, stacked: bool = False) -> "tuple[Figure, list[Axes]]":

@@ -117,7 +117,7 @@ def report_markdown(results: Results, pictures: Sequence[Path]) -> str:
             lines += [answer, ""]
             continue
         lines += [_sentence(question, answer, next(adjusted)), ""]
-        others = [m for pair in question.others if (m := _measure(pair, results)) and not _same(question, m, results)]
+        others = [m for pair in question.others if (m := _measure(pair, results)) and not _same(question, results)]
         others = [m for m in others if (m.before, m.after) != (answer.before, answer.after)]
         lines += [f"- {_named(m, finished)}: {_figures(m)}." for m in others] + [""] * bool(others)
     lines += _checks(finished)
@@ -131,15 +131,15 @@ def _main(question: Question, results: Results) -> Measured | str:
         measured = _measure(pair, results)
         if measured is None:
             continue
-        if _same(question, measured, results):
+        if _same(question, results):
             return f"Not measured: every row ran at {results.options['size']}, so that the sizes do not differ."
         return measured
     needs = " and ".join(_side(side) for side in question.main[0])
     return f"Not measured: it takes {needs}, with a seed in common."
 
 
-def _same(question: Question, measured: Measured, results: Results) -> bool:
-    return question.about_size and results.options["size"] is not None and measured.before != measured.after
+def _same(question: Question, results: Results) -> bool:
+    return question.about_size and results.options["size"] is not None
 
 
 def _measure(pair: Pair, results: Results) -> Measured | None:
@@ -176,7 +176,9 @@ def _measure(pair: Pair, results: Results) -> Measured | None:
 def _sentence(question: Question, measured: Measured, adjusted: float) -> str:
     """The answer in one sentence; where the figures cannot decide, it says so."""
     difference = measured.comparison.difference
-    decided = adjusted < _LEVEL and difference != 0
+    # One seed that points the other way, and it is no matter of the texts alone.
+    agreed = all(change * difference > 0 for change in measured.comparison.by_seed)
+    decided = adjusted < _LEVEL and agreed
     words = (question.better if difference > 0 else question.worse) if decided else question.open
     verdict = "" if decided else " cannot be decided from these figures"
     named = f"{_side(measured.before)} → {_side(measured.after)}"
@@ -188,12 +190,13 @@ def _figures(measured: Measured) -> str:
     before, after = measured.accuracies
     low, high = c.interval
     seeds = f"{c.n_seeds} seed{'s' if c.n_seeds > 1 else ''}"
+    by_seed = f": {', '.join(f'{100 * change:+.2f}' for change in c.by_seed)}" if c.n_seeds > 1 else ""
     slower = measured.times[1] / measured.times[0] if measured.times[0] else 0.0
     time = f", {slower:.1f} × the training time" if slower and isinstance(measured.before, int) else ""
     return (
         f"test accuracy {100 * before:.2f} % → {100 * after:.2f} %, {100 * c.difference:+.2f} points "
         f"(95 % {100 * low:+.1f} to {100 * high:+.1f}; {c.won} answers won, {c.lost} lost, on {c.n_texts} texts with "
-        f"{seeds}{time}), McNemar {_p(c.p_value)}"
+        f"{seeds}{by_seed}{time}), McNemar {_p(c.p_value)}"
     )
 
 
@@ -220,7 +223,8 @@ def _preface(results: Results) -> list[str]:
         f"{', '.join(map(str, seeds)) or 'none'}. One comparison per question was chosen beforehand and decides it at "
         f"the level {_LEVEL}, after Holm's correction for the number of questions answered; the others stand below it "
         "uncorrected. The test is McNemar's, exact, on the same test texts; over several seeds a text counts once, "
-        "with its net change."
+        "with its net change. Test and interval are about the networks that were trained: how much seeds vary stands "
+        "beside them, and a question is only decided when all seeds point the same way."
     ]
     lines += [f"Not complete: {told}." for told in results.missing()]
     if len(seeds) == 1:

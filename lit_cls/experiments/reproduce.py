@@ -4,6 +4,7 @@ import shlex
 import string
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,12 +13,15 @@ from lit_cls.experiments.arguments import SeriesParser, whole_numbers
 from lit_cls.experiments.check import check
 from lit_cls.experiments.pictures import draw_table_pictures, require_reports
 from lit_cls.experiments.questions import report_markdown
+from lit_cls.experiments.records import is_finished
 from lit_cls.experiments.results import Results, RowResult, run_baselines, write_results, write_text
-from lit_cls.experiments.rows import Row, choose_rows
+from lit_cls.experiments.rows import ROWS, Row, choose_rows
 from lit_cls.experiments.series import Entry, Job, Series
 from lit_cls.experiments.tables import markdown_table
 from lit_cls.model.weights import SIZES, ModelSize
+from lit_cls.presets import PRESETS
 from lit_cls.training.callbacks import make_console
+from lit_cls.training.run_folder import version_folders
 
 _ROW = "a row is what its file in configs/rows says; lit_cls fit and lit_cls sweep run anything else"
 # Options of `fit` that reproduce sets itself, or that would make a row something else.
@@ -33,6 +37,7 @@ _FIXED = {
     "--trainer.accumulate_grad_batches": _ROW,
     "--trainer.enable_checkpointing": "rows keep no checkpoint; lit_cls fit --config with the row's file does",
     "--trainer.default_root_dir": "give --out",
+    "--trainer.fast_dev_run": "it leaves no results",
 }
 _FREE = ("--data.path", "--data.num_workers")
 
@@ -52,21 +57,33 @@ def reproduce(words: Sequence[str]) -> int:
     own, others = _parser().split(words)
     console = make_console()
     if own.check is not None:
-        return check(Path(own.check), console)
+        return check(Path(own.check).expanduser(), console)
     if own.size is not None and own.size not in SIZES:
         raise UserError(f"--size {own.size} is not one of {', '.join(get_args(ModelSize))}")
     rows, seeds = choose_rows(own.rows), whole_numbers("--seeds", own.seeds)
     require_reports()
-    out = Path(own.out)
-    jobs = [_job(row, seed, own, others) for row in rows for seed in seeds]
-    command = shlex.join(["lit_cls", "reproduce", *words])
-    series = Series(out, ("row", "what", "size"), jobs, console, command, own.rerun)
+    out = Path(own.out).expanduser()
+    wanted = [(row.number, seed) for row in rows for seed in seeds]
+    # What an earlier command finished here is in the table too, if its settings are these.
+    others_here = sorted(_finished(out) - set(wanted))
+    runs = sorted([*wanted, *others_here], key=lambda run: run[0])
+    jobs = [
+        replace(_job(ROWS[number], seed, own, others), again=own.rerun and (number, seed) in wanted)
+        for number, seed in runs
+    ]
+    again = shlex.join(["lit_cls", "reproduce", *(word for word in words if word != "--rerun")])
+    series = Series(out, ("row", "what", "size"), jobs, console, again)
     series.plan()
-    options = {"seeds": seeds, "size": own.size, "weights": own.weights, "others": others}
-    results = Results(command, options, [], run_baselines(series.entries[0].parts, out / "baselines"))
+    assert series.parts is not None, "there is at least one row"
+    options = {"size": own.size, "weights": own.weights, "others": _not_free(others)}
+    command = shlex.join(["lit_cls", "reproduce", *words])
+    results = Results(command, options, [], run_baselines(series.parts, out / "baselines"))
 
     def write_down(entries: Sequence[Entry]) -> None:
-        results.rows[:] = [_row_result(row, seeds, entries) for row in rows]
+        of_row = {number: dict[int, Entry]() for number, _ in runs}
+        for (number, seed), entry in zip(runs, entries, strict=True):
+            of_row[number][seed] = entry
+        results.rows[:] = [_row_result(ROWS[number], by_seed) for number, by_seed in of_row.items()]
         write_results(results, out)
         write_text(out / "table.md", markdown_table(results))
 
@@ -95,7 +112,7 @@ def _parser() -> SeriesParser:
 
 
 def _job(row: Row, seed: int, own: Namespace, others: Sequence[str]) -> Job:
-    size = own.size or row.model.get("size", "gpt2-small")
+    size = own.size or row.model.get("size", PRESETS["published"]["model.size"])
     options = ["--config", str(row.config), f"--seed_everything={seed}", f"--model.size={size}"]
     if row.model.get("weights") != "random":
         options.append(f"--model.weights={_weights(own.weights, size)}")
@@ -115,14 +132,35 @@ def _weights(given: str, size: str) -> str:
     return filled
 
 
-def _row_result(row: Row, seeds: Sequence[int], entries: Sequence[Entry]) -> RowResult:
-    ours = [entry for entry in entries if entry.job.line[0] == str(row.number)]
+def _finished(out: Path) -> set[tuple[int, int]]:
+    """Rows and seeds that have a finished run in the folder, whoever asked for them."""
+    found = set()
+    for number, row in ROWS.items():
+        for folder in (out / "runs").glob(f"{row.config.stem}-seed*"):
+            seed = folder.name.removeprefix(f"{row.config.stem}-seed")
+            if seed.isdecimal() and any(map(is_finished, version_folders(folder))):
+                found.add((number, int(seed)))
+    return found
+
+
+def _not_free(others: Sequence[str]) -> list[str]:
+    """Options of `fit` but those that change no result."""
+    kept: list[str] = []
+    free = False
+    for word in others:
+        free = word.split("=")[0] in _FREE if word.startswith("--") else free
+        if not free:
+            kept.append(word)
+    return kept
+
+
+def _row_result(row: Row, entries: dict[int, Entry]) -> RowResult:
     return RowResult(
         row=row,
-        size=ours[0].job.line[2],
-        states=tuple(entry.state for entry in ours),
-        reason=next((entry.reason for entry in ours if entry.reason), ""),
-        runs={seed: entry.record for seed, entry in zip(seeds, ours, strict=True) if entry.record is not None},
+        size=next(iter(entries.values())).size,
+        states=tuple(entry.state for entry in entries.values()),
+        reason=next((entry.reason for entry in entries.values() if entry.reason), ""),
+        runs={seed: entry.record for seed, entry in entries.items() if entry.record is not None},
     )
 
 

@@ -152,7 +152,8 @@ def natural_mix(
     """What to expect where labels come in their natural shares, not in the balanced sample's.
 
     How each label is answered is counted on the test texts and on those left out of the balanced
-    sample, which no classifier has seen; the counts are then weighted by the natural shares.
+    sample, on which nothing was trained (though some repeat a text of the train split, as the test
+    split's do); the counts are then weighted by the natural shares.
 
     Args:
         labels: classes of these texts.

@@ -5,12 +5,13 @@ is what each run said. A run whose folder has a report is finished and is not ru
 """
 
 import gc
+import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from rich.console import Console
@@ -20,9 +21,9 @@ from rich.text import Text
 
 from lit_cls.data.parts import Parts
 from lit_cls.errors import UserError
-from lit_cls.experiments.costs import Cost, Machine, expected_cost, machine, product_rate
+from lit_cls.experiments.costs import Cost, Machine, download_size, expected_cost, machine, product_rate
 from lit_cls.experiments.records import Record, is_finished, read_record
-from lit_cls.model.weights import SIZES, match_weights, reading_once
+from lit_cls.model.weights import SIZES, ModelSize, file_sha256, match_weights, reading_once
 from lit_cls.training.run_folder import version_folders
 from lit_cls.verbs import Verbs
 
@@ -42,6 +43,8 @@ class Job:
     """Of its folder."""
     options: tuple[str, ...]
     """Of `lit_cls fit`."""
+    again: bool = False
+    """Whether it is run although it is finished."""
 
 
 @dataclass
@@ -49,15 +52,16 @@ class Entry:
     """A job, and how far it is."""
 
     job: Job
-    run: Verbs | None
-    """Checked and ready; None once it has run."""
+    words: list[str]
+    """Of the command that runs it."""
+    size: ModelSize
     cost: Cost
-    parts: Parts
-    """Its data; jobs that read the same way have the same object."""
     state: State = "waiting"
     reason: str = ""
     """Why it was skipped, or failed."""
     record: Record | None = None
+    run: Verbs | None = None
+    """While it runs."""
     started: float = 0.0
     seconds: float = 0.0
     """Of the whole run, evaluation included; 0 where it finished in an earlier session."""
@@ -73,8 +77,7 @@ class Series:
         jobs: in the order of the table; those of one model size run one after the other, so that a
             weights file is read once.
         console: where the table is shown.
-        command: as typed: what goes on with the series when it was stopped.
-        rerun: run finished ones again, into new folders.
+        command: what goes on with the series when it was stopped.
         on_change: called after each run that has ended, to write down what is known.
     """
 
@@ -83,9 +86,10 @@ class Series:
     jobs: Sequence[Job]
     console: Console
     command: str
-    rerun: bool = False
     on_change: Callable[[Sequence[Entry]], None] = lambda entries: None
     entries: list[Entry] = field(default_factory=list)
+    parts: Parts | None = None
+    """The data of the first job, once it is planned."""
 
     def plan(self) -> None:
         """Checks every job, reads its data, and decides what there is to run.
@@ -94,47 +98,79 @@ class Series:
             UserError: a mistake in the options or the data, or runs of other settings in the folder.
         """
         self.console.print(f"checking {len(self.jobs)} runs", highlight=False)
-        rates: dict[str, float] = {}
-        room: Machine | None = None
+        rates: dict[tuple[torch.device, str], float] = {}
+        rooms: dict[torch.device, Machine] = {}
+        planned: list[Verbs] = []
+        sizes: set[str] = set()
+        disk = 0
         for job in self.jobs:
-            root = str(self.out / "runs")
-            fixed = ("--run_name", job.name, "--trainer.default_root_dir", root, "--trainer.enable_progress_bar=false")
-            run = Verbs(["fit", *job.options, *fixed])
-            if run.trainer.world_size > 1:
-                raise UserError(
-                    f"a series runs on one device, not on {run.trainer.world_size}: leave trainer.devices out; "
-                    "two series with different --out can run side by side"
-                )
-            run.datamodule.prepare_data()
-            run.model.take_labels(run.datamodule.label_names)
-            device, precision = run.trainer.strategy.root_device, str(run.trainer.precision)
-            room = room or machine(device, self.out)
-            if precision not in rates:
-                rates[precision] = product_rate(device, precision)
-            entry = Entry(job, run, expected_cost(run, rates[precision]), run.datamodule.parts)
+            entry, run = self._plan_one(job, rates, rooms)
             self.entries.append(entry)
-            if not self.rerun:
-                self._find_finished(entry)
+            self.parts = self.parts or run.datamodule.parts
+            if not job.again:
+                self._find_finished(entry, run)
+            if entry.state == "finished":
+                continue
+            if run.model.settings.weights == "pretrained" and entry.size not in sizes:
+                sizes.add(entry.size)
+                entry.cost = replace(entry.cost, disk=entry.cost.disk + download_size(entry.size))
+            room = rooms[run.trainer.strategy.root_device]
+            _skip_if_too_large(entry, replace(room, disk=room.disk - disk))
             if entry.state == "waiting":
-                _skip_if_too_large(entry, room)
-            if entry.state != "waiting":
-                entry.run = None
-        _check_weights([entry for entry in self.entries if entry.state == "waiting"])
+                disk += entry.cost.disk
+                planned.append(run)
+        _check_weights(planned)
+        self._open()
 
-    def _find_finished(self, entry: Entry) -> None:
+    def _plan_one(
+        self, job: Job, rates: dict[tuple[torch.device, str], float], rooms: dict[torch.device, Machine]
+    ) -> tuple[Entry, Verbs]:
+        """A job, checked; what is known of devices by now is kept in `rates` and `rooms`."""
+        root = str(self.out / "runs")
+        fixed = ("--run_name", job.name, "--trainer.default_root_dir", root, "--trainer.enable_progress_bar=false")
+        words = ["fit", *job.options, *fixed]
+        run = Verbs(words)
+        if run.trainer.world_size > 1:
+            raise UserError(
+                f"a series runs on one device, not on {run.trainer.world_size}: leave trainer.devices out; "
+                "two series with different --out can run side by side"
+            )
+        run.datamodule.prepare_data()
+        run.model.take_labels(run.datamodule.label_names)
+        device, precision = run.trainer.strategy.root_device, str(run.trainer.precision)
+        if device not in rooms:
+            rooms[device] = machine(device, self.out)
+        if (device, precision) not in rates:
+            rates[device, precision] = product_rate(device, precision)
+        return Entry(job, words, run.model.settings.size, expected_cost(run, rates[device, precision])), run
+
+    def _open(self) -> None:
+        """The folder can be written to, which is better known now than after the first run."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / "logs").mkdir(exist_ok=True)
+            (self.out / ".writable").touch()
+            (self.out / ".writable").unlink()
+        except OSError as error:
+            raise UserError(f"nothing can be written to {self.out}: {error.strerror}. Give another --out") from error
+
+    def _find_finished(self, entry: Entry, run: Verbs) -> None:
+        """Takes over a run of the same settings; of others, there is no telling which was meant."""
         finished = [f for f in version_folders(self.out / "runs" / entry.job.name) if is_finished(f)]
         if not finished:
             return
-        assert entry.run is not None
         record = read_record(finished[-1])
-        then, now = _flat(record.settings), _flat(entry.run.settings())
+        then, now = _flat(record.settings), _flat(run.settings())
         differing = [
             f"{name} {then.get(name)} there, {now.get(name)} now"
             for name in sorted(then.keys() | now.keys())
             if name not in _NO_SETTINGS and then.get(name) != now.get(name)
         ]
-        if record.provenance["data_sha256"] != entry.run.datamodule.summary.sha256:
+        if record.provenance["data_sha256"] != run.datamodule.parts.sha256:
             differing.append("other data")
+        weights = run.model.settings.weights
+        if weights not in ("random", "pretrained") and record.provenance["weights_sha256"] != file_sha256(weights):
+            differing.append(f"another file {weights}")
         if differing:
             raise UserError(
                 f"{finished[-1]} was run with other settings: {'; '.join(differing[:4])}. "
@@ -146,11 +182,13 @@ class Series:
         """Runs what is waiting; one that fails does not stop the others."""
         sizes = list(SIZES)
         waiting = [entry for entry in self.entries if entry.state == "waiting"]
-        waiting.sort(key=lambda entry: sizes.index(entry.run.model.settings.size) if entry.run else 0)
+        waiting.sort(key=lambda entry: sizes.index(entry.size))
         on_terminal = self.console.is_terminal
         if not on_terminal:
             self.console.print(self.table())
         live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=False)
+        # Lightning leaves a handler of ours alone; its own would end some of its loops and not others.
+        before = signal.signal(signal.SIGTERM, _terminate)
         with reading_once():
             if on_terminal:
                 live.start()
@@ -159,26 +197,33 @@ class Series:
                     self._run_one(entry)
                     if not on_terminal:
                         self.say(self._plain_line(entry))
-                    self.on_change(self.entries)
-            except KeyboardInterrupt:
+                    self._tell_change()
+            except (KeyboardInterrupt, SystemExit):
                 live.stop()
-                self.say(f"stopped; the same command goes on where it was: {self.command}")
+                self.say(f"stopped; this goes on where it was: {self.command}")
                 raise
             finally:
                 live.stop()
+                signal.signal(signal.SIGTERM, before)
+
+    def _tell_change(self) -> None:
+        try:
+            self.on_change(self.entries)
+        except OSError as error:  # the runs go on; what they leave can be written down later
+            self.say(f"note: the results could not be written to {self.out}: {error.strerror}")
 
     def say(self, line: str) -> None:
         """Prints a line as it is: a path in it can be copied."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _run_one(self, entry: Entry) -> None:
-        assert entry.run is not None
         log = self.out / "logs" / f"{entry.job.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         entry.state, entry.started = "running", time.perf_counter()
         with log.open("a", encoding="utf-8") as stream:
-            entry.run.run.console = Console(file=stream, width=120)
             try:
+                # Made now, not when it was planned: a Trainer sets switches of the whole process.
+                entry.run = Verbs(entry.words)
+                entry.run.run.console = Console(file=stream, width=120)
                 entry.run.start()
                 entry.record = read_record(entry.run.run.folder)
                 entry.state = "finished"
@@ -213,6 +258,7 @@ class Series:
         title = f"{states.count('finished')} of {len(states)} runs finished"
         if "waiting" in states or "running" in states:
             title += f", about {duration(self.seconds_left())} left"
+        title += "".join(f"; now {' '.join(entry.job.line)}" for entry in self.entries if entry.state == "running")
         table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
         for column in (*self.columns, "memory", "disk", "time", "test accuracy", "state"):
             table.add_column(Text(column), justify="left" if column in (*self.columns, "state") else "right")
@@ -245,28 +291,37 @@ def _first_line(error: Exception) -> str:
 
 
 def _skip_if_too_large(entry: Entry, room: Machine) -> None:
-    for what, needs, has in (("memory", entry.cost.memory, room.memory), ("disk", entry.cost.disk, room.disk)):
+    for what, needs, has in (
+        ("memory", entry.cost.memory, room.memory),
+        ("the host's memory", entry.cost.host_memory, room.host_memory),
+        ("disk", entry.cost.disk, room.disk),
+    ):
         if needs > has:
             entry.state = "skipped"
             entry.reason = f"needs about {needs / 1e9:.1f} GB of {what}, {has / 1e9:.1f} GB are free"
             return
 
 
-def _check_weights(waiting: Sequence[Entry]) -> None:
+def _check_weights(waiting: Sequence[Verbs]) -> None:
     """Weights that are not there, or do not fit, are found before the first run starts.
 
-    Of weights to be downloaded, only those of the first run are: the others when they are needed.
+    Of weights to be downloaded, only the first are: the others when they are needed.
     """
-    for entry in waiting:
-        assert entry.run is not None
-        settings = entry.run.model.settings
-        if settings.weights == "pretrained" and entry is not waiting[0]:
+    downloaded = False
+    for run in waiting:
+        settings = run.model.settings
+        if settings.weights == "random" or (settings.weights == "pretrained" and downloaded):
             continue
+        downloaded = downloaded or settings.weights == "pretrained"
         path = settings.weights_path()
         if path is not None:
             with torch.device("meta"):
-                net = settings.build(len(entry.run.datamodule.label_names))
+                net = settings.build(len(run.datamodule.label_names))
             match_weights(net, path)
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _costs(entries: Sequence[Entry]) -> tuple[str, str, str]:
@@ -293,12 +348,14 @@ def _state(entries: Sequence[Entry]) -> str:
         if entry.state in ("failed", "skipped"):
             return f"{entry.state}: {entry.reason}"
     finished = sum(entry.state == "finished" for entry in entries)
-    running = next((entry for entry in entries if entry.state == "running"), None)
     of = f" {finished}/{len(entries)}" if len(entries) > 1 else ""
-    if running is not None:
-        epoch = running.run.trainer.current_epoch + 1 if running.run else 1
-        epochs = running.run.trainer.max_epochs if running.run else 1
-        return f"running{of}, epoch {min(epoch, epochs or epoch)}/{epochs}"
+    if any(entry.state == "running" for entry in entries):
+        # Drawn by another thread: a run may end between two looks at it.
+        run = next((run for entry in entries if (run := entry.run) is not None), None)
+        if run is None:
+            return f"running{of}"
+        epochs = run.trainer.max_epochs
+        return f"running{of}, epoch {min(run.trainer.current_epoch + 1, epochs or 1)}/{epochs}"
     return "finished" if finished == len(entries) else f"waiting{of}"
 
 

@@ -25,6 +25,7 @@ _FIXED = {
     "--run_name": "runs are named after the varied values",
     "--ckpt_path": "every run starts anew",
     "--trainer.default_root_dir": "give --out",
+    "--trainer.fast_dev_run": "it leaves no results",
 }
 
 
@@ -46,9 +47,10 @@ def sweep(words: Sequence[str]) -> int:
         if word.startswith("--") and word[2:].split("=")[0] in grid:
             raise UserError(f"{word.split('=')[0]} is varied: leave it out, or take it out of --vary")
     require_reports()
-    console, out = make_console(), Path(own.out)
+    console, out = make_console(), Path(own.out).expanduser()
     command = shlex.join(["lit_cls", "sweep", *words])
-    series = Series(out, tuple(grid), _jobs(grid, others), console, command, own.rerun)
+    again = shlex.join(["lit_cls", "sweep", *(word for word in words if word != "--rerun")])
+    series = Series(out, tuple(grid), _jobs(grid, others, own.rerun), console, again)
     series.plan()
 
     def write_down(entries: Sequence[Entry]) -> None:
@@ -120,7 +122,7 @@ def _parser() -> SeriesParser:
     return parser
 
 
-def _jobs(grid: Grid, others: Sequence[str]) -> list[Job]:
+def _jobs(grid: Grid, others: Sequence[str], again: bool) -> list[Job]:
     jobs: dict[str, Job] = {}
     for values in itertools.product(*grid.values()):
         chosen = [f"--{option}={value}" for option, value in zip(grid, values, strict=True)]
@@ -128,7 +130,7 @@ def _jobs(grid: Grid, others: Sequence[str]) -> list[Job]:
         name = "_".join(re.sub(r"[^\w.=-]+", "-", word).strip("-") for word in words)
         if name in jobs:  # two values that differ in what a folder name cannot have
             name = f"{name}_{len(jobs)}"
-        jobs[name] = Job(values, name, (*others, *chosen))
+        jobs[name] = Job(values, name, (*others, *chosen), again)
     return list(jobs.values())
 
 

@@ -10,7 +10,7 @@ Accuracies are in percent: ours is the mean over the seeds, with its right answe
 Wilson interval of that many different texts; "published" and the difference to it in points follow. The published
 counts of the train split are over the texts that its loader did not drop: 1,040 (rows 14 and 15: all 1,045). The test
 texts "in train" also occur in the train split, word for word or but for digits, punctuation and case. Training time is
-that of one run, in seconds, without validation; the published minutes are an A100's.
+that of one run, without validation.
 """
 
 
@@ -69,7 +69,7 @@ def _beside(result: RowResult, split: SplitName) -> list[str]:
 
 def _costs(results: Results) -> list[str]:
     columns = ["row", "what", "test texts in train", "not in train", "trained parameters", "of", "training, s"]
-    lines = heading([*columns, "published, min", "peak GPU memory, GB"])
+    lines = heading([*columns, "published (A100), s", "peak GPU memory, GB"])
     for result in results.rows:
         if not result.runs:
             continue
@@ -87,7 +87,7 @@ def _costs(results: Results) -> list[str]:
                     f"{records[0].trained:,}",
                     f"{records[0].parameters:,}",
                     f"{result.mean_seconds():.1f}",
-                    f"{result.row.minutes:.2f}",
+                    f"{60 * result.row.minutes:.0f}",
                     f"{peak / 1e9:.1f}" if peak else "",
                 ]
             )
@@ -103,11 +103,15 @@ def _natural(baselines: list[BaselineResult]) -> list[str]:
     """The baselines where labels come in their natural shares."""
     labels = baselines[0].natural["labels"]
     rare = min(labels, key=lambda name: labels[name]["share"])
+    texts = {name: figures["recall"][1] for name, figures in labels.items()}
+    counted = 100 * texts[rare] / sum(texts.values())  # the mix of these texts as they are
     lines = [
         f"At the natural mix ({100 * labels[rare]['share']:.1f} % {rare}), from the answers to the test texts and to "
-        "those left out of the balanced sample:",
+        "those left out of the balanced sample, weighted; the last column is not:",
         "",
-        *heading(["baseline", "accuracy", f"{rare} recall", f"{rare} precision", "the same, unweighted"]),
+        *heading(
+            ["baseline", "accuracy", f"{rare} recall", f"{rare} precision", f"the same at {counted:.1f} % {rare}"]
+        ),
     ]
     for baseline in baselines:
         figures = baseline.natural["labels"][rare]

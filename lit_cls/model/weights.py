@@ -182,6 +182,19 @@ def match_weights(model: GPTBackbone, path: Path) -> tuple[dict[str, StoredTenso
     return stored, notes
 
 
+def check_pretrained(size: ModelSize) -> None:
+    """Not every size has pretrained weights.
+
+    Raises:
+        UserError: this one has none.
+    """
+    if size not in _PRETRAINED:
+        raise UserError(
+            f"there are no pretrained weights for {size}: pass --model.weights random (of lit_cls reproduce, "
+            f"--weights random), or one of the sizes {', '.join(_PRETRAINED)}"
+        )
+
+
 def fetch_pretrained(size: ModelSize) -> Path:
     """OpenAI's weights for a size, from the Hugging Face hub or its cache on this machine.
 
@@ -190,11 +203,7 @@ def fetch_pretrained(size: ModelSize) -> Path:
     Raises:
         UserError: there are no such weights, no network, or a damaged download.
     """
-    if size not in _PRETRAINED:
-        raise UserError(
-            f"there are no pretrained weights for {size}: pass --model.weights random, "
-            f"or one of the sizes {', '.join(_PRETRAINED)}"
-        )
+    check_pretrained(size)
     # Imported here: only this path needs it, and it brings an HTTP client with it.
     import huggingface_hub
 
