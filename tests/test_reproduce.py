@@ -135,7 +135,7 @@ def test_a_row_is_what_fit_makes_of_its_file(
 def test_killed_twice_it_goes_on(tmp_path: Path) -> None:
     words = ["reproduce", "--rows", "1-4", *TINY, *DATA, "--seeds", "5", "--out", "out"]
     command = [sys.executable, "-m", "lit_cls", *words]
-    for kill, expected in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+    for kill, expected in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
         with subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as child:
@@ -151,6 +151,10 @@ def test_killed_twice_it_goes_on(tmp_path: Path) -> None:
     assert all(len(line["runs"]) == 1 for line in results_of(tmp_path / "out").values())
     finished = list((tmp_path / "out" / "runs").glob("*/version_*/report/report.json"))
     assert len(finished) == 4
+    assert [line["states"] for line in results_of(tmp_path / "out").values()] == [["finished"]] * 4
+    # A later command with other rows keeps these in the table.
+    lit(*words[:2], "5", *words[3:], cwd=tmp_path)
+    assert list(results_of(tmp_path / "out")) == [1, 2, 3, 4, 5]
     uninterrupted = tmp_path / "whole"
     lit(*words[:-1], str(uninterrupted), cwd=tmp_path)
     for number, line in results_of(uninterrupted).items():
@@ -165,6 +169,11 @@ def test_killed_twice_it_goes_on(tmp_path: Path) -> None:
     [
         ("--rows 20", "--rows 20: the table has the rows 1 to 19, not 20"),
         ("--seeds 1,x", "--seeds 1,x: different whole numbers"),
+        ("--size gpt2-nano --data.path gone", "there are no pretrained weights for gpt2-nano: pass"),
+        (
+            "--trainer.fast_dev_run true",
+            "--trainer.fast_dev_run is no option of lit_cls reproduce: it leaves",
+        ),
         ("--size gpt3", "--size gpt3 is not one of gpt2-nano, gpt2-small"),
         ("--weights w/{name}.safetensors --rows 1", "only {size} can stand for something, not {name}"),
         ("--weights w/{size", "--weights w/{size: not a path with {size} in it"),

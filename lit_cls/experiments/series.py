@@ -23,7 +23,7 @@ from lit_cls.data.parts import Parts
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, Machine, download_size, expected_cost, machine, product_rate
 from lit_cls.experiments.records import Record, is_finished, read_record
-from lit_cls.model.weights import SIZES, ModelSize, file_sha256, match_weights, reading_once
+from lit_cls.model.weights import SIZES, ModelSize, check_pretrained, file_sha256, match_weights, reading_once
 from lit_cls.training.run_folder import version_folders
 from lit_cls.verbs import Verbs
 
@@ -135,6 +135,8 @@ class Series:
                 f"a series runs on one device, not on {run.trainer.world_size}: leave trainer.devices out; "
                 "two series with different --out can run side by side"
             )
+        if run.model.settings.weights == "pretrained":
+            check_pretrained(run.model.settings.size)
         run.datamodule.prepare_data()
         run.model.take_labels(run.datamodule.label_names)
         device, precision = run.trainer.strategy.root_device, str(run.trainer.precision)
