@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import pad_rows
 from torch import Tensor
 
@@ -205,3 +206,34 @@ def test_the_head_is_the_same_whatever_the_trunk(tmp_path) -> None:
         heads.append(net.out_head.weight.clone())
     torch.testing.assert_close(heads[0], heads[1], atol=0, rtol=0)
     assert heads[0].std() > 0.01
+
+
+@pytest.mark.parametrize("position", ["first", "last", "flexible"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", "last_two_blocks", "all", "lora"])
+def test_the_last_block_at_one_position_is_the_whole_block_at_it(position: str, causal: bool, layers: str) -> None:
+    """The fast path against its plain twin: logits, and every gradient."""
+    net = classifier(token_position=position, causal=causal, trainable_layers=layers)
+    ids, lengths = pad_rows(ROWS, 9)
+    found = []
+    for net.one_position in (True, False):
+        net.zero_grad()
+        logits = net(ids, lengths)
+        F.cross_entropy(logits, torch.tensor([0, 1, 1, 2])).backward()
+        found.append((logits.detach(), {n: p.grad for n, p in net.named_parameters() if p.requires_grad}))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
+    assert set(found[0][1]) == set(found[1][1])
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(gradient, found[1][1][name], atol=1e-5, rtol=1e-4)
+
+
+def test_with_dropout_all_positions_are_computed() -> None:
+    """Else the random numbers would depend on which path ran."""
+    torch.manual_seed(0)
+    net = GPTClassifier(replace(TINY, drop_rate=0.5), token_position="first")
+    ids, lengths = pad_rows(ROWS, 9)
+    found = []
+    for net.one_position in (True, False):
+        torch.manual_seed(3)
+        found.append(net(ids, lengths))
+    assert torch.equal(found[0], found[1])

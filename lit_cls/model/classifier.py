@@ -106,6 +106,7 @@ class GPTClassifier(GPTBackbone):
         # Blocks that certainly stay as they are, from the first on; none with LoRA, whatever its targets.
         self.n_frozen_blocks = config.n_layers - _n_trained_blocks(trainable_layers, config.n_layers)
         self.causal = causal
+        self.one_position = True  # see `rest`
         self.lora = lora
         self.out_head = nn.Linear(config.emb_dim, num_classes)
         if lora is not None:
@@ -135,10 +136,21 @@ class GPTClassifier(GPTBackbone):
         return self.run_blocks(blocks, x, self.causal, self._key_mask(lengths, x.shape[1]))
 
     def rest(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What is above the trunk, the head included: (B, T, C) to (B, K)."""
-        blocks = self.trf_blocks[self.n_frozen_blocks :]
-        x = self.run_blocks(blocks, x, self.causal, self._key_mask(lengths, x.shape[1]))
-        return self.out_head(self._read(x, lengths))
+        """What is above the trunk, the head included: (B, T, C) to (B, K).
+
+        Where one position is read, the last block computes that one alone. With `one_position`
+        false it computes all and picks afterwards, which is the same but for rounding.
+        """
+        blocks, T = self.trf_blocks[self.n_frozen_blocks :], x.shape[1]
+        mask = self._key_mask(lengths, T)
+        at = self._position(lengths, T)
+        # With dropout, fewer positions would draw other random numbers.
+        if at is None or not blocks or not self.one_position or self.config.drop_rate:
+            x = self.run_blocks(blocks, x, self.causal, mask)
+            return self.out_head(self._read(x, lengths, at))
+        x = self.run_blocks(blocks[:-1], x, self.causal, mask)
+        x = blocks[-1](x, self.causal, mask, at)  # (B, 1, C)
+        return self.out_head(self.final_norm(x[:, 0]))
 
     def load_weights(self, path: str | Path) -> list[str]:
         """Reads a GPT-2 file into the network; see `lit_cls.model.weights.load_weights`.
@@ -154,26 +166,30 @@ class GPTClassifier(GPTBackbone):
         self._freeze()
         return notes
 
-    def _read(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def _position(self, lengths: Tensor, T: int) -> Tensor | None:
+        """(B,) the position that is read; None for a mean."""
+        match self.token_position:
+            case "first":
+                return torch.zeros_like(lengths)
+            case "last":
+                return torch.full_like(lengths, T - 1)
+            case "flexible":
+                return lengths.clamp(min=1) - 1
+        return None
+
+    def _read(self, x: Tensor, lengths: Tensor, at: Tensor | None) -> Tensor:
         """The final norm at what `token_position` reads: (B, T, C) to (B, C).
 
         The norm works on each position by itself, so that picking the position first gives the
         same numbers for less work.
         """
+        if at is not None:
+            return self.final_norm(x[torch.arange(len(x), device=x.device), at])
+        if self.token_position == "mean":
+            return self.final_norm(x).mean(dim=1)
         lengths = lengths.clamp(min=1)
-        match self.token_position:
-            case "first":
-                return self.final_norm(x[:, 0])
-            case "last":
-                return self.final_norm(x[:, -1])
-            case "flexible":
-                rows = torch.arange(len(x), device=x.device)
-                return self.final_norm(x[rows, lengths - 1])
-            case "mean":
-                return self.final_norm(x).mean(dim=1)
-            case "mean_flexible":
-                real = _real_positions(lengths, x.shape[1]).unsqueeze(-1)  # (B, T, 1)
-                return (self.final_norm(x) * real).sum(dim=1) / lengths.unsqueeze(-1)
+        real = _real_positions(lengths, x.shape[1]).unsqueeze(-1)  # (B, T, 1)
+        return (self.final_norm(x) * real).sum(dim=1) / lengths.unsqueeze(-1)
 
     def _key_mask(self, lengths: Tensor, T: int) -> Tensor | None:
         """Hides the pads where nothing else does: with the causal mask, none is seen from the left."""

@@ -73,21 +73,25 @@ class MultiHeadAttention(nn.Module):
         self.W_value = nn.Linear(config.emb_dim, config.emb_dim, bias=config.qkv_bias)
         self.out_proj = nn.Linear(config.emb_dim, config.emb_dim)
 
-    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
-        """(B, T, C) to (B, T, C); see `GPTBackbone.run_blocks` for the masks."""
+    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None, at: Tensor | None = None) -> Tensor:
+        """(B, T, C) to (B, T, C), or to (B, 1, C); see `TransformerBlock.forward`."""
+        queries = x if at is None else _pick(x, at)
+        if at is not None and causal:
+            visible = (torch.arange(x.shape[1], device=x.device) <= at[:, None])[:, None, None, :]  # (B, 1, 1, T)
+            key_mask, causal = visible, False
 
         def heads(projected: Tensor) -> Tensor:
             return projected.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, D)
 
         context = F.scaled_dot_product_attention(
-            heads(self.W_query(x)),
+            heads(self.W_query(queries)),
             heads(self.W_key(x)),
             heads(self.W_value(x)),
             attn_mask=key_mask,
             dropout_p=self.drop_rate if self.training else 0.0,
             is_causal=causal,
         )
-        return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T, C)
+        return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T or 1, C)
 
 
 class FeedForward(nn.Module):
@@ -117,10 +121,24 @@ class TransformerBlock(nn.Module):
         self.norm2 = LayerNorm(config.emb_dim)
         self.drop_resid = nn.Dropout(config.drop_rate)
 
-    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
-        """(B, T, C) to (B, T, C); see `GPTBackbone.run_blocks` for the masks."""
-        x = x + self.drop_resid(self.att(self.norm1(x), causal, key_mask))
+    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None, at: Tensor | None = None) -> Tensor:
+        """(B, T, C) to (B, T, C); see `GPTBackbone.run_blocks` for the masks.
+
+        Args:
+            x: (B, T, C) hidden states.
+            causal: whether a position sees only itself and what is before it.
+            key_mask: what nothing may look at.
+            at: (B,) the one position of each row that is wanted: the result is (B, 1, C). Keys and
+                values are still those of all positions, all else is done there alone.
+        """
+        attended = self.drop_resid(self.att(self.norm1(x), causal, key_mask, at))
+        x = (x if at is None else _pick(x, at)) + attended
         return x + self.drop_resid(self.ff(self.norm2(x)))
+
+
+def _pick(x: Tensor, at: Tensor) -> Tensor:
+    """(B, T, C) to (B, 1, C): one position of each row."""
+    return x[torch.arange(len(x), device=x.device), at][:, None]
 
 
 class GPTBackbone(nn.Module):
