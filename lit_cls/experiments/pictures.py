@@ -1,6 +1,7 @@
 """Pictures of a series, each as PNG and SVG. Needs matplotlib, which the extra `reports` brings."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,18 +155,27 @@ def _against(rows: Sequence[RowResult], what: str) -> "Figure":
     amounts = [row.mean_seconds() if what == "seconds" else next(iter(row.runs.values())).trained for row in rows]
     shares, reach = _bars([row.mean("test") for row in rows])
     ax.errorbar(amounts, shares, yerr=reach, fmt="o", color=_OURS, ecolor="#b7c9e0", capsize=2)
-    # Rows that lie on one spot share its label.
-    spots: dict[tuple[float, float], list[int]] = {}
+    # Rows that lie on one spot, or nearly, share a label.
+    spots: dict[tuple[int, float], list[tuple[float, int]]] = {}
     for amount, value, row in zip(amounts, shares, rows, strict=True):
-        spots.setdefault((amount, value), []).append(row.row.number)
-    for spot, numbers in spots.items():
-        ax.annotate(", ".join(map(str, numbers)), spot, xytext=(4, 4), textcoords="offset points", fontsize=9)
+        spots.setdefault((round(8 * math.log(max(amount, 1e-9))), value), []).append((amount, row.row.number))
+    for (_, value), found in spots.items():
+        told = ", ".join(str(number) for _, number in found)
+        ax.annotate(told, (max(found)[0], value), xytext=(4, 4), textcoords="offset points", fontsize=9)
     if max(amounts) > 0:
         ax.set_xscale("log")
+        # Labels at 1, 2, 5, 10, …, or at powers of ten alone where the axis spans many.
+        labelled = "125" if max(amounts) < 100 * min(amounts) else "1"
+        for set_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+            set_formatter(lambda amount, _: _number(amount) if f"{amount:e}"[0] in labelled else "")
     ax.set_xlabel("training time of one run, s" if what == "seconds" else "trained parameters")
     ax.set_ylabel("test accuracy, %")
     ax.set_title("Rows by number; bars are 95 % intervals", fontsize=9, loc="left")
     return figure
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 1 else f"{amount:g}"
 
 
 def _curves(rows: Sequence[RowResult]) -> "Figure":
