@@ -1,7 +1,7 @@
 """The command `lit_cls`: which verb was asked for, and what its end means.
 
 Nothing heavy is imported before the verb is known. Exit codes: 0 done; 1 failed while running; 2 the
-user's mistake; 130 stopped by Ctrl-C.
+user's mistake; 130 stopped by Ctrl-C; 143 a series stopped by SIGTERM.
 """
 
 import difflib
