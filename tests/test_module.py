@@ -220,10 +220,11 @@ def test_a_label_that_never_occurs_changes_nothing(tmp_path: Path, reviews: str)
     assert less < 0.9 * loss
 
 
-def test_the_fused_optimizer_takes_the_plain_ones_steps() -> None:
+def test_the_fused_optimizer_takes_the_plain_ones_steps(tmp_path: Path) -> None:
     trained = module(trainable_layers="last_block")
     trained.take_labels(("no", "yes"))
     trained.configure_model()
+    trained.trainer = trainer(tmp_path)
     before = copy.deepcopy(trained.net)
     plain = copy.deepcopy(trained.net)
     fused = trained.configure_optimizers()
@@ -242,3 +243,11 @@ def test_the_fused_optimizer_takes_the_plain_ones_steps() -> None:
         torch.testing.assert_close(parameter, plain.get_parameter(name), atol=1e-6, rtol=0, msg=name)
         moved = not torch.equal(parameter, before.get_parameter(name))
         assert moved is parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_can_be_clipped(precision: str, tmp_path: Path, reviews: str) -> None:
+    """Which the fused optimizer refuses under mixed precision."""
+    runner = trainer(tmp_path, precision=precision, gradient_clip_val=1e-3, limit_train_batches=2)
+    runner.fit(module(), datamodule=data(reviews))
+    assert runner.global_step == 2
