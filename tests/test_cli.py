@@ -211,7 +211,15 @@ def test_mistakes_exit_with_2_and_one_message(words: str, tmp_path: Path) -> Non
 def test_ctrl_c_exits_with_130_and_names_the_checkpoints(tmp_path: Path) -> None:
     words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
     command = [str(Path(sys.executable).with_name("lit_cls")), *words]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2/"):
