@@ -218,7 +218,7 @@ def test_ctrl_c_exits_with_130_and_names_the_checkpoints(tmp_path: Path) -> None
         stderr=subprocess.PIPE,
         text=True,
         # What a shell starts in the background ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
