@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart reproduce test check clean
+.PHONY: help install quickstart reproduce bench test check clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ quickstart: $(VENV)/.installed ## Train on synthetic messages, test, classify tw
 
 reproduce: $(VENV)/.installed-reports ## The published table, all rows, three seeds: for a GPU box. ARGS="--rows 1,16" and so on.
 	$(BIN)/lit_cls reproduce $(ARGS)
+
+bench: $(VENV)/.installed-dev ## Speed, side by side: published, Hugging Face, plain, fast; about an hour. ARGS="--quick": 5 minutes.
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and few minutes.
 	$(BIN)/python -m pytest -m "not slow and not gpu and not network"

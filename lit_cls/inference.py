@@ -14,6 +14,7 @@ from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.weights import file_sha256
 from lit_cls.training.checkpoints import DATA_KEY, KEY, check_same_weights, checked_state, read_checkpoint
+from lit_cls.training.precision import MIXED, TRUE, auto_precision, check_precision
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,28 @@ class Classifier:
         label_names: of the classes, by class id.
         data: what the checkpoint keeps of the data (`ClassificationData.state_dict`).
         device: where it runs.
+        precision: Lightning's word for what it computes in.
     """
 
     def __init__(
-        self, net: GPTClassifier, label_names: tuple[str, ...], data: dict[str, Any], device: torch.device
+        self,
+        net: GPTClassifier,
+        label_names: tuple[str, ...],
+        data: dict[str, Any],
+        device: torch.device,
+        precision: str = "32-true",
     ) -> None:
-        self.net = net.to(device).eval()
+        self._autocast = MIXED.get(precision)
+        if self._autocast is not None:
+            net.requires_grad_(False).hold_frozen(self._autocast)
+        self.net = net.to(device, TRUE.get(precision)).eval()
         self.label_names = label_names
         self.device = device
         self._pad_to: int | None = data["pad_to"]
         self._cut_to: int = data["cut_to"]
         self._truncation = data["settings"]["truncation"]
-        # Where pads are read, a neighbour's length would change the answer: one text at a time.
-        reads_pads = net.token_position in ("last", "mean") and self._pad_to is None
-        self._batch_size = 1 if reads_pads else 32
+        # Where pads are read, a neighbour's length would change the answer: only equal lengths share a batch.
+        self._unpadded = net.needs == "all" and self._pad_to is None
 
     @torch.inference_mode()
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
@@ -66,10 +75,12 @@ class Classifier:
             return []
         token_ids = encode(texts)
         cut = [truncate(ids, self._cut_to, self._truncation) for ids in token_ids]
-        batches = EvaluationBatches([len(ids) for ids in cut], self._batch_size, by_length=self._pad_to is None)
+        dataset = TextDataset(cut, None, self._pad_to, self._unpadded)
         probabilities = torch.empty(len(texts), len(self.label_names), dtype=torch.float32)
-        for batch in make_loader(TextDataset(cut, None, self._pad_to), batches):
-            logits: Tensor = self.net(batch["input_ids"].to(self.device), batch["lengths"].to(self.device))
+        for batch in make_loader(dataset, EvaluationBatches(dataset)):
+            input_ids = self.net.trim(batch["input_ids"], batch["lengths"])
+            with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+                logits: Tensor = self.net(input_ids.to(self.device), batch["lengths"].to(self.device))
             probabilities[batch["row_ids"]] = logits.float().softmax(dim=1).cpu()
         return [
             Prediction(
@@ -81,17 +92,28 @@ class Classifier:
         ]
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", weights: str | Path | None = None) -> Classifier:
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    weights: str | Path | None = None,
+    precision: str | None = None,
+) -> Classifier:
     """Loads a checkpoint that `lit_cls fit` wrote; nothing about it has to be repeated.
 
     Args:
         path: the `.ckpt` file.
         device: where the classifier runs.
         weights: the GPT-2 file it was trained from, where that has moved since.
+        precision: what it computes in: `32-true`, `bf16-mixed`, `16-mixed`, `bf16-true`, `16-true` or
+            `64-true`. By default bf16-mixed where it was trained in that and the device multiplies in
+            bfloat16, else 32-true.
 
     Raises:
-        UserError: not a whole checkpoint, or the frozen weights it names are gone or have changed.
+        UserError: not a whole checkpoint, the frozen weights it names are gone or have changed, or no
+            such precision.
     """
+    if precision is not None:
+        check_precision(precision)
     checkpoint = read_checkpoint(path)
     described = checkpoint[KEY]
     settings = ModelSettings.from_dict(described["model"])
@@ -108,4 +130,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", weights: str | Pa
         net.load_weights(file)
         check_same_weights(checkpoint, file_sha256(file))
     net.load_state_dict(checked_state(net, checkpoint), strict=False)
-    return Classifier(net, labels, checkpoint[DATA_KEY], torch.device(device))
+    device = torch.device(device)
+    if precision is None:
+        best, _ = auto_precision("cpu" if device.type == "cpu" else "gpu")
+        precision = best if described["precision"] == best else "32-true"
+    return Classifier(net, labels, checkpoint[DATA_KEY], device, precision)

@@ -18,6 +18,8 @@ from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
+from lit_cls.training.frozen_callback import FrozenTrunk
+from lit_cls.training.frozen_files import check_folder
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.run_folder import check_disk, new_run_folder, provenance, write_json
 
@@ -46,6 +48,7 @@ class Run:
         self.console = make_console()
         self.predictions = CollectPredictions()
         self.epoch_log = EpochLog(self.echo)
+        self.frozen_trunk = FrozenTrunk(self.echo, scratch=root)
         self.saver = ModelCheckpoint(
             filename="best",
             monitor="val_loss" if keep == "best" else None,
@@ -59,7 +62,9 @@ class Run:
         stages = ("fit", "validation", "test")
         record = LambdaCallback(**{f"on_{stage}_start": self._write_provenance for stage in stages})
         optional: list[tuple[bool, Callback]] = [(self.keep is not None, self.saver), (show_bar, ProgressBar())]
-        return [self.predictions, self.epoch_log, record, *(callback for wanted, callback in optional if wanted)]
+        # The trunk after the log, which stops its clock when a validation starts.
+        ours = [self.predictions, self.epoch_log, self.frozen_trunk, record]
+        return [*ours, *(callback for wanted, callback in optional if wanted)]
 
     @rank_zero_only
     def echo(self, thing: Any) -> None:
@@ -98,6 +103,8 @@ class Run:
         if self.keep is not None:
             copies = 3 if self.keep == "best" else 2  # best, last, and the one being written
             check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
+        if module.cache_dir is not None:
+            check_folder(Path(module.cache_dir).expanduser())
         self._open(trainer, data)
         self.saver.dirpath = str(self.folder)
         with self._stoppable(trainer):
@@ -106,12 +113,18 @@ class Run:
         kept = self._kept(trainer)
         with self._stoppable(trainer):
             self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
-        seconds = self.epoch_log.seconds_training
-        if seconds:
-            self.echo(f"trained in {seconds:.1f} s, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
+        if seconds := self._seconds_training():
+            frozen = self.frozen_trunk.seconds.get("train")
+            when = ", by the run that computed them" if "train" in self.frozen_trunk.found else ""
+            part = f" ({frozen:.1f} s of it for the frozen layers{when})" if frozen else ""
+            self.echo(f"trained in {seconds:.1f} s{part}, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
         self.echo(f"everything is in {self.folder}")
         if kept is not None:
             self.echo(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
+
+    def _seconds_training(self) -> float:
+        """Of all epochs, and of the frozen layers' outputs that they start from."""
+        return self.epoch_log.seconds_training + self.frozen_trunk.seconds.get("train", 0.0)
 
     @contextmanager
     def _stoppable(self, trainer: Trainer) -> Iterator[None]:
@@ -236,7 +249,8 @@ class Run:
             "accuracy": [row.as_dict() for row in rows],
             "data": self._data.summary.as_dict(),
             "weights_notes": module.weights_notes,
-            "seconds_training": self.epoch_log.seconds_training,
+            "seconds_training": self._seconds_training(),
+            "seconds_frozen_layers": self.frozen_trunk.seconds,
             "texts_trained": self.epoch_log.texts_trained,
             "parameters": {"all": _count(module), "trained": _count(module, trained=True)},
             "peak_gpu_memory": self._peak_gpu_memory,

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from lit_cls.allocator import keep_freed_memory
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
@@ -26,7 +27,9 @@ from lit_cls.presets import PRESETS, Preset
 from lit_cls.runs import Keep, Run
 from lit_cls.training.checkpoints import DATA_KEY, KEY, AtomicCheckpointIO, check_same_network, read_checkpoint
 from lit_cls.training.module import ClassifierModule
+from lit_cls.training.precision import auto_precision
 from lit_cls.training.run_folder import find_checkpoint
+from lit_cls.training.trainer import ClassifierTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "checkpoints",
@@ -74,6 +77,7 @@ class Verbs(LightningCLI):
             super().__init__(
                 ClassifierModule,
                 ClassificationData,
+                trainer_class=ClassifierTrainer,
                 trainer_defaults=TRAINER_DEFAULTS,
                 seed_everything_default=123,
                 parser_kwargs={
@@ -97,6 +101,7 @@ class Verbs(LightningCLI):
             UserError: a mistake in the options, the files or the data.
         """
         assert self.subcommand is not None
+        keep_freed_memory()
         with _told(self.subcommand):
             seed_everything(self.config[self.subcommand].seed_everything, workers=True, verbose=False)
             super()._run_subcommand(self.subcommand)
@@ -187,6 +192,8 @@ class Verbs(LightningCLI):
             config.data.path = _absolute(config.data.path)
         if not isinstance(config.data.split, str):
             config.data.split = tuple(_absolute(p) if isinstance(p, str) else p for p in config.data.split)
+        if config.model.cache_dir is not None:
+            config.model.cache_dir = _absolute(config.model.cache_dir)
         if config.model.weights not in ("pretrained", "random"):
             config.model.weights = _absolute(config.model.weights)
 
@@ -238,6 +245,10 @@ class Verbs(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuses what the device cannot do; Lightning would switch to another precision."""
         trainer = self.config[self.config.subcommand].trainer
+        self.precision_note = None
+        if trainer.precision == "auto":
+            trainer.precision, why = auto_precision(trainer.accelerator)
+            self.precision_note = f"precision {trainer.precision} (trainer.precision auto): {why}"
         check_device(trainer.precision, trainer.accelerator)
 
     def instantiate_classes(self) -> None:
@@ -278,6 +289,8 @@ class Verbs(LightningCLI):
         """Trains, then tests the kept checkpoint and shows what came out."""
         if self.checkpoint_path is not None:
             self._check_checkpoint()
+        if self.precision_note:
+            self.run.echo(self.precision_note)
         self.run.fit(self.trainer, model, self.datamodule, self.checkpoint_path)
 
     def validate(self, model: ClassifierModule, **kwargs: Any) -> None:
@@ -299,11 +312,8 @@ class Verbs(LightningCLI):
         check_same_network(self.checkpoint, model.settings)
         self.datamodule.check_reading(self.checkpoint[DATA_KEY])
         weights = None if model.settings.weights in ("pretrained", "random") else model.settings.weights
-        classifier = load(self.checkpoint_path, self.trainer.strategy.root_device, weights)
-        precision = self.trainer.precision_plugin
-        precision.convert_module(classifier.net)
-        with precision.forward_context():
-            predictions = classifier.predict(texts)
+        device, precision = self.trainer.strategy.root_device, str(self.trainer.precision)
+        predictions = load(self.checkpoint_path, device, weights, precision).predict(texts)
         for text, prediction in zip(texts, predictions, strict=True):
             shares = "  ".join(f"{label} {share:.4f}" for label, share in prediction.probabilities.items())
             cut = "  (cut: longer than the classifier reads)" if prediction.truncated else ""
@@ -358,6 +368,8 @@ def _quiet_lightning() -> None:
     """Leaves out Lightning's advertisements and hints that do not apply here; its warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Nothing of the data module's is lost by it: it has no such hook.
+    warnings.filterwarnings("ignore", message=".*You have overridden `on_before_batch_transfer`.*")
     # Texts are tokenised once, in memory: workers would have nothing to do.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # Lightning's own use of a torch function.

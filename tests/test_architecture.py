@@ -12,6 +12,7 @@ PACKAGE = Path(lit_cls.__file__).parent
 # raise a UserError.
 ALLOWED = {
     "errors": set(),
+    "allocator": set(),
     "model": {"errors"},
     "data": {"errors"},
     "training": {"errors", "model", "data"},
@@ -20,7 +21,7 @@ ALLOWED = {
     "options": {"errors"},
     "runs": {"errors", "model", "data", "training", "evaluation"},
     "presets": set(),
-    "verbs": {"errors", "model", "data", "training", "inference", "options", "presets", "runs"},
+    "verbs": {"errors", "allocator", "model", "data", "training", "inference", "options", "presets", "runs"},
     "experiments": {"errors", "model", "data", "training", "evaluation", "presets", "verbs"},
     "cli": {"errors", "verbs", "experiments"},
     "__init__": {"inference"},

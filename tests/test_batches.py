@@ -35,9 +35,10 @@ def rows_of(batches: TrainingBatches | EvaluationBatches) -> list[list[int]]:
     return [planned.rows for planned in batches]
 
 
-def dataset(lengths: list[int] = LENGTHS, pad_to: int | None = None) -> TextDataset:
+def dataset(lengths: list[int] = LENGTHS, pad_to: int | None = None, unpadded: bool = False) -> TextDataset:
     """Texts that can be told apart: row r is its length times the id r."""
-    return TextDataset([[row] * n for row, n in enumerate(lengths)], [row % 3 for row in range(len(lengths))], pad_to)
+    labels = [row % 3 for row in range(len(lengths))]
+    return TextDataset([[row] * n for row, n in enumerate(lengths)], labels, pad_to, unpadded)
 
 
 # Truncation.
@@ -237,34 +238,59 @@ def test_grouped_batches_do_not_come_in_order_of_length(seed: int) -> None:
 # The order of evaluation.
 
 
-@pytest.mark.parametrize("by_length", [False, True])
+@pytest.mark.parametrize("unpadded", [False, True])
+@pytest.mark.parametrize("pad_to", [None, 200])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("batch_size", [1, 8, 200])
-def test_evaluation_has_every_row_once(batch_size: int, world_size: int, by_length: bool) -> None:
-    ranks = [EvaluationBatches(LENGTHS, batch_size, by_length, rank, world_size) for rank in range(world_size)]
+@pytest.mark.parametrize("tokens", [1, 300, 100_000])
+def test_evaluation_has_every_row_once(
+    tokens: int, world_size: int, pad_to: int | None, unpadded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", tokens)
+    texts = dataset(pad_to=pad_to, unpadded=unpadded)
+    ranks = [EvaluationBatches(texts, rank, world_size) for rank in range(world_size)]
     rows = [row for rank in ranks for batch in rows_of(rank) for row in batch]
     assert sorted(rows) == list(range(N_TEXTS))
     assert all(len(rank) == len(rows_of(rank)) for rank in ranks)
-    assert all(0 < len(batch) <= batch_size for rank in ranks for batch in rows_of(rank))
+    assert all(batch for rank in ranks for batch in rows_of(rank))
     assert all(planned.step_examples is None for planned in ranks[0])
+    shares = [sum(map(len, rows_of(rank))) for rank in ranks]
+    assert max(shares) - min(shares) <= 1
 
 
 def test_evaluation_has_every_row_once_with_more_processes_than_rows() -> None:
-    ranks = [rows_of(EvaluationBatches([3, 1], 8, True, rank, 4)) for rank in range(4)]
+    ranks = [rows_of(EvaluationBatches(dataset([1, 3]), rank, 4)) for rank in range(4)]
     assert ranks == [[[1]], [[0]], [], []]
+    assert [len(EvaluationBatches(dataset([1, 3]), rank, 4)) for rank in range(4)] == [1, 1, 0, 0]
 
 
-def test_evaluation_in_the_order_of_the_file() -> None:
-    assert rows_of(EvaluationBatches(LENGTHS, 50, by_length=False)) == [
-        list(range(50)),
-        list(range(50, 100)),
-        [100, 101, 102],
-    ]
+@pytest.mark.parametrize("pad_to", [None, 200])
+def test_evaluation_begins_with_the_longest(pad_to: int | None) -> None:
+    order = [row for rows in rows_of(EvaluationBatches(dataset(pad_to=pad_to))) for row in rows]
+    assert order == sorted(range(N_TEXTS), key=lambda row: -LENGTHS[row])  # stable: equal lengths as in the file
 
 
-def test_evaluation_by_length() -> None:
-    order = [row for rows in rows_of(EvaluationBatches(LENGTHS, 8, by_length=True)) for row in rows]
-    assert order == sorted(range(N_TEXTS), key=lambda row: LENGTHS[row])
+@pytest.mark.parametrize("pad_to", [None, 13, 300, 400, 500])
+def test_evaluation_batches_are_as_large_as_they_may_be(pad_to: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pads included, none takes more tokens than it may, and none but the last has room for one text more."""
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", 400)
+    lengths = [min(n, pad_to or n) for n in (*range(1, 160, 3), 400, 399, 450, 200, 200)]
+    texts = dataset(lengths, pad_to)
+    shapes = [tuple(texts[planned]["input_ids"].shape) for planned in EvaluationBatches(texts)]
+    assert all(n * T <= 400 or n == 1 for n, T in shapes)  # a longer text goes alone
+    assert all((n + 1) * T > 400 for n, T in shapes[:-1])
+    assert len(shapes) > 1
+
+
+def test_evaluation_without_pads_has_only_equal_lengths_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", 20)
+    lengths = [3, 5, 3, 4, 5, 3, *[2] * 13]
+    texts = dataset(lengths, unpadded=True)
+    planned = list(EvaluationBatches(texts))
+    assert [p.rows for p in planned] == [[1, 4], [3], [0, 2, 5], list(range(6, 16)), list(range(16, 19))]
+    for rows in planned:
+        batch = texts[rows]
+        assert set(batch["lengths"].tolist()) == {batch["input_ids"].shape[1]}
+    assert rows_of(EvaluationBatches(dataset(lengths)))[:2] == [[1, 4, 3, 0], [2, 5, 6, 7, 8, 9]]
 
 
 # Loaders.
@@ -294,7 +320,7 @@ def test_loading_draws_nothing_from_the_global_random_state(num_workers: int) ->
     # the training.
     loaders = [
         make_loader(dataset(), training(), num_workers),
-        make_loader(dataset(), EvaluationBatches(LENGTHS, 8, by_length=True), num_workers),
+        make_loader(dataset(), EvaluationBatches(dataset()), num_workers),
     ]
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -1,16 +1,19 @@
 """The head, the position it reads, and what trains."""
 
+import copy
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import pad_rows
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.classifier import ModelSettings, count_positions
+from lit_cls.model.lora import LoRALinear
 from lit_cls.model.weights import SIZES
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=3)
@@ -216,7 +219,7 @@ def test_the_last_block_at_one_position_is_the_whole_block_at_it(position: str, 
     net = classifier(token_position=position, causal=causal, trainable_layers=layers)
     ids, lengths = pad_rows(ROWS, 9)
     found = []
-    for net.one_position in (True, False):
+    for net.fast in (True, False):
         net.zero_grad()
         logits = net(ids, lengths)
         F.cross_entropy(logits, torch.tensor([0, 1, 1, 2])).backward()
@@ -233,7 +236,157 @@ def test_with_dropout_all_positions_are_computed() -> None:
     net = GPTClassifier(replace(TINY, drop_rate=0.5), token_position="first")
     ids, lengths = pad_rows(ROWS, 9)
     found = []
-    for net.one_position in (True, False):
+    for net.fast in (True, False):
         torch.manual_seed(3)
         found.append(net(ids, lengths))
     assert torch.equal(found[0], found[1])
+
+
+# Work that is left out.
+
+POSITIONS = ("first", "last", "flexible", "mean", "mean_flexible")
+
+
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", 2, "all", "lora"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_columns_that_are_trimmed_change_nothing(position: str, causal: bool, layers: str | int) -> None:
+    """Logits and every gradient; and where pads are read none is trimmed."""
+    net = classifier(token_position=position, causal=causal, trainable_layers=layers)
+    ids, lengths = pad_rows(ROWS, 20)
+    assert net.needs == {"last": "all", "mean": "all", "first": "first" if causal else "text"}.get(position, "text")
+    found = []
+    for net.fast in (False, True):
+        net.zero_grad()
+        trimmed = net.trim(ids, lengths)
+        assert trimmed.shape[1] == ({"all": 20, "text": 7, "first": 1}[net.needs] if net.fast else 20)
+        assert torch.equal(trimmed, ids[:, : trimmed.shape[1]])
+        logits = net(trimmed, lengths)
+        F.cross_entropy(logits, torch.tensor([0, 1, 1, 2])).backward()
+        found.append({"logits": logits.detach(), **{n: p.grad for n, p in net.named_parameters() if p.requires_grad}})
+    assert found[0].keys() == found[1].keys()
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_nothing_is_trimmed_with_dropout_or_of_no_rows() -> None:
+    net = GPTClassifier(replace(TINY, drop_rate=0.5), token_position="first")
+    ids, lengths = pad_rows(ROWS, 9)
+    assert net.trim(ids, lengths) is ids
+    net = classifier(token_position="first")
+    assert net.trim(ids[:0], lengths[:0]).shape == (0, 9)
+    # An empty text has one position, as the head reads one.
+    assert classifier().trim(ids[:1], torch.tensor([0])).shape == (1, 1)
+
+
+def test_counts_of_positions() -> None:
+    lengths = torch.tensor([3, 1, 0])
+    assert count_positions("first", lengths, 5).tolist() == [1, 1, 1]
+    assert count_positions("text", lengths, 5).tolist() == [3, 1, 1]
+    assert count_positions("all", lengths, 5).tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", "last_two_blocks", 3, "all", "lora"])
+@torch.no_grad()
+def test_the_trunk_is_what_does_not_train(layers: str | int, position: str, fast: bool) -> None:
+    net = classifier(token_position=position, trainable_layers=layers)
+    net.fast = fast
+    ids, lengths = pad_rows(ROWS, 9)
+    before, x = net(ids, lengths), net.trunk(ids, lengths)
+    assert x.shape == ((4, 1, 16) if layers == "last_layer" else (4, 9, 16))
+    assert torch.equal(net.rest(x, lengths), before)
+    # With blocks frozen, whatever training changes, the trunk's output stays.
+    if layers in ("all", "lora"):
+        return
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter))
+    assert torch.equal(net.trunk(ids, lengths), x)
+    assert not torch.allclose(net.rest(x, lengths), before, atol=0.1)
+
+
+# Frozen matrices in bfloat16.
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", "last_two_blocks", "lora"])
+def test_frozen_matrices_held_in_bfloat16_change_no_bit_under_autocast(
+    layers: str, position: str, causal: bool, fast: bool
+) -> None:
+    plain = classifier(token_position=position, causal=causal, trainable_layers=layers)
+    plain.fast = fast
+    held = copy.deepcopy(plain)
+    held.hold_frozen(torch.bfloat16)
+    ids, lengths = pad_rows(ROWS, 9)
+    found = []
+    for net in (plain, held):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(ids, lengths)
+        logits.float().logsumexp(-1).sum().backward()
+        found.append([logits, *(p.grad for p in net.parameters() if p.requires_grad)])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", "lora", "all"])
+def test_what_is_held_in_bfloat16(layers: str) -> None:
+    net = classifier(trainable_layers=layers)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    net.hold_frozen(torch.bfloat16)
+    held = {name for name, p in net.named_parameters() if p.dtype == torch.bfloat16}
+    linear = {
+        f"{name}.{kind}"
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear | LoRALinear)
+        for kind in ("weight", "bias")
+    }
+    assert held == linear - trained_names(net)
+    assert bool(held) is (layers != "all")
+    for name, parameter in net.named_parameters():
+        assert parameter.dtype == (torch.bfloat16 if name in held else torch.float32), name
+        torch.testing.assert_close(parameter, before[name].to(parameter.dtype), atol=0, rtol=0, msg=name)
+    assert trained_names(net) == trained_names(classifier(trainable_layers=layers))
+
+
+# Gradient checkpointing.
+
+
+@pytest.mark.parametrize("drop_rate", [0.0, 0.3])
+@pytest.mark.parametrize("position", ["flexible", "mean"])
+@pytest.mark.parametrize("layers", ["all", "lora", "last_block", 2])
+def test_recomputing_changes_neither_loss_nor_gradients(layers: str | int, position: str, drop_rate: float) -> None:
+    torch.manual_seed(0)
+    lora = LoRAConfig(2, dropout=drop_rate) if layers == "lora" else None
+    config = replace(TINY, drop_rate=drop_rate)
+    net = GPTClassifier(config, token_position=position, trainable_layers=layers, lora=lora).train()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    ids, lengths = pad_rows(ROWS, 9)
+    found, counts = [], []
+    for net.recompute in (False, True):
+        calls: Counter[int] = Counter()
+        hooks = [
+            block.ff.register_forward_pre_hook(lambda *_, i=i, calls=calls: calls.update([i]))
+            for i, block in enumerate(net.trf_blocks)
+        ]
+        net.zero_grad()
+        torch.manual_seed(3)
+        loss = F.cross_entropy(net(ids, lengths), torch.tensor([0, 1, 1, 0]))
+        loss.backward()
+        for hook in hooks:
+            hook.remove()
+        counts.append([calls[i] for i in range(3)])
+        found.append((loss.detach(), {n: p.grad for n, p in net.named_parameters() if p.requires_grad}))
+    assert torch.equal(found[0][0], found[1][0])
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+    # What trains is computed twice; a block that is needed at one position alone keeps the little it has.
+    alone = position == "flexible" and not drop_rate
+    trained = {"all": 3, "lora": 3, "last_block": 1, 2: 2}[layers]
+    assert counts[0] == [1, 1, 1]
+    assert counts[1] == [1] * (3 - trained) + [2] * (trained - 1) + [1 if alone else 2]

@@ -149,6 +149,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     """DDP on a processor: the same steps, every row evaluated once, in order."""
     common = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1"]
     common += ["--trainer.accelerator", "cpu", "--data.padding", "longest_in_train", "--model.learning_rate", "1e-4"]
+    common += ["--trainer.precision", "32-true"]
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "4", "--run_name", "two"]
     lit(*common, "--run_name", "one", cwd=tmp_path)
     told = lit(*common, *two, cwd=tmp_path)
@@ -165,6 +166,27 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     accuracies = [[float(row["test_acc"]) for row in rows if row["test_acc"]] for rows in metrics]
     assert accuracies[1] == pytest.approx(accuracies[0], abs=0.006)  # at most one text on the edge
+
+
+def test_two_processes_start_from_the_same_frozen_layers(tmp_path: Path) -> None:
+    """Both want the same files at once; and of the last batch, one text, one of them has none."""
+    lines = [f"{i} {'good' if i % 2 else 'poor'} {'film ' * (i % 5)},{'yes' if i % 2 else 'no'}" for i in range(50)]
+    (tmp_path / "texts.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    common = ["fit", "--data.path", "texts.csv", "--data.balance", "none", "--data.stratify", "false"]
+    common += ["--model.size", "gpt2-nano", "--model.weights", "random", "--model.trainable_layers", "last_layer"]
+    common += ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    common += ["--model.learning_rate", "0.01"]
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "17", "--run_name", "two"]
+    lit(*common, "--data.batch_size", "34", "--run_name", "one", "--model.fast", "false", cwd=tmp_path)
+    told = lit(*common, *two, "--model.cache_dir", "cache", cwd=tmp_path)
+    assert told.stdout.count("frozen layers, train: 35 texts") == 1
+    assert len(list((tmp_path / "cache").glob("*.states"))) == 3
+    runs = [tmp_path / "checkpoints" / name / "version_0" for name in ("one", "two")]
+    for split in ("train", "validation", "test"):
+        one, other = (rows_of(run / f"predictions_{split}.csv") for run in runs)
+        assert [row["source_row"] for row in other] == [row["source_row"] for row in one]
+        for a, b in zip(one, other, strict=True):
+            assert float(b["probability_yes"]) == pytest.approx(float(a["probability_yes"]), abs=1e-4)
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

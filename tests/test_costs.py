@@ -28,10 +28,22 @@ def test_memory_is_at_least_weights_gradients_and_averages(tmp_path: Path) -> No
 
 def test_more_tokens_blocks_or_epochs_take_more_time(tmp_path: Path) -> None:
     small = cost(tmp_path).seconds
-    assert cost(tmp_path, "--trainer.max_epochs=10").seconds > 1.5 * small
-    assert cost(tmp_path, "--model.size=gpt2-medium").seconds > 2 * small
-    assert cost(tmp_path, "--model.trainable_layers=all").seconds > 1.5 * small
-    assert cost(tmp_path, "--data.padding=context_length").seconds > 30 * small  # 1,024 tokens instead of 15
+    everything = "--model.trainable_layers=all"
+    assert cost(tmp_path, everything).seconds > 1.5 * small
+    assert cost(tmp_path, everything, "--trainer.max_epochs=10").seconds > 1.5 * cost(tmp_path, everything).seconds
+    assert cost(tmp_path, "--model.size=gpt2-medium").seconds > 1.5 * small
+    long = "--data.padding=context_length"  # 1,024 tokens instead of 15
+    assert cost(tmp_path, long, "--model.token_position=last").seconds > 15 * small
+    assert cost(tmp_path, long).seconds < 2 * small  # nothing reads these pads
+
+
+def test_what_is_frozen_is_computed_once(tmp_path: Path) -> None:
+    once = cost(tmp_path, "--model.size=gpt2-medium", "--trainer.max_epochs=40")
+    plain = cost(tmp_path, "--model.size=gpt2-medium", "--trainer.max_epochs=40", "--model.fast=false")
+    assert plain.seconds > 2 * once.seconds
+    kept = cost(tmp_path, f"--model.cache_dir={tmp_path}").shared_disk
+    assert 0 < kept < 4 * 768 * 992 * 23  # texts and their longest
+    assert cost(tmp_path).shared_disk == 0
 
 
 def test_disk_is_that_of_the_checkpoints(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from conftest import SHARED
 from lightning.pytorch import LightningModule, Trainer
 
+from lit_cls.data.batches import EvaluationBatches
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SPLIT_NAMES, part_sha256
 from lit_cls.data.tokenizer import PAD_ID, encode
@@ -245,9 +246,9 @@ def shapes(module: ClassificationData, loader: str) -> list[tuple[int, ...]]:
 def test_longest_in_batch(three_files: tuple[str, str, str]) -> None:
     module = data(split=three_files, batch_size=2)
     assert (module.summary.pad_to, module.summary.max_length) == (None, CONTEXT)
-    # Evaluation puts similar lengths together: 1 6 | 12 30 and 2 11 | 20.
-    assert shapes(module, "test") == [(2, 6), (2, 30)]
-    assert shapes(module, "val") == [(2, 11), (1, 20)]
+    # Evaluation has its own batch size, which all of these few texts fit into.
+    assert shapes(module, "test") == [(4, 30)]
+    assert shapes(module, "val") == [(3, 20)]
     assert sorted(shapes(module, "train")) == [(2, 4), (2, 7), (2, 10)]
     assert [part.cut for part in module.summary.splits] == [0, 0, 0]
 
@@ -266,7 +267,7 @@ def test_longest_in_train_is_measured_on_train_alone(three_files: tuple[str, str
 def test_context_length(three_files: tuple[str, str, str]) -> None:
     module = data(split=three_files, padding="context_length", context_length=16, batch_size=3)
     assert shapes(module, "train") == [(3, 16), (3, 16)]
-    assert shapes(module, "test") == [(3, 16), (1, 16)]
+    assert shapes(module, "test") == [(4, 16)]
     assert [part.cut for part in module.summary.splits] == [0, 1, 1]
 
 
@@ -280,8 +281,8 @@ def test_a_number_of_tokens(three_files: tuple[str, str, str]) -> None:
 def test_no_padding(three_files: tuple[str, str, str]) -> None:
     module = data(split=three_files, padding="none", batch_size=1)
     assert sorted(shapes(module, "train")) == [(1, n) for n in (3, 4, 5, 7, 9, 10)]
-    for batch in module.test_dataloader():
-        assert batch["input_ids"].shape[1] == int(batch["lengths"])
+    assert shapes(module, "test") == [(1, n) for n in (30, 12, 6, 1)]
+    assert shapes(module, "val") == [(1, n) for n in (20, 11, 2)]
 
 
 @pytest.mark.parametrize("padding", ["longest_in_batch", "longest_in_train", "context_length"])
@@ -340,7 +341,8 @@ def test_batches_are_the_rows_they_say(file: str, padding: str) -> None:
 
 
 @with_workers
-def test_workers_change_nothing(file: str) -> None:
+def test_workers_change_nothing(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", 200)  # several batches of these few texts
     plain, parallel = data(file, max_length=20), data(file, max_length=20, num_workers=2)
     for loader in ("train", "val", "test"):
         pairs = list(
@@ -476,7 +478,8 @@ def test_a_checkpoints_lengths_are_taken_over(three_files: tuple[str, str, str])
     assert other.summary.pad_to != 10
     other.load_state_dict(trained.state_dict())
     assert (other.summary.max_length, other.summary.pad_to) == (10, 10)
-    assert shapes(other, "test") == [(2, 10), (2, 10)]
+    assert shapes(other, "train") == [(2, 10), (1, 10)]
+    assert shapes(other, "test") == [(4, 10)]
     assert any("the checkpoint was trained with" in note for note in other.summary.notes)
 
 

@@ -1,12 +1,17 @@
 """GPT-2 against an independent implementation, with random weights made here."""
 
+import math
+from collections import Counter
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTConfig, GPTModel
+from lit_cls.model.gpt import MultiHeadAttention, attention
 from lit_cls.model.weights import load_weights
 
 CONFIG = GPTConfig(vocab_size=211, context_length=40, emb_dim=24, n_heads=3, n_layers=4)
@@ -127,3 +132,158 @@ def test_a_text_over_the_context_is_refused_with_both_numbers() -> None:
 def test_impossible_shapes_are_refused(values: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         GPTConfig(**values)
+
+
+# One position's attention, without keys and values.
+
+
+def both_ways(
+    causal: bool, masked: bool, qkv_bias: bool = True, autocast: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Output and gradients at one position of each row: of that alone, and picked from all."""
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(GPTConfig(emb_dim=24, n_heads=3, qkv_bias=qkv_bias))
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=0.4)  # scores far apart, and no bias zero
+    at, lengths = torch.tensor([6, 0, 3, 8]), torch.tensor([7, 1, 5, 9])
+    mask = (torch.arange(9) < lengths[:, None])[:, None, None, :] if masked else None
+    found = []
+    for alone in (True, False):
+        x = torch.randn(4, 9, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            seen = x.bfloat16() if autocast else x  # as the block rounds it, once for every product
+            y = layer(seen, causal, mask, at) if alone else layer(seen, causal, mask)[torch.arange(4), at][:, None]
+        assert y.shape == (4, 1, 24)
+        (y.float() * torch.linspace(-1, 1, 24)).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
+        found.append({"y": y.detach().float(), "x": x.grad, **gradients})
+    assert found[1]["y"].std() > 0.1
+    return found[0], found[1]
+
+
+# A key mask is for networks without the causal one, as in `GPTBackbone.run_blocks`.
+MASKS = [(True, False), (False, False), (False, True)]
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize(("causal", "masked"), MASKS)
+def test_attention_at_one_position_equals_that_of_all_positions(causal: bool, masked: bool, qkv_bias: bool) -> None:
+    alone, picked = both_ways(causal, masked, qkv_bias)
+    assert alone.keys() == picked.keys()
+    assert ("W_key.bias" in alone) is qkv_bias
+    for name, tensor in picked.items():
+        if name == "W_key.bias":  # it moves every score of a row alike, which softmax takes out
+            assert max(tensor.abs().max(), alone[name].abs().max()) < 1e-5
+            continue
+        assert tensor.abs().max() > 0.01, name
+        torch.testing.assert_close(alone[name], tensor, atol=2e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("causal", "masked"), MASKS)
+def test_attention_at_one_position_in_bfloat16(causal: bool, masked: bool) -> None:
+    """As near to the float32 figures as the plain way in bfloat16 is, but for a factor."""
+    exact, _ = both_ways(causal, masked)
+    alone, picked = both_ways(causal, masked, autocast=True)
+    assert alone.keys() == picked.keys() == exact.keys()
+    for name, tensor in exact.items():
+        if name == "W_key.bias":
+            assert alone[name].abs().max() < 0.1
+            continue
+        off = [(found[name] - tensor).norm() / tensor.norm() for found in (alone, picked)]
+        assert off[0] < 0.03, name
+        assert off[0] < 3 * off[1] + 0.002, name
+
+
+def test_nothing_hidden_is_seen_at_one_position() -> None:
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(GPTConfig(emb_dim=24, n_heads=3))
+    x, at = torch.randn(2, 6, 24), torch.tensor([3, 1])
+    mask = (torch.arange(6) < torch.tensor([[4], [2]]))[:, None, None, :]
+    for causal, key_mask in ((True, None), (False, mask)):
+        before = layer(x, causal, key_mask, at)
+        changed = x.clone()
+        changed[0, 4:], changed[1, 2:] = 9.0, -9.0
+        assert torch.equal(layer(changed, causal, key_mask, at), before)
+        changed[1, 0] += 1
+        assert not torch.allclose(layer(changed, causal, key_mask, at)[1], before[1], atol=1e-3)
+
+
+# Attention in bfloat16 on a processor, by plain products.
+
+
+@pytest.mark.parametrize(("causal", "masked"), MASKS)
+@pytest.mark.parametrize("T", [1, 9])
+def test_plain_products_equal_torchs_attention(T: int, causal: bool, masked: bool) -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([9, 3, 1])
+    mask = (torch.arange(T) < lengths[:, None])[:, None, None, :] if masked else None
+    exact = [torch.randn(3, 2, T, 8, requires_grad=True) for _ in range(3)]
+    rounded = [t.detach().bfloat16().requires_grad_() for t in exact]
+    for tensors, reference in ((rounded, F.scaled_dot_product_attention), (exact, None)):
+        y = attention(*tensors, mask, causal)
+        expected = F.scaled_dot_product_attention(*(t.float() for t in tensors), attn_mask=mask, is_causal=causal)
+        close = {"atol": 0.03, "rtol": 0.03} if reference else {"atol": 1e-6, "rtol": 1e-5}
+        torch.testing.assert_close(y.float(), expected, **close)
+        found = torch.autograd.grad(y.float().square().sum(), tensors)
+        for got, wanted in zip(found, torch.autograd.grad(expected.square().sum(), tensors), strict=True):
+            torch.testing.assert_close(got.float(), wanted.float(), atol=close["atol"] * 8, rtol=close["rtol"] * 2)
+
+
+@pytest.mark.parametrize(("dtype", "plain"), [(torch.bfloat16, 512), (torch.float32, 0)])
+def test_which_attention_runs(dtype: torch.dtype, plain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain products up to a number of tokens and without dropout; torch's, which keeps no scores, else."""
+    calls: list[int] = []
+    torchs = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a: calls.append(a[0].shape[2]) or torchs(*a))
+    for T in (512, 513):
+        attention(*(torch.randn(1, 1, T, 4, dtype=dtype) for _ in range(3)), None, True)
+    assert calls == [T for T in (512, 513) if plain < T]
+    calls.clear()
+    attention(*(torch.randn(1, 1, 7, 4, dtype=dtype) for _ in range(3)), None, True, 0.5)
+    assert calls == [7]
+
+
+# Gradient checkpointing.
+
+
+def gradients(model: GPTModel, recompute: bool) -> tuple[Tensor, dict[str, Tensor], Counter]:
+    model.recompute = recompute
+    model.zero_grad()
+    calls: Counter = Counter()
+    hooks = [
+        block.ff.register_forward_pre_hook(lambda *_, i=i: calls.update([i]))
+        for i, block in enumerate(model.trf_blocks)
+    ]
+    torch.manual_seed(5)
+    loss = model(some_ids()).logsumexp(-1).mean()
+    loss.backward()
+    for hook in hooks:
+        hook.remove()
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, calls
+
+
+@pytest.mark.parametrize("drop_rate", [0.0, 0.3])
+def test_recomputing_changes_neither_loss_nor_gradients(drop_rate: float) -> None:
+    """Dropout is drawn as the first time; every block's inside really is computed twice."""
+    torch.manual_seed(4)
+    config = GPTConfig(vocab_size=211, context_length=40, emb_dim=24, n_heads=3, n_layers=4, drop_rate=drop_rate)
+    model = GPTModel(config).train()
+    (plain_loss, plain, once), (loss, found, twice) = gradients(model, False), gradients(model, True)
+    assert once == Counter({0: 1, 1: 1, 2: 1, 3: 1})
+    assert twice == Counter({0: 2, 1: 2, 2: 2, 3: 2})
+    assert torch.equal(loss, plain_loss)
+    assert found.keys() == plain.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_recomputing_is_for_training_alone() -> None:
+    model = GPTModel(CONFIG)
+    for setting in (model.eval, model.train):
+        setting()
+        with torch.no_grad():
+            assert math.isfinite(model(some_ids()).sum())
+    model.eval()
+    assert gradients(model, True)[2] == Counter({0: 1, 1: 1, 2: 1, 3: 1})

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import pad_rows
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -148,3 +149,41 @@ def test_scaling() -> None:
 def test_wrong_settings_are_refused(values: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(**values))
+
+
+def plain(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
+    """Product, scaling and sum one by one."""
+    return F.linear(x, layer.weight, layer.bias) + layer.scale * F.linear(F.linear(x, layer.lora_A), layer.lora_B)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 7, 6), (2, 3, 5, 6), (1, 6), (0, 6), (0, 3, 6), (6,)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_product_equals_the_plain_formula(bias: bool, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer = LoRALinear(nn.Linear(6, 5, bias=bias), 3, 0.7)
+    with torch.no_grad():
+        layer.lora_B.normal_()
+    found = []
+    for formula in (layer, lambda x: plain(layer, x)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        layer.zero_grad()
+        y = formula(x)
+        y.square().sum().backward()
+        found.append({"y": y.detach(), "x": x.grad, **{name: p.grad.clone() for name, p in layer.named_parameters()}})
+    assert found[0].keys() == found[1].keys()
+    for name, tensor in found[1].items():
+        torch.testing.assert_close(found[0][name], tensor, atol=1e-5, rtol=1e-5, msg=name)
+        assert tensor.abs().sum() > 0 or 0 in shape
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 7, 6)], ids=str)
+def test_one_product_under_autocast(shape: tuple[int, ...]) -> None:
+    layer, x = adapted(), torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    exact = plain(layer, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, expected = layer(x), plain(layer, x)
+    assert got.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), exact, atol=0.05, rtol=0.02)
+    torch.testing.assert_close(got, expected, atol=0.05, rtol=0.02)
+    got.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters() if p.requires_grad)

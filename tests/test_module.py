@@ -1,6 +1,7 @@
 """The training step's arithmetic, the metrics, and what a checkpoint keeps of the network."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,20 @@ from conftest import data, module, save, trainer
 from lightning.pytorch import seed_everything
 from safetensors.torch import save_file
 
+import lit_cls
+from lit_cls.data.batches import EvaluationBatches
 from lit_cls.errors import UserError
-from lit_cls.model import LoRAConfig
+from lit_cls.model import GPTClassifier, LoRAConfig
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.checkpoints import read_checkpoint
 
 
-def train(tmp_path: Path, reviews: str, batch_size: int, **options: object) -> dict[str, torch.Tensor]:
+def train(
+    tmp_path: Path, reviews: str, batch_size: int, fast: bool = True, **options: object
+) -> dict[str, torch.Tensor]:
     seed_everything(7, verbose=False)
-    trained = module()
+    trained = module(fast=fast)
     fit = trainer(tmp_path, **options)
     fit.fit(trained, datamodule=data(reviews, batch_size=batch_size, padding="longest_in_train"))
     return dict(trained.net.state_dict())
@@ -47,24 +52,30 @@ def test_accumulation_with_a_limit_equals_the_larger_batch(tmp_path: Path, revie
     assert_same_weights(parts, whole)
 
 
-def test_a_fit_equals_a_plain_loop(tmp_path: Path, reviews: str) -> None:
-    """Lightning and our batches do what ten lines of torch do."""
-    fast = train(tmp_path, reviews, 8)
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_fit_equals_a_plain_loop(tmp_path: Path, reviews: str, fast: bool) -> None:
+    """Lightning and our batches do what ten lines of torch do; the fast paths do it but for rounding."""
+    fitted = train(tmp_path, reviews, 8, fast)
     seed_everything(7, verbose=False)
     texts = data(reviews, batch_size=8, padding="longest_in_train")
     net = ModelSettings("gpt2-nano", "random", "flexible", "all").build(2)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
+    net.fast = False
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1)
     for batch in texts.train_dataloader():
         loss = F.cross_entropy(net(batch["input_ids"], batch["lengths"]), batch["labels"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    if fast:
+        assert_same_weights(fitted, net.state_dict())
+        return
     for name, tensor in net.state_dict().items():
-        torch.testing.assert_close(fast[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(fitted[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_metrics_are_those_of_the_whole_split(tmp_path: Path, reviews: str) -> None:
-    """Not means over batches: the last batch of validation and of test is smaller."""
+def test_metrics_are_those_of_the_whole_split(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not means over batches, which differ in size."""
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", 50)  # several batches of these few texts
     seed_everything(7, verbose=False)
     trained, texts, collected = module(), data(reviews, batch_size=8), CollectPredictions()
     runner = trainer(tmp_path, callbacks=[collected])
@@ -73,7 +84,8 @@ def test_metrics_are_those_of_the_whole_split(tmp_path: Path, reviews: str) -> N
         [metrics] = run(trained, datamodule=texts, verbose=False)
         part = texts.part(split)  # type: ignore[arg-type]
         labels = torch.tensor(part.label_ids)
-        assert len(labels) % 8
+        batches = texts._evaluation_dataloader(split).sampler  # type: ignore[arg-type]
+        assert len({len(planned.rows) for planned in batches}) > 2
         assert collected.row_ids.tolist() == list(range(len(labels)))
         loss = F.cross_entropy(collected.logits, labels).item()
         assert metrics[f"{stage}_loss"] == pytest.approx(loss, rel=1e-5)
@@ -92,7 +104,14 @@ def test_precisions_train(tmp_path: Path, reviews: str, precision: str) -> None:
     runner.fit(trained, datamodule=data(reviews))
     assert trained.net is not None
     expected = torch.bfloat16 if precision == "bf16-true" else torch.float32
-    assert {p.dtype for p in trained.net.parameters()} == {expected}
+    dtypes = {name: p.dtype for name, p in trained.net.named_parameters()}
+    if precision == "bf16-mixed":  # frozen matrices are held as autocast would round them in every step
+        held = {name for name, dtype in dtypes.items() if dtype == torch.bfloat16}
+        assert held
+        assert all(isinstance(trained.net.get_submodule(name.rpartition(".")[0]), torch.nn.Linear) for name in held)
+        assert not any(trained.net.get_parameter(name).requires_grad for name in held)
+        dtypes = {name: dtype for name, dtype in dtypes.items() if name not in held}
+    assert set(dtypes.values()) == {expected}
     [metrics] = runner.test(trained, datamodule=data(reviews), verbose=False)
     assert trained.metrics["test"]["loss"].mean_value.dtype == torch.float32  # a sum in bfloat16 would stall
     assert metrics["test_acc"] > 0.6  # the first word of a text is its label; even LoRA on random weights sees that
@@ -169,6 +188,16 @@ def test_a_resumed_optimizer_keeps_its_options_or_is_refused(tmp_path: Path, rev
         ({"weight_decay": 2.0}, r"model.weight_decay 2.0 is not in \[0, 1\]"),
         ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),
         ({"lora": LoRAConfig()}, "model.lora is set, but model.trainable_layers is 'all'"),
+        ({"cache_gb": -0.5}, "model.cache_gb -0.5 is less than 0"),
+        (
+            {"cache_dir": "x", "drop_rate": 0.1},
+            "model.cache_dir keeps outputs of frozen layers, but model.drop_rate 0.1 draws anew in them in every step: "
+            "leave one of the two out",
+        ),
+        (
+            {"cache_dir": "x", "fast": False},
+            "model.cache_dir keeps outputs that model.fast false never uses: leave one of the two out",
+        ),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_built(options: dict, message: str) -> None:
@@ -223,8 +252,8 @@ def test_a_label_that_never_occurs_changes_nothing(tmp_path: Path, reviews: str)
 def test_the_fused_optimizer_takes_the_plain_ones_steps(tmp_path: Path) -> None:
     trained = module(trainable_layers="last_block")
     trained.take_labels(("no", "yes"))
-    trained.configure_model()
     trained.trainer = trainer(tmp_path)
+    trained.configure_model()
     before = copy.deepcopy(trained.net)
     plain = copy.deepcopy(trained.net)
     fused = trained.configure_optimizers()
@@ -251,3 +280,132 @@ def test_gradients_can_be_clipped(precision: str, tmp_path: Path, reviews: str) 
     runner = trainer(tmp_path, precision=precision, gradient_clip_val=1e-3, limit_train_batches=2)
     runner.fit(module(), datamodule=data(reviews))
     assert runner.global_step == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::Warning:torch")
+def test_compiled_blocks_take_the_same_steps(tmp_path: Path, reviews: str) -> None:
+    """And every tensor keeps its name (Lightning-AI/pytorch-lightning#20233)."""
+    plain = train(tmp_path, reviews, 8, limit_train_batches=3)
+    seed_everything(7, verbose=False)
+    trained = module(compile=True)
+    fit = trainer(tmp_path, limit_train_batches=3)
+    fit.fit(trained, datamodule=data(reviews, batch_size=8, padding="longest_in_train"))
+    assert trained.net.trf_blocks[0]._compiled_call_impl is not None
+    assert_same_weights(dict(trained.net.state_dict()), plain)
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"model.compile needs a C\+\+ compiler, and there is none of g\+\+, c\+\+"):
+        module(compile=True)
+
+
+# Frozen matrices in bfloat16.
+
+
+@pytest.mark.parametrize("weights", ["file", "random"])
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", "lora"])
+def test_a_checkpoint_of_mixed_precision_loads_again(tmp_path: Path, reviews: str, layers: str, weights: str) -> None:
+    """Its trained tensors are float32; its frozen ones, in the precision it was trained in, give the same logits."""
+    options = {"weights": weights, "trainable_layers": layers}
+    if weights == "file":
+        options["weights"] = str(tmp_path / "base.safetensors")
+        save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), options["weights"])
+    trained, collected = module(**options), CollectPredictions()
+    path = save(tmp_path, trained, data(reviews), precision="bf16-mixed")
+    held = {name for name, p in trained.net.named_parameters() if p.dtype == torch.bfloat16}
+    names = {name for name, p in trained.net.named_parameters() if p.requires_grad}
+    assert held
+    assert not held & names
+    saved = read_checkpoint(path)["state_dict"]
+    assert all(saved[f"net.{name}"].dtype == torch.float32 for name in names)
+    assert any(name.removeprefix("net.") in held for name in saved) is (weights == "random")
+
+    logits = []
+    for again in (trained, module(**options)):
+        runner = trainer(tmp_path, precision="bf16-mixed", callbacks=[collected])
+        runner.test(again, datamodule=data(reviews), ckpt_path=str(path), verbose=False)
+        logits.append(collected.logits)
+    assert torch.equal(*logits)
+    assert logits[0].std(dim=0).min() > 1e-3
+    part = data(reviews).part("test")
+    for precision, bound in ((None, 0.01), ("bf16-mixed", 0.005), ("32-true", 0.02)):
+        predictions = lit_cls.load(path, precision=precision).predict(part.rows.texts)
+        found = torch.tensor([list(prediction.probabilities.values()) for prediction in predictions])
+        torch.testing.assert_close(found, logits[0].softmax(1), atol=bound, rtol=0)
+
+
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", 2, "lora", "all"])
+def test_mixed_precision_trains_as_it_would_with_float32_matrices(
+    tmp_path: Path, reviews: str, layers: str | int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for held in (True, False):
+        if not held:
+            monkeypatch.setattr(GPTClassifier, "hold_frozen", lambda self, dtype: None)
+        seed_everything(7, verbose=False)
+        trained = module(trainable_layers=layers)
+        trainer(tmp_path, precision="bf16-mixed").fit(trained, datamodule=data(reviews))
+        assert {p.dtype for p in trained.net.parameters() if p.requires_grad} == {torch.float32}
+        assert ({p.dtype for p in trained.net.parameters()} == {torch.float32}) is (not held or layers == "all")
+        found.append({name: p for name, p in trained.net.named_parameters() if p.requires_grad})
+    for name, tensor in found[1].items():
+        torch.testing.assert_close(found[0][name], tensor, atol=0, rtol=0, msg=name)
+
+
+# Gradient checkpointing.
+
+
+@pytest.mark.parametrize("layers", ["all", "lora", "last_block"])
+@pytest.mark.parametrize("drop_rate", [0.0, 0.2])
+def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reviews: str, layers: str, drop_rate: float) -> None:
+    found = []
+    for recompute in (False, True):
+        seed_everything(7, verbose=False)
+        options = {"token_position": "mean_flexible", "trainable_layers": layers, "drop_rate": drop_rate}
+        trained, calls = module(**options, gradient_checkpointing=recompute), []
+        trained.take_labels(("no", "yes"))
+        trained.trainer = trainer(tmp_path)
+        trained.configure_model()
+        trained.net.trf_blocks[2].ff.register_forward_pre_hook(
+            lambda *_, calls=calls: calls.append(torch.is_grad_enabled())
+        )
+        fit = trainer(tmp_path, limit_train_batches=3, limit_val_batches=0)
+        fit.fit(trained, datamodule=data(reviews))
+        assert len(calls) == (6 if recompute else 3)
+        found.append(dict(trained.net.state_dict()))
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-6, rtol=1e-5, msg=name)
+
+
+# The probe.
+
+
+def test_a_tensor_that_gets_no_gradient_stops_the_training(tmp_path: Path, reviews: str) -> None:
+    """It would stay as it is in silence: AdamW leaves out what has no gradient."""
+    trained = module(trainable_layers="last_block")
+    trained.take_labels(("no", "yes"))
+    trained.trainer = trainer(tmp_path)
+    trained.configure_model()
+    trained.net.forgotten = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(RuntimeError, match=r"1 tensors are to train and got no gradient: net\.forgotten"):
+        trainer(tmp_path).fit(trained, datamodule=data(reviews))
+
+
+def test_what_is_frozen_needs_no_gradient_and_one_look_is_enough(tmp_path: Path, reviews: str) -> None:
+    trained = module(trainable_layers="last_layer")
+    trainer(tmp_path, limit_train_batches=1).fit(trained, datamodule=data(reviews))
+    trained.net.forgotten = torch.nn.Parameter(torch.ones(3))
+    trained.on_after_backward()  # the first has been
+
+
+@pytest.mark.parametrize("position", ["first", "last", "flexible", "mean", "mean_flexible"])
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", "all", "lora"])
+def test_everything_that_trains_gets_a_gradient(layers: str, position: str, tmp_path: Path, reviews: str) -> None:
+    runner = trainer(tmp_path, limit_train_batches=1, limit_val_batches=0)
+    texts = data(reviews, batch_size=2, padding=12)
+    runner.fit(module(trainable_layers=layers, token_position=position), datamodule=texts)
+    assert runner.global_step == 1

@@ -21,7 +21,7 @@ from lit_cls.options import check_device, explain
         (["--data.split", "[0.5,0.5]"], r"data.split must be ch06, three fractions or three files, not [0.5, 0.5]"),
         (["--model.learning_rate", "fast"], "model.learning_rate must be a number, not fast"),
         (["--model.trainable_layers", "most"], "last_two_blocks, all, lora or a whole number, not most"),
-        (["--trainer.precision", "8"], "trainer.precision must be 64, 32, 16"),
+        (["--trainer.precision", "8"], "trainer.precision must be auto, 64-true, 32-true"),
         (["--data.path"], "argument --data.path: expected one argument"),
         (["--config", "nowhere.yaml"], "File does not exist"),
         (["--data", "{path: 5}"], "must be text, not 5"),

@@ -242,16 +242,15 @@ class ClassificationData(LightningDataModule):
         """The train split in evaluation order: its accuracy stands beside the test split's."""
         return self._evaluation_dataloader("train")
 
+    def whole_split(self, name: SplitName) -> DataLoader[Batch]:
+        """Every row once, all of them in this process."""
+        dataset = self._dataset(self.part(name))
+        return make_loader(dataset, EvaluationBatches(dataset))
+
     def _evaluation_dataloader(self, name: SplitName) -> DataLoader[Batch]:
-        part = self.part(name)
-        batches = EvaluationBatches(
-            lengths=[min(len(ids), self.cut_to) for ids in part.token_ids],
-            batch_size=self.batch_size,
-            by_length=self.pad_to is None,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
-        )
-        return make_loader(self._dataset(part), batches, self.num_workers)
+        dataset = self._dataset(self.part(name))
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return make_loader(dataset, EvaluationBatches(dataset, rank, world_size), self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: what prediction needs, and how to find the same splits."""
@@ -308,7 +307,7 @@ class ClassificationData(LightningDataModule):
 
     def _dataset(self, part: Part) -> TextDataset:
         token_ids = [truncate(ids, self.cut_to, self.truncation) for ids in part.token_ids]
-        return TextDataset(token_ids, part.label_ids, self.pad_to)
+        return TextDataset(token_ids, part.label_ids, self.pad_to, unpadded=self.padding == "none")
 
     def _resolve_lengths(self, longest_in_train: int) -> None:
         """Sets `cut_to`, what texts are cut to, and `pad_to`, T of every batch or None."""

@@ -13,16 +13,19 @@ import psutil
 import torch
 
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.splits import SplitName
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.gpt import GPTBackbone
 from lit_cls.model.weights import SIZES, ModelSize, check_pretrained, is_downloaded
+from lit_cls.training.frozen_files import GB
 from lit_cls.training.run_folder import checkpoint_size
 from lit_cls.verbs import Verbs
 
 _LIBRARIES = 500_000_000  # bytes of a process that has imported torch and Lightning
 _SAVED_PER_TOKEN = 20  # numbers per token and unit of emb_dim that a block keeps for its backward pass
-_REACHED = 0.7  # share of the matrix-product rate that a training step reaches (row 1, two cores, float32)
-_SECONDS_PER_STEP = 0.003  # of Lightning and Python, whatever the network
+_REACHED = 0.7  # share of the matrix-product rate that blocks reach (rows 1 and 10, two cores)
+_SECONDS_PER_STEP = 0.004  # of Lightning and Python, whatever the network
+_SECONDS_PER_UPDATE = 1e-9  # of AdamW, for each number that trains
 _SECONDS_PER_SCORE = 4e-10  # attention's softmax, which small heads spend more on than on products
 
 
@@ -36,6 +39,8 @@ class Cost:
     """Bytes that it leaves: its checkpoints and predictions."""
     seconds: float
     """Training and evaluation."""
+    shared_disk: int = 0
+    """Bytes for outputs of frozen layers that runs with the same ones share."""
     host_memory: int = 0
     """Bytes beside a GPU, to which Lightning moves what was trained when a run ends; 0 without one."""
 
@@ -72,8 +77,13 @@ def expected_cost(run: Verbs, rate: float) -> Cost:
     with torch.device("meta"):
         net = settings.build(len(data.label_names))
     copies = {None: 0, "last": 1, "best": 2}[run.run.keep]
+    net.fast = run.model.fast
     disk = copies * checkpoint_size(net, frozen_are_named=settings.weights != "random") + 1_000_000
-    return Cost(_memory(net, run), disk, _seconds(net, run, rate), _host_memory(net, run))
+    states = _frozen_states(net, run)
+    shared = states if run.model.cache_dir is not None else 0
+    if not shared and states > run.model.cache_gb * GB:
+        disk += states
+    return Cost(_memory(net, run), disk, _seconds(net, run, rate), shared, _host_memory(net, run))
 
 
 def download_size(size: ModelSize) -> int:
@@ -90,19 +100,23 @@ def download_size(size: ModelSize) -> int:
 
 
 def product_rate(device: torch.device, precision: str) -> float:
-    """Operations per second of a matrix product of the size that GPT-2 small has, measured."""
+    """Operations per second of a matrix product, measured: as large as GPT-2 small's, on a GPU larger."""
     half = {"bf16": torch.bfloat16, "16": torch.float16}
     dtype = next((kind for name, kind in half.items() if precision.startswith(name)), torch.float32)
-    a = torch.randn(1024, 768, device=device, dtype=dtype)
-    b = torch.randn(768, 3072, device=device, dtype=dtype)
+    on_gpu = device.type == "cuda"
+    M, K, N = (8192, 8192, 8192) if on_gpu else (1024, 768, 3072)
+    n = 10 if on_gpu else 1  # products between two looks at the clock
+    a = torch.randn(M, K, device=device, dtype=dtype)
+    b = torch.randn(K, N, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(10):  # the first is a warm-up, others may be disturbed
         started = time.perf_counter()
-        a @ b
-        if device.type == "cuda":
+        for _ in range(n):
+            a @ b
+        if on_gpu:
             torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * 1024 * 768 * 3072 / best
+        best = min(best, (time.perf_counter() - started) / n)
+    return 2 * M * K * N / best
 
 
 def _memory(net: GPTClassifier, run: Verbs) -> int:
@@ -116,8 +130,16 @@ def _memory(net: GPTClassifier, run: Verbs) -> int:
     copies = (0.5 if mixed else 0) + (1 if from_file and on_cpu else 0)
     tokens = run.datamodule.batch_size * _longest(run.datamodule)
     blocks = net.config.n_layers - net.n_frozen_blocks
-    saved = tokens * blocks * _SAVED_PER_TOKEN * net.config.emb_dim * (3 if mixed else 4)
-    return int(4 * everything + (12 + 4 * copies) * trained + saved + (_LIBRARIES if on_cpu else 0))
+    kept_blocks = min(1, blocks) if run.model.gradient_checkpointing else blocks
+    saved = tokens * kept_blocks * _SAVED_PER_TOKEN * net.config.emb_dim * (3 if mixed else 4)
+    # Frozen matrices are held in half precision, beside the file's own where that stays open.
+    held = (2 if mixed and run.model.fast else 4) + (4 if mixed and run.model.fast and from_file and on_cpu else 0)
+    embeddings = sum(p.numel() for p in (*net.tok_emb.parameters(), *net.pos_emb.parameters()) if not p.requires_grad)
+    frozen = held * (everything - trained - embeddings) + 4 * embeddings
+    states = _frozen_states(net, run)
+    if run.model.cache_dir is not None or states > run.model.cache_gb * GB:
+        states = 0
+    return int(frozen + (16 + 4 * copies) * trained + saved + states + (_LIBRARIES if on_cpu else 0))
 
 
 def _host_memory(net: GPTClassifier, run: Verbs) -> int:
@@ -131,25 +153,47 @@ def _host_memory(net: GPTClassifier, run: Verbs) -> int:
 
 
 def _seconds(net: GPTClassifier, run: Verbs, rate: float) -> float:
-    data, epochs = run.datamodule, max(1, run.trainer.max_epochs or 1)
-    config, n_blocks = net.config, net.config.n_layers
-    trained_blocks = n_blocks - net.n_frozen_blocks
+    data, epochs, config = run.datamodule, max(1, run.trainer.max_epochs or 1), net.config
+    once = net.n_frozen_blocks > 0 and run.model.fast and not config.drop_rate
+    trained = config.n_layers - net.n_frozen_blocks
+    if once and trained and net.token_position not in ("mean", "mean_flexible"):
+        trained -= 1  # at one position the last block is next to nothing
+    on_cpu = run.trainer.strategy.root_device.type == "cpu"
     seconds = 0.0
-    for name, passes, blocks in (
-        ("train", epochs, n_blocks + 2 * trained_blocks),
-        ("train", 1, n_blocks),
-        ("validation", epochs + 1, n_blocks),
-        ("test", 1, n_blocks),
-    ):
-        lengths = [min(len(ids), data.cut_to) for ids in data.part(name).token_ids]  # type: ignore[arg-type]
-        T = data.pad_to or sum(lengths) / len(lengths)
-        tokens = T * len(lengths) * passes
-        operations = tokens * blocks * (24 * config.emb_dim**2 + 4 * T * config.emb_dim)
-        scores = tokens * blocks * T * config.n_heads
-        steps = passes * len(lengths) / data.batch_size
-        on_cpu = run.trainer.strategy.root_device.type == "cpu"
-        seconds += operations / (_REACHED * rate) + steps * _SECONDS_PER_STEP + on_cpu * scores * _SECONDS_PER_SCORE
-    return seconds
+    passes: list[tuple[SplitName, int, int]] = [("train", epochs, 3), ("train", 1, 1)]
+    for name, n_passes, cost in [*passes, ("validation", epochs + 1, 1), ("test", 1, 1)]:
+        lengths = _lengths(net, data, name)
+        blocks = n_passes * cost * trained
+        if not once:
+            blocks += n_passes * net.n_frozen_blocks
+        elif (name, cost) != ("train", 1):  # each split once
+            blocks += net.n_frozen_blocks
+        T = sum(lengths) / len(lengths)
+        tokens = sum(lengths) * blocks
+        operations = tokens * (24 * config.emb_dim**2 + 4 * T * config.emb_dim)
+        scores = tokens * T * config.n_heads
+        seconds += operations / (_REACHED * rate) + on_cpu * scores * _SECONDS_PER_SCORE
+    steps = epochs * len(_lengths(net, data, "train")) / data.batch_size
+    n_trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return seconds + steps * (_SECONDS_PER_STEP + on_cpu * n_trained * _SECONDS_PER_UPDATE)
+
+
+def _lengths(net: GPTClassifier, data: ClassificationData, name: SplitName) -> list[int]:
+    """Tokens of each text that are computed."""
+    lengths = [min(len(ids), data.cut_to) for ids in data.part(name).token_ids]
+    needs = net.needs if net.fast else "all"
+    if needs == "first":
+        return [1] * len(lengths)
+    return [data.pad_to] * len(lengths) if needs == "all" and data.pad_to else lengths
+
+
+def _frozen_states(net: GPTClassifier, run: Verbs) -> int:
+    """Bytes of the frozen layers' outputs for all splits."""
+    if not net.n_frozen_blocks or not run.model.fast or net.config.drop_rate:
+        return 0
+    splits: tuple[SplitName, ...] = ("train", "validation", "test")
+    lengths = [n for name in splits for n in _lengths(net, run.datamodule, name)]
+    return 4 * net.config.emb_dim * (len(lengths) if net.trainable_layers == "last_layer" else sum(lengths))
 
 
 def _longest(data: ClassificationData) -> int:

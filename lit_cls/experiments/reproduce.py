@@ -1,6 +1,7 @@
 """`lit_cls reproduce`: the rows of the published table, run, written down and compared."""
 
 import shlex
+import shutil
 import string
 from argparse import Namespace
 from collections.abc import Sequence
@@ -39,7 +40,11 @@ _FIXED = {
     "--trainer.default_root_dir": "give --out",
     "--trainer.fast_dev_run": "it leaves no results",
 }
-_FREE = ("--data.path", "--data.num_workers")
+_FREE = (
+    *("--data.path", "--data.num_workers"),
+    # How a row is computed, not what it is.
+    *("--model.fast", "--model.cache_gb", "--model.gradient_checkpointing", "--model.compile"),
+)
 
 
 def reproduce(words: Sequence[str]) -> int:
@@ -90,6 +95,7 @@ def reproduce(words: Sequence[str]) -> int:
     series.on_change = write_down
     series.run()
     write_down(series.entries)
+    shutil.rmtree(_frozen_layers(own.out), ignore_errors=True)
     pictures = draw_table_pictures(results, out)
     write_text(out / "report.md", report_markdown(results, pictures))
     return _conclude(series, results, out)
@@ -116,8 +122,16 @@ def _job(row: Row, seed: int, own: Namespace, others: Sequence[str]) -> Job:
     options = ["--config", str(row.config), f"--seed_everything={seed}", f"--model.size={size}"]
     if row.model.get("weights") != "random":
         options.append(f"--model.weights={_weights(own.weights, size)}")
-    options += ["--trainer.enable_checkpointing=false", *others]
+    options.append("--trainer.enable_checkpointing=false")
+    if not any(word.startswith("--model.fast") for word in others):
+        options.append(f"--model.cache_dir={_frozen_layers(own.out)}")
+    options += others
     return Job((str(row.number), row.title, size), f"{row.config.stem}-seed{seed}", tuple(options))
+
+
+def _frozen_layers(out: str) -> Path:
+    """Where rows with the same frozen layers find what these put out, as long as the series runs."""
+    return Path(out).expanduser() / "frozen_layers"
 
 
 def _weights(given: str, size: str) -> str:

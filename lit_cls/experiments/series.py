@@ -29,8 +29,11 @@ from lit_cls.verbs import Verbs
 
 State = Literal["waiting", "running", "finished", "failed", "skipped"]
 
-# Where a run lands and how it reads its data changes no result.
-_NO_SETTINGS = ("config", "run_name", "ckpt_path", "trainer.default_root_dir", "data.num_workers", "data.path")
+# Where a run lands, how it reads its data and where it keeps what it computes once changes no result.
+_NO_SETTINGS = (
+    *("config", "run_name", "ckpt_path", "trainer.default_root_dir", "data.num_workers", "data.path"),
+    *("model.cache_dir", "model.cache_gb", "model.gradient_checkpointing", "model.compile"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Series:
         rooms: dict[torch.device, Machine] = {}
         planned: list[Verbs] = []
         sizes: set[str] = set()
+        kept: set[tuple[str, int, int | None]] = set()  # outputs of frozen layers, for several rows
         disk = 0
         for job in self.jobs:
             entry, run = self._plan_one(job, rates, rooms)
@@ -114,6 +118,10 @@ class Series:
             if run.model.settings.weights == "pretrained" and entry.size not in sizes:
                 sizes.add(entry.size)
                 entry.cost = replace(entry.cost, disk=entry.cost.disk + download_size(entry.size))
+            shared = (entry.size, entry.cost.shared_disk, _seed_of_weights(run))
+            if shared not in kept:
+                kept.add(shared)
+                entry.cost = replace(entry.cost, disk=entry.cost.disk + entry.cost.shared_disk)
             room = rooms[run.trainer.strategy.root_device]
             _skip_if_too_large(entry, replace(room, disk=room.disk - disk))
             if entry.state == "waiting":
@@ -320,6 +328,12 @@ def _check_weights(waiting: Sequence[Verbs]) -> None:
             with torch.device("meta"):
                 net = settings.build(len(run.datamodule.label_names))
             match_weights(net, path)
+
+
+def _seed_of_weights(run: Verbs) -> int | None:
+    """Two runs of one size have the same frozen weights unless these are random, from other seeds."""
+    assert run.subcommand is not None, "it was parsed"
+    return run.config[run.subcommand].seed_everything if run.model.settings.weights == "random" else None
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:

@@ -18,6 +18,8 @@ from lit_cls.model.weights import SIZES, ModelSize, fetch_pretrained, load_weigh
 TokenPosition = Literal["first", "last", "flexible", "mean", "mean_flexible"]
 NamedLayers = Literal["last_layer", "last_block", "last_two_blocks", "all", "lora"]
 TrainableLayers = NamedLayers | int
+Positions = Literal["first", "text", "all"]
+"""Of a padded text: the first, those up to its last token, or all."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class GPTClassifier(GPTBackbone):
         # Blocks that certainly stay as they are, from the first on; none with LoRA, whatever its targets.
         self.n_frozen_blocks = config.n_layers - _n_trained_blocks(trainable_layers, config.n_layers)
         self.causal = causal
-        self.one_position = True  # see `rest`
+        self.fast = True
+        """Whether work is left out that the logits do not depend on; they are the same but for rounding."""
         self.lora = lora
         self.out_head = nn.Linear(config.emb_dim, num_classes)
         if lora is not None:
@@ -127,30 +130,50 @@ class GPTClassifier(GPTBackbone):
         return self.rest(self.trunk(input_ids, lengths), lengths)
 
     def trunk(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Embeddings and the blocks before the first that trains: (B, T) to (B, T, C).
+        """What is below the first layer that trains: (B, T) to (B, T, C).
 
-        Frozen as a whole unless `trainable_layers` is `all`.
+        Embeddings and blocks; with `last_layer` the final norm and the reading too, (B, 1, C).
+        Frozen as a whole with `n_frozen_blocks`; the embeddings alone, frozen or not, without.
         """
         x = self.embed(input_ids)  # (B, T, C)
         blocks = self.trf_blocks[: self.n_frozen_blocks]
+        if self._head_alone:
+            return self._run_and_read(blocks, x, lengths)[:, None]
         return self.run_blocks(blocks, x, self.causal, self._key_mask(lengths, x.shape[1]))
 
     def rest(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """What is above the trunk, the head included: (B, T, C) to (B, K).
+        """What is above the trunk, the head included: (B, T, C) to (B, K)."""
+        if self._head_alone:
+            return self.out_head(x[:, 0])
+        return self.out_head(self._run_and_read(self.trf_blocks[self.n_frozen_blocks :], x, lengths))
 
-        Where one position is read, the last block computes that one alone. With `one_position`
-        false it computes all and picks afterwards, which is the same but for rounding.
+    @property
+    def needs(self) -> Positions:
+        """The positions that the logits depend on."""
+        if self.token_position in ("last", "mean"):
+            return "all"
+        return "first" if self.token_position == "first" and self.causal else "text"
+
+    def trim(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Leaves out the columns that no row's logits depend on: (B, T) to (B, T or fewer).
+
+        For tensors in the processor's memory: on a GPU the number of columns would have to be waited for.
+        With dropout all are kept: fewer would draw other random numbers.
         """
-        blocks, T = self.trf_blocks[self.n_frozen_blocks :], x.shape[1]
-        mask = self._key_mask(lengths, T)
-        at = self._position(lengths, T)
-        # With dropout, fewer positions would draw other random numbers.
-        if at is None or not blocks or not self.one_position or self.config.drop_rate:
-            x = self.run_blocks(blocks, x, self.causal, mask)
-            return self.out_head(self._read(x, lengths, at))
-        x = self.run_blocks(blocks[:-1], x, self.causal, mask)
-        x = blocks[-1](x, self.causal, mask, at)  # (B, 1, C)
-        return self.out_head(self.final_norm(x[:, 0]))
+        if not self.fast or self._draws or not len(input_ids):
+            return input_ids
+        return input_ids[:, : int(count_positions(self.needs, lengths, input_ids.shape[1]).max())]
+
+    def hold_frozen(self, dtype: torch.dtype) -> None:
+        """Keeps the matrices that do not train in the dtype that autocast would round them to in every step.
+
+        Embeddings and norms stay as they are: autocast does not round them.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                for parameter in (module.weight, module.bias):
+                    if parameter is not None and not parameter.requires_grad:
+                        parameter.data = parameter.data.to(dtype)
 
     def load_weights(self, path: str | Path) -> list[str]:
         """Reads a GPT-2 file into the network; see `lit_cls.model.weights.load_weights`.
@@ -176,6 +199,30 @@ class GPTClassifier(GPTBackbone):
             case "flexible":
                 return lengths.clamp(min=1) - 1
         return None
+
+    @property
+    def _head_alone(self) -> bool:
+        return self.n_frozen_blocks == self.config.n_layers
+
+    @property
+    def _draws(self) -> bool:
+        return self.config.drop_rate > 0 or (self.lora is not None and self.lora.dropout > 0)
+
+    def _run_and_read(self, blocks: nn.ModuleList, x: Tensor, lengths: Tensor) -> Tensor:
+        """The last blocks, the final norm, and the reading: (B, T, C) to (B, C).
+
+        Where one position is read, the last block computes that one alone. Without `fast` it
+        computes all and picks afterwards.
+        """
+        T = x.shape[1]
+        mask = self._key_mask(lengths, T)
+        at = self._position(lengths, T)
+        # With dropout, fewer positions would draw other random numbers.
+        if at is None or not self.fast or self._draws:
+            return self._read(self.run_blocks(blocks, x, self.causal, mask), lengths, at)
+        x = self.run_blocks(blocks[:-1], x, self.causal, mask)
+        x = blocks[-1](x, self.causal, mask, at)  # (B, 1, C)
+        return self.final_norm(x[:, 0])
 
     def _read(self, x: Tensor, lengths: Tensor, at: Tensor | None) -> Tensor:
         """The final norm at what `token_position` reads: (B, T, C) to (B, C).
@@ -262,6 +309,16 @@ def _n_trained_blocks(trainable_layers: TrainableLayers, n_layers: int) -> int:
     if isinstance(trainable_layers, int):
         return trainable_layers
     return {"last_layer": 0, "last_block": 1, "last_two_blocks": 2}.get(trainable_layers, n_layers)
+
+
+def count_positions(positions: Positions, lengths: Tensor, T: int) -> Tensor:
+    """(B,) how many positions of each text, from the first on, these are; an empty text has one."""
+    match positions:
+        case "first":
+            return torch.ones_like(lengths)
+        case "text":
+            return lengths.clamp(min=1)
+    return torch.full_like(lengths, T)
 
 
 def _real_positions(lengths: Tensor, T: int) -> Tensor:

@@ -93,12 +93,16 @@ class LoRALinear(nn.Linear):
         if self.merged:
             return y
         x = F.dropout(x, self.dropout, self.training)
-        return y + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        inner = F.linear(x, self.lora_A)
+        inner = inner.reshape(-1, inner.shape[-1])  # (N, r)
+        # One product that adds in place of a product, a scaling and a sum, each over all of y.
+        return torch.addmm(y.reshape(-1, y.shape[-1]), inner, self.lora_B.t(), alpha=self.scale).view_as(y)
 
     def merge(self) -> None:
         """Adds the adapter into the weight, in float32; a second call changes nothing.
 
-        In lower precision the sum alone can flip predictions (huggingface/peft#2502).
+        In lower precision the sum alone can flip predictions (huggingface/peft#2502): a weight that is held
+        in half precision (`GPTClassifier.hold_frozen`) rounds it, so load in `32-true` to merge.
         """
         if not self.merged:
             self._add_to_weight(1.0)

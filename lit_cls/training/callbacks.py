@@ -186,12 +186,23 @@ class CollectPredictions(Callback):
 class ProgressBar(RichProgressBar):
     """Lightning's bar with the loss alone: the figures of an epoch are in its line."""
 
+    _EVERY = 20  # steps between two looks at the loss on a GPU, where each look waits for the step
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looks = 0
+        self._shown: dict[str, int | str | float | dict[str, float]] = {}
+
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         """What stands behind the bar."""
-        shown = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in shown.items() if name == "train_loss_step"}
+        every = 1 if trainer.strategy.root_device.type == "cpu" else self._EVERY
+        if self._looks % every == 0:
+            shown = super().get_metrics(trainer, pl_module)
+            self._shown = {name: value for name, value in shown.items() if name == "train_loss_step"}
+        self._looks += 1
+        return self._shown
 
 
 def make_console() -> Console:

@@ -1,15 +1,19 @@
 """The LightningModule: loss, metrics, optimizer, and what a checkpoint keeps of the network."""
 
+import os
+import shutil
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import (
     GPTClassifier,
@@ -28,6 +32,16 @@ from lit_cls.training.checkpoints import (
     describe_network,
     trained_tensors,
 )
+from lit_cls.training.frozen_cache import FrozenStates
+from lit_cls.training.precision import MIXED
+
+_SPLIT_OF_STAGE: dict[str, SplitName] = {
+    "train": "train",
+    "validate": "validation",
+    "sanity_check": "validation",
+    "test": "test",
+    "predict": "train",
+}
 
 
 class ClassifierModule(LightningModule):
@@ -48,6 +62,16 @@ class ClassifierModule(LightningModule):
         weight_decay: of AdamW, on every trained tensor.
         ignore_index: label that the loss leaves out, as torch's; the id of a class is refused, so
             that it never changes anything (row 18 of the published table).
+        fast: leave out work that the result does not depend on; false computes everything in every
+            step, for comparison. The same but for rounding.
+        cache_gb: memory for the outputs of frozen layers, computed once; beyond it they are mapped
+            from a file.
+        cache_dir: folder in which outputs of frozen layers are kept for later runs with the same
+            weights, texts, padding, layers and precision.
+        gradient_checkpointing: compute a block's insides again in the backward pass instead of
+            keeping them: less memory, more time.
+        compile: compile the blocks with torch.compile, on a GPU with CUDA graphs; needs a C++ compiler,
+            and about a minute before the first step. On two cores it gained less than that minute.
     """
 
     net: GPTClassifier | None
@@ -64,6 +88,11 @@ class ClassifierModule(LightningModule):
         learning_rate: float = 5e-5,
         weight_decay: float = 0.1,
         ignore_index: int = -100,
+        fast: bool = True,
+        cache_gb: float = 4.0,
+        cache_dir: str | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         lora = check_trainable_layers(trainable_layers, lora, SIZES[size].n_layers)
@@ -72,6 +101,23 @@ class ClassifierModule(LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.ignore_index = ignore_index
+        self.fast = fast
+        self.cache_gb = cache_gb
+        self.cache_dir = cache_dir
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compile_blocks = compile
+        compilers = (os.environ.get("CXX", "g++"), "c++", "clang++")
+        if compile and not any(map(shutil.which, compilers)):
+            raise UserError(f"model.compile needs a C++ compiler, and there is none of {', '.join(compilers)}")
+        if cache_gb < 0:
+            raise UserError(f"model.cache_gb {cache_gb:g} is less than 0")
+        if cache_dir is not None and drop_rate:
+            raise UserError(
+                f"model.cache_dir keeps outputs of frozen layers, but model.drop_rate {drop_rate:g} draws anew in them "
+                "in every step: leave one of the two out"
+            )
+        if cache_dir is not None and not fast:
+            raise UserError("model.cache_dir keeps outputs that model.fast false never uses: leave one of the two out")
         for name, value, limit in (("learning_rate", learning_rate, 1.0), ("weight_decay", weight_decay, 1.0)):
             if not 0 <= value <= limit:
                 raise UserError(f"model.{name} {value} is not in [0, {limit:g}]")
@@ -80,8 +126,13 @@ class ClassifierModule(LightningModule):
         self.weights_notes: list[str] = []
         self.net = None
         self.metrics = nn.ModuleDict()
+        self.frozen: dict[SplitName, FrozenStates] = {}
+        """The trunk's outputs of each split that steps may start from."""
+        self.frozen_of: object = None
+        """The data module whose splits these are."""
         # A checkpoint may hold the trained tensors alone: on_load_checkpoint checks what it must hold.
         self.strict_loading = False
+        self._probed = False
 
     def setup(self, stage: str) -> None:
         """Takes the classes from the data: nothing about them is an option of the model."""
@@ -114,6 +165,14 @@ class ClassifierModule(LightningModule):
             self.weights_notes = net.load_weights(path)
             self.weights_sha256 = file_sha256(path)
             self.net = net
+        self.net.fast = self.fast
+        self.net.recompute = self.gradient_checkpointing
+        if self.compile_blocks:
+            for block in self.net.trf_blocks:
+                # In place: a wrapper would rename every tensor (Lightning-AI/pytorch-lightning#20233).
+                block.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
+        if self.fast and self.is_whole and (dtype := MIXED.get(str(self.trainer.precision))):
+            self.net.hold_frozen(dtype)
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
 
     def _new_metrics(self) -> nn.ModuleDict:
@@ -128,11 +187,39 @@ class ClassifierModule(LightningModule):
         """As for validation."""
         self.metrics["test"]["loss"].set_dtype(torch.float32)  # type: ignore[index]
 
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Takes from a batch what no step needs: pads that are not read, or all tokens where the trunk is known."""
+        assert self.net is not None, "configure_model has not run"
+        split = self._split()
+        if split in self.frozen and self.trainer.datamodule is self.frozen_of:  # type: ignore[attr-defined]
+            places, values = self.frozen[split].index(batch["row_ids"]), self.frozen[split].values
+            # What is in the processor's memory is picked there, what is on the device by the step.
+            kept = {name: value for name, value in batch.items() if name != "input_ids"}
+            return {**kept, "states": values[places]} if values.is_cpu else {**kept, "places": places}
+        return {**batch, "input_ids": self.net.trim(batch["input_ids"], batch["lengths"])}
+
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """Class logits (B, K), in float32 whatever the precision."""
         assert self.net is not None, "configure_model has not run"
         logits: Tensor = self.net(input_ids, lengths)
         return logits.float()
+
+    def _split(self) -> SplitName:
+        return _SPLIT_OF_STAGE[str(self.trainer.state.stage.value)]  # type: ignore[union-attr]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process holds every tensor of the network, and whole."""
+        return isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+
+    def _logits(self, batch: dict[str, Any]) -> Tensor:
+        """Class logits (B, K) of a batch, from the trunk's outputs where they are known."""
+        assert self.net is not None, "configure_model has not run"
+        if "places" in batch:
+            batch["states"] = self.frozen[self._split()].values[batch["places"]]  # (B, T, C)
+        if "states" in batch:
+            return self.net.rest(batch["states"], batch["lengths"]).float()
+        return self(batch["input_ids"], batch["lengths"])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """This batch's share of the mean loss over all examples of its optimizer step.
@@ -141,7 +228,7 @@ class ClassifierModule(LightningModule):
         all were full. Undone here, every example weighs the same in the last, incomplete step too
         (Lightning-AI/pytorch-lightning#19987).
         """
-        logits = self(batch["input_ids"], batch["lengths"])
+        logits = self._logits(batch)
         total = F.cross_entropy(logits, batch["labels"], reduction="sum", ignore_index=self.ignore_index)
         n = max(1, len(batch["labels"]))
         mean = total.detach() / n
@@ -160,10 +247,10 @@ class ClassifierModule(LightningModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Logits of a batch and the rows they belong to."""
-        return {"row_ids": batch["row_ids"], "logits": self(batch["input_ids"], batch["lengths"])}
+        return {"row_ids": batch["row_ids"], "logits": self._logits(batch)}
 
     def _evaluate(self, stage: str, batch: dict[str, Any]) -> dict[str, Tensor]:
-        logits = self(batch["input_ids"], batch["lengths"])
+        logits = self._logits(batch)
         labels = batch["labels"]
         metrics: dict[str, Metric] = self.metrics[stage]  # type: ignore[assignment]
         metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
@@ -175,10 +262,23 @@ class ClassifierModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what trains, weight decay on every tensor, as in the published table."""
         trained = [p for p in self.parameters() if p.requires_grad]
-        # On a processor the fused step is several times faster, most of all on the token embedding. Under
-        # mixed precision it does not allow for clipping; on a GPU torch's own default is a fast one.
-        fused = True if self.device.type == "cpu" and not self.trainer.gradient_clip_val else None
+        # On a processor the fused step is several times faster, most of all on the token embedding; on a GPU
+        # it needs no temporaries. Under mixed precision it does not allow for clipping.
+        fused = True if self.fast and not self.trainer.gradient_clip_val else None
         return torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
+
+    def on_after_backward(self) -> None:
+        """After the first backward pass, everything that trains must have a gradient.
+
+        Raises:
+            RuntimeError: which tensors have none: they would stay as they are in silence.
+        """
+        if self._probed or not self.is_whole:
+            return
+        self._probed = True
+        without = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
+        if without:
+            raise RuntimeError(f"{len(without)} tensors are to train and got no gradient: {', '.join(without[:3])}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained tensors alone when the frozen ones came from a file that can be named."""
@@ -197,7 +297,17 @@ class ClassifierModule(LightningModule):
         assert self.net is not None, "configure_model has not run"
         check_same_network(checkpoint, self.settings, self.label_names)
         check_same_weights(checkpoint, self.weights_sha256)
-        checked_state(self.net, checkpoint)
+        state = checked_state(self.net, checkpoint)
+        if (
+            self.frozen
+            and self.weights_sha256 is None
+            and not all(
+                torch.equal(p.detach().cpu(), state[name].to(p.dtype))
+                for name, p in self.net.named_parameters()
+                if not p.requires_grad
+            )
+        ):
+            self.frozen.clear()  # of other random weights
         theirs = checkpoint[KEY]["optimizer"]
         if self.trainer.state.fn == "fit" and theirs != self._optimizer_options():
             # The optimizer's state, restored next, would bring its own values in silence.

@@ -1,0 +1,1 @@
+"""Side-by-side measurements, run by `make bench`; nothing in lit_cls imports them."""

@@ -1,0 +1,204 @@
+"""When the frozen trunk is computed: before the first use of each split, in a training and after it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lit_cls.data.batches import Batch, TextDataset
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.splits import SplitName
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.training.frozen_cache import (
+    FrozenStates,
+    also_in,
+    compute,
+    count_kept,
+    kept_positions,
+    starts_of,
+    why_not,
+)
+from lit_cls.training.frozen_files import (
+    GB,
+    check_folder,
+    find,
+    frozen_sha256,
+    new_file,
+    publish,
+    seconds_of,
+    states_key,
+)
+from lit_cls.training.module import ClassifierModule
+
+_TELL_EVERY = 10.0  # seconds
+
+
+class FrozenTrunk(Callback):
+    """Gives the module the frozen trunk's outputs of each split, the first time it is used.
+
+    Every process of several computes and holds all of them.
+
+    Args:
+        echo: prints a line.
+        scratch: where a file is mapped when outputs are too large for memory; nothing is left there.
+    """
+
+    def __init__(self, echo: Callable[[str], None], scratch: Path) -> None:
+        self.echo = echo
+        self.scratch = scratch
+        self.seconds: dict[SplitName, float] = {}
+        """Of computing each split; of the run that did, where they were found."""
+        self.found: set[SplitName] = set()
+        """Splits whose outputs an earlier run had kept."""
+        self._bytes = 0  # in memory
+        self._weights = ""
+        self._active = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first step: the frozen weights are what they will stay."""
+        module = _module(pl_module)
+        module.frozen.clear()
+        module.frozen_of = _data(trainer)
+        self.seconds.clear()
+        self.found.clear()
+        self._bytes = 0
+        reason = self._why_not(trainer, module)
+        self._active = reason is None
+        if self._active:
+            if module.cache_dir is not None:
+                self._weights = module.weights_sha256 or frozen_sha256(_net(module))
+            self._prepare(trainer, module, "train")
+        elif _net(module).n_frozen_blocks or module.cache_dir is not None:
+            self.echo(f"note: the frozen layers are computed in every step: {reason}")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first validation of a training, or the one after it."""
+        if _is_whole(trainer.limit_val_batches):
+            self._prepare(trainer, _module(pl_module), "validation")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the test after a training."""
+        if _is_whole(trainer.limit_test_batches):
+            self._prepare(trainer, _module(pl_module), "test")
+
+    def _why_not(self, trainer: Trainer, module: ClassifierModule) -> str | None:
+        if not module.fast:
+            return "model.fast is false"
+        if not module.is_whole:
+            return f"trainer.strategy {type(trainer.strategy).__name__} keeps weights in parts"
+        data = _data(trainer)
+        limits = [limit for limit in (trainer.max_epochs,) if limit is not None and limit >= 0]
+        n_steps = min([epochs * trainer.num_training_batches for epochs in limits], default=float("inf"))
+        if trainer.max_steps >= 0:
+            n_steps = min(n_steps, trainer.max_steps * trainer.accumulate_grad_batches)
+        if n_steps * data.batch_size * trainer.world_size < len(data.part("train").token_ids):
+            return "fewer texts are trained on than the train split has"
+        return why_not(_net(module), cast("TextDataset", data.whole_split("train").dataset))
+
+    def _prepare(self, trainer: Trainer, module: ClassifierModule, split: SplitName) -> None:
+        if not self._active or split in module.frozen or trainer.datamodule is not module.frozen_of:  # type: ignore[attr-defined]
+            return
+        started = time.perf_counter()
+        loader = _data(trainer).whole_split(split)
+        if module.cache_dir is None:
+            states, where = self._compute_unnamed(trainer, module, split, loader)
+        else:
+            folder = Path(module.cache_dir).expanduser()
+            states, where = self._find_or_compute(trainer, module, split, loader, folder)
+        module.frozen[split] = states
+        took = time.perf_counter() - started
+        self.seconds.setdefault(split, took)
+        size = states.values.numel() * states.values.element_size() / GB
+        self.echo(
+            f"frozen layers, {split}: {len(states.counts):,} texts, {int(states.counts.sum()):,} positions, "
+            f"{took:.1f} s, {size:.2f} GB {where}"
+        )
+
+    def _compute_unnamed(
+        self, trainer: Trainer, module: ClassifierModule, split: SplitName, loader: DataLoader[Batch]
+    ) -> tuple[FrozenStates, str]:
+        net, dataset = _net(module), cast("TextDataset", loader.dataset)
+        weight = net.pos_emb.weight
+        counts = count_kept(kept_positions(net, dataset), dataset)
+        n, width = int(counts.sum()), weight.shape[1]
+        size = n * width * weight.dtype.itemsize
+        if self._bytes + size <= module.cache_gb * GB:
+            self._bytes += size
+            values, where = torch.empty(n, width, dtype=weight.dtype, device=weight.device), "in memory"
+        else:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            path, values = new_file(self.scratch, n, width, weight.dtype)
+            where = f"on disk (model.cache_gb is {module.cache_gb:g})"
+            path.unlink()  # the file lives as long as it is mapped
+        states = FrozenStates(values, starts_of(counts), counts)
+        self._compute(trainer, net, split, loader, states)
+        return states, where
+
+    def _find_or_compute(
+        self, trainer: Trainer, module: ClassifierModule, split: SplitName, loader: DataLoader[Batch], folder: Path
+    ) -> tuple[FrozenStates, str]:
+        net, dataset = _net(module), cast("TextDataset", loader.dataset)
+        width, dtype = net.pos_emb.weight.shape[1], net.pos_emb.weight.dtype
+        kept = kept_positions(net, dataset)
+        counts = count_kept(kept, dataset)
+        key = states_key(net, dataset.token_ids, dataset.pad_to, self._weights, str(trainer.precision))
+        for positions in (kept, *also_in(kept, net, dataset)):
+            held, path = count_kept(positions, dataset), key.path(folder, positions)
+            found = find(path, int(held.sum()), width, dtype)
+            if found is not None:
+                self.found.add(split)
+                self.seconds[split] = seconds_of(path)
+                return FrozenStates(self._place(found, module), starts_of(held), counts), f"found in {folder}"
+        started = time.perf_counter()
+        check_folder(folder)
+        partial, values = new_file(folder, int(counts.sum()), width, dtype)
+        states = FrozenStates(values, starts_of(counts), counts)
+        try:
+            self._compute(trainer, net, split, loader, states)
+            publish(partial, key.path(folder, kept), key, kept, time.perf_counter() - started)
+        finally:
+            partial.unlink(missing_ok=True)
+        return FrozenStates(self._place(values, module), states.starts, counts), f"in {folder}"
+
+    def _place(self, values: Tensor, module: ClassifierModule) -> Tensor:
+        """On a GPU, in its memory when the budget allows; a processor reads the mapped file."""
+        device, size = _net(module).pos_emb.weight.device, values.numel() * values.element_size()
+        if device.type == "cpu" or self._bytes + size > module.cache_gb * GB:
+            return values
+        self._bytes += size
+        return values.to(device)
+
+    def _compute(
+        self, trainer: Trainer, net: GPTClassifier, split: SplitName, loader: DataLoader[Batch], states: FrozenStates
+    ) -> None:
+        told = time.perf_counter()
+        with trainer.precision_plugin.forward_context():
+            for done in compute(net, loader, states):
+                if time.perf_counter() - told > _TELL_EVERY:
+                    told = time.perf_counter()
+                    self.echo(f"frozen layers, {split}: {done:,} of {len(states.counts):,} texts")
+        if net.pos_emb.weight.is_cuda:
+            torch.cuda.synchronize()  # for the clock
+
+
+def _is_whole(limit: float) -> bool:
+    """Whether all batches are evaluated: 1.0 is all of them, 1 is one."""
+    return isinstance(limit, float) and limit == 1.0
+
+
+def _module(pl_module: LightningModule) -> ClassifierModule:
+    return cast("ClassifierModule", pl_module)
+
+
+def _net(module: ClassifierModule) -> GPTClassifier:
+    assert module.net is not None, "configure_model has run"
+    return module.net
+
+
+def _data(trainer: Trainer) -> ClassificationData:
+    return cast("ClassificationData", trainer.datamodule)  # type: ignore[attr-defined]

@@ -1,0 +1,153 @@
+"""Outputs of the frozen trunk as files: mapped instead of read, found again by what they follow from.
+
+Shapes: C emb_dim, P positions of all texts of a split.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+import lit_cls
+from lit_cls.errors import UserError
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.training.run_folder import write_json
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class StatesKey:
+    """All that the trunk's outputs for a split follow from, the positions that are kept aside."""
+
+    lit_cls: str
+    weights: str
+    """sha256 of the file they came from, or of the frozen tensors."""
+    shape: dict[str, float]
+    frozen_blocks: int
+    causal: bool
+    token_position: str | None
+    """Where it matters: a read position is kept alone, or pads are seen without the causal mask."""
+    texts: str
+    """sha256 of the token ids."""
+    pad_to: int | None
+    precision: str
+    device: str
+
+    def path(self, folder: Path, positions: str) -> Path:
+        """The file that holds these positions, or would."""
+        text = json.dumps({**asdict(self), "positions": positions}, sort_keys=True)
+        return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.states"
+
+
+def states_key(
+    net: GPTClassifier, token_ids: Sequence[list[int]], pad_to: int | None, weights_sha256: str, precision: str
+) -> StatesKey:
+    """What the outputs of this network for these texts follow from."""
+    texts = hashlib.sha256()
+    for ids in token_ids:
+        texts.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+    where_it_matters = net.trainable_layers == "last_layer" or not net.causal
+    return StatesKey(
+        lit_cls=lit_cls.__version__,
+        weights=weights_sha256,
+        shape=asdict(net.config),
+        frozen_blocks=net.n_frozen_blocks,
+        causal=net.causal,
+        token_position=net.token_position if where_it_matters else None,
+        texts=texts.hexdigest(),
+        pad_to=pad_to,
+        precision=precision,
+        device=net.pos_emb.weight.device.type,
+    )
+
+
+def find(path: Path, n_positions: int, width: int, dtype: torch.dtype) -> Tensor | None:
+    """(P, C) a file that is there and whole; nothing written to the tensor reaches it."""
+    whole = path.is_file() and path.stat().st_size == n_positions * width * dtype.itemsize
+    if not whole or not path.with_suffix(".json").is_file():
+        return None
+    return torch.from_file(str(path), shared=False, size=n_positions * width, dtype=dtype).view(n_positions, width)
+
+
+def new_file(folder: Path, n_positions: int, width: int, dtype: torch.dtype) -> tuple[Path, Tensor]:
+    """A new file under a name of its own, and the (P, C) tensor that writes to it.
+
+    Raises:
+        UserError: the disk has no room for it.
+    """
+    size, free = n_positions * width * dtype.itemsize, shutil.disk_usage(folder).free
+    too_large = UserError(
+        f"the outputs of the frozen layers take {size / GB:.1f} GB, {folder} has {free / GB:.1f} GB free: "
+        "make room there, or pass --model.fast false, which computes them in every step"
+    )
+    if size > free:
+        raise too_large
+    handle, name = tempfile.mkstemp(prefix=f"{_prefix()}{os.getpid()}-", suffix=".partial", dir=folder)
+    try:
+        # Taken now: a mapped file that finds the disk full later ends the process without a word.
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        Path(name).unlink()
+        raise too_large from error
+    finally:
+        os.close(handle)
+    values = torch.from_file(name, shared=True, size=n_positions * width, dtype=dtype)
+    return Path(name), values.view(n_positions, width)
+
+
+def publish(partial: Path, target: Path, key: StatesKey, positions: str, seconds: float) -> None:
+    """Gives a filled file the name that it is found by, with a note of what it holds beside it.
+
+    Of two processes that fill the same one, each has its own, and the later name stays.
+    """
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    write_json(target.with_suffix(".json"), {**asdict(key), "positions": positions, "seconds": seconds})
+    partial.replace(target)
+
+
+def seconds_of(path: Path) -> float:
+    """What computing a published file took."""
+    return float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["seconds"])
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder, which is better refused before a run than in it, and clears what killed runs left.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for partial in folder.glob(f"{_prefix()}*.partial"):
+            if not psutil.pid_exists(int(partial.name.removeprefix(_prefix()).split("-")[0])):
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"model.cache_dir {folder}: nothing can be kept there: {error.strerror}") from error
+
+
+def _prefix() -> str:
+    return f".frozen-{platform.node()}-"
+
+
+def frozen_sha256(net: GPTClassifier) -> str:
+    """Of the tensors that do not train, for weights that no file names."""
+    digest = hashlib.sha256()
+    for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

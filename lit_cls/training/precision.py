@@ -1,0 +1,57 @@
+"""`trainer.precision auto`: the fastest arithmetic that a device does well."""
+
+from typing import Literal
+
+import torch
+
+from lit_cls.errors import UserError
+
+# Lightning's own words, which it keeps private, and ours.
+Precision = (
+    Literal["auto", "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"]
+    | Literal["64", "32", "16", "bf16", "transformer-engine", "transformer-engine-float16"]
+    | Literal[64, 32, 16]
+)
+
+
+# What autocast computes products in, by Lightning's word for a mixed precision; and what all is held
+# and computed in otherwise.
+MIXED: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+TRUE: dict[str, torch.dtype] = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+
+
+def check_precision(name: str) -> None:
+    """Refuses what is no precision.
+
+    Raises:
+        UserError: the words there are.
+    """
+    known = ("32-true", *MIXED, *TRUE)
+    if name not in known:
+        raise UserError(f"precision {name!r} is not one of {', '.join(known)}")
+
+
+def auto_precision(accelerator: str) -> tuple[Literal["bf16-mixed", "32-true"], str]:
+    """The precision for an accelerator, and why.
+
+    Args:
+        accelerator: Lightning's word for it.
+    """
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if accelerator == "cpu" or not has_gpu:
+        if _processor_has_bfloat16():
+            return "bf16-mixed", "the processor multiplies in bfloat16"
+        return "32-true", "the processor has no bfloat16 products (AVX512-BF16 or AMX)"
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", f"{name} multiplies in bfloat16"
+        return "32-true", f"{name} has no bfloat16"
+    return "32-true", "on this GPU nothing else has been measured"
+
+
+def _processor_has_bfloat16() -> bool:
+    # torch has no public name for these; an older or newer one without them is taken for a processor without.
+    return any(
+        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )

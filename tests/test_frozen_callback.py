@@ -1,0 +1,504 @@
+"""Trainings from the frozen layers' outputs, against trainings that compute them in every step."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import trainer
+from frozen_runs import (
+    MAX_LENGTH,
+    Fitted,
+    assert_same,
+    counted_trunks,
+    fitted,
+    network,
+    small_evaluation_batches,
+    strong_weights,
+    texts,
+    uneven_texts,
+)
+from lightning.pytorch import seed_everything
+
+from lit_cls.data.splits import SPLIT_NAMES
+from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.errors import UserError
+from lit_cls.model import GPTClassifier
+from lit_cls.training import frozen_callback
+from lit_cls.training.frozen_callback import FrozenTrunk
+
+POSITIONS = ("first", "last", "flexible", "mean", "mean_flexible")
+PADDINGS = ("longest_in_train", "longest_in_batch", "none", 11)
+LAYERS = ("last_layer", "last_block", "last_two_blocks", 2)
+
+
+class Files(NamedTuple):
+    texts: str
+    weights: str
+    others: str
+    """Other weights."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("files")
+    return Files(uneven_texts(folder), strong_weights(folder), strong_weights(folder, seed=1))
+
+
+@pytest.fixture(autouse=True)
+def several_batches() -> Iterator[None]:
+    with small_evaluation_batches():
+        yield
+
+
+def run(
+    folder: Path, files: Files, model: dict[str, Any], data: dict[str, Any] | None = None, **options: Any
+) -> Fitted:
+    module = network(**{"weights": files.weights, **model})
+    return fitted(folder, module, texts(files.texts, **(data or {})), **options)
+
+
+def test_the_texts_are_not_all_alike(files: Files) -> None:
+    """What the comparisons below rest on: empty texts, cut ones, and pads of many numbers in one batch."""
+    data = texts(files.texts)
+    lengths = [len(ids) for name in SPLIT_NAMES for ids in data.part(name).token_ids]
+    assert len(set(lengths)) > 10
+    assert min(lengths) == 1
+    assert max(lengths) > data.cut_to == MAX_LENGTH
+    empty = [name for name in SPLIT_NAMES for ids in data.part(name).token_ids if ids == [PAD_ID]]
+    assert "train" in empty
+    shuffled = texts(files.texts, padding="longest_in_train").train_dataloader()
+    assert sum(len(set(batch["lengths"].tolist())) > 1 for batch in shuffled) >= 7  # of 9
+    assert all(len(ids) > 1 or ids == [PAD_ID] for name in SPLIT_NAMES for ids in data.part(name).token_ids)
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert len({batch["input_ids"].shape for batch in loader}) > 1
+
+
+# Every position, mask and padding, with one of the layers in turn: each layer meets each other choice.
+# All of them with all layers, without a Trainer, are in test_frozen_cache.py.
+CASES = [
+    (position, causal, padding, LAYERS[(i + 2 * j + k) % 4])
+    for (i, position), (j, causal), (k, padding) in product(*map(enumerate, (POSITIONS, (True, False), PADDINGS)))
+]
+
+
+def test_the_cases_pair_every_layer_with_every_choice() -> None:
+    for place, choices in enumerate((POSITIONS, (True, False), PADDINGS)):
+        assert {(case[place], case[3]) for case in CASES} == set(product(choices, LAYERS))
+
+
+@pytest.mark.parametrize(("position", "causal", "padding", "layers"), CASES)
+def test_a_training_is_the_same_with_and_without(
+    position: str, causal: bool, padding: str | int, layers: str | int, files: Files, tmp_path: Path
+) -> None:
+    choices = {"token_position": position, "causal": causal, "trainable_layers": layers}
+    # One text a batch without pads, so that steps take four of them; by far the most batches.
+    options = {"accumulate_grad_batches": 4, "max_epochs": 1} if padding == "none" else {"max_epochs": 2}
+    plain, fast = (
+        run(tmp_path, files, {**choices, "fast": fast}, {"padding": padding}, **options) for fast in (False, True)
+    )
+    assert_same(fast, plain)
+    # Neither is degenerate: it learns, and texts are told apart by more than the bound.
+    assert len(plain.losses) == (34 if padding == "none" else 2 * 9)
+    assert np.std(plain.losses) > 0.01
+    assert plain.logits["test"].std(dim=0).min() > 0.01
+    assert plain.module.frozen == {}
+    assert plain.told == ["note: the frozen layers are computed in every step: model.fast is false"]
+    if position in ("last", "mean") and padding == "longest_in_batch":
+        assert fast.told == [
+            f"note: the frozen layers are computed in every step: token_position {position} reads pads, of which every "
+            "batch has another number"
+        ]
+        assert fast.module.frozen == {}
+    else:
+        assert list(fast.module.frozen) == ["train", "validation", "test"]
+        assert [line.split(":")[0] for line in fast.told] == [f"frozen layers, {s}" for s in fast.module.frozen]
+
+
+@pytest.mark.parametrize("layers", ["all", "lora"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_where_nothing_is_frozen_the_training_is_the_same_too(
+    position: str, layers: str, files: Files, tmp_path: Path
+) -> None:
+    plain, fast = (
+        run(tmp_path, files, {"token_position": position, "trainable_layers": layers, "fast": fast}, max_epochs=1)
+        for fast in (False, True)
+    )
+    # All of a strong network moves further in a step than its last block: rounding is passed on.
+    assert_same(fast, plain, atol=1e-3)
+    assert plain.told == fast.told == []
+    assert fast.module.frozen == {}
+
+
+@pytest.mark.parametrize("layers", [3, "last_block"])
+def test_the_trunk_is_computed_once(layers: str | int, files: Files, tmp_path: Path) -> None:
+    """With as many trained blocks as there are, the trunk is the embeddings."""
+    with counted_trunks() as calls:
+        found = run(tmp_path, files, {"trainable_layers": layers}, max_epochs=3)
+    assert sum(calls) == 48
+    assert len(found.losses) == 27
+    data = texts(files.texts)
+    n_positions = [sum(min(len(ids), MAX_LENGTH) for ids in data.part(name).token_ids) for name in SPLIT_NAMES]
+    for line, name, n in zip(found.told, SPLIT_NAMES, n_positions, strict=True):
+        assert line.startswith(f"frozen layers, {name}: {len(data.part(name).token_ids)} texts, {n} positions, ")
+        assert line.endswith(" GB in memory")
+    assert all(states.values.shape[1] == 48 for states in found.module.frozen.values())
+
+
+# Notes, where every step computes everything.
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "note"),
+    [
+        ({"drop_rate": 0.1}, {}, "model.drop_rate 0.1 draws anew in the frozen blocks in every step"),
+        ({"fast": False}, {}, "model.fast is false"),
+        (
+            {"token_position": "last"},
+            {},
+            "token_position last reads pads, of which every batch has another number",
+        ),
+        ({}, {"limit_train_batches": 4, "max_epochs": 2}, "fewer texts are trained on than the train split has"),
+        ({}, {"fast_dev_run": True}, "fewer texts are trained on than the train split has"),
+    ],
+    ids=["drop_rate", "fast", "last", "limit", "fast_dev_run"],
+)
+def test_a_note_tells_why_steps_compute_everything(
+    model: dict[str, Any], options: dict[str, Any], note: str, files: Files, tmp_path: Path
+) -> None:
+    found = run(tmp_path, files, model, **options)
+    assert found.told == [f"note: the frozen layers are computed in every step: {note}"]
+    assert found.module.frozen == {}
+
+
+def test_dropout_draws_the_same_with_and_without(files: Files, tmp_path: Path) -> None:
+    """Nothing is left out with dropout, so that the random numbers are the same bit for bit."""
+    plain, fast = (
+        run(tmp_path, files, {"drop_rate": 0.2, "trainable_layers": "last_block", "fast": fast})
+        for fast in (False, True)
+    )
+    assert fast.losses == pytest.approx(plain.losses, abs=1e-6)  # the optimizer is another
+    assert_same(fast, plain, atol=1e-5)
+
+
+# Files.
+
+
+def cached(folder: Path, files: Files, model: dict[str, Any] | None = None, **options: Any) -> tuple[Fitted, int]:
+    """A training with a folder for the outputs; and how many texts the trunk read."""
+    with counted_trunks() as calls:
+        found = run(folder, files, {"cache_dir": str(folder / "cache"), **(model or {})}, **options)
+    return found, sum(calls)
+
+
+def names(folder: Path, suffix: str = ".states") -> set[str]:
+    return {path.name for path in (folder / "cache").glob(f"*{suffix}")}
+
+
+def test_a_second_run_computes_nothing(files: Files, tmp_path: Path) -> None:
+    plain = run(tmp_path, files, {"fast": False})
+    first, computed = cached(tmp_path, files)
+    assert computed == 48
+    assert len(names(tmp_path)) == len(names(tmp_path, ".json")) == 3
+    assert not names(tmp_path, ".partial")
+    assert all(line.endswith(f"GB in {tmp_path / 'cache'}") for line in first.told)
+    before = {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+    second, computed = cached(tmp_path, files)
+    assert computed == 0
+    assert all(line.endswith(f"GB found in {tmp_path / 'cache'}") for line in second.told)
+    assert len(second.told) == 3
+    assert second.losses == first.losses
+    for split in SPLIT_NAMES:
+        assert torch.equal(second.logits[split], first.logits[split])
+    assert_same(second, plain)
+    assert {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == before
+
+
+def test_what_a_run_tells_of_time_is_that_of_the_one_that_computed(files: Files, tmp_path: Path) -> None:
+    cached(tmp_path, files)
+    for path in (tmp_path / "cache").glob("*.json"):
+        note = json.loads(path.read_text())
+        note["seconds"] = 61.5
+        path.write_text(json.dumps(note))
+    module = network(files.weights, cache_dir=str(tmp_path / "cache"))
+    frozen = FrozenTrunk(lambda line: None, tmp_path)
+    trainer(tmp_path, callbacks=[frozen]).fit(module, datamodule=texts(files.texts))
+    assert frozen.seconds == {"train": 61.5, "validation": 61.5}
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options"),
+    [
+        ({"weights": "other"}, {}, {}),
+        ({}, {"split_seed": 5}, {}),
+        ({}, {"max_length": 8}, {}),
+        ({}, {"truncation": "tail"}, {}),
+        ({}, {"padding": "longest_in_train"}, {}),
+        ({"trainable_layers": "last_two_blocks"}, {}, {}),
+        ({"trainable_layers": "last_layer"}, {}, {}),
+        ({}, {}, {"precision": "bf16-mixed"}),
+        ({}, {}, {"precision": "bf16-true"}),
+        ({"causal": False}, {}, {}),
+    ],
+    ids=["weights", "texts", "cut", "end", "padding", "layers", "head", "precision", "dtype", "causal"],
+)
+def test_another_run_does_not_find_the_file(
+    model: dict[str, Any], data: dict[str, Any], options: dict[str, Any], files: Files, tmp_path: Path
+) -> None:
+    cached(tmp_path, files)
+    before = names(tmp_path)
+    other = files._replace(weights=files.others) if model.pop("weights", None) else files
+    found, computed = cached(tmp_path, other, model, data=data, **options)
+    assert computed == 48
+    assert len(names(tmp_path) - before) == 3
+    if options.get("precision", "32-true") == "32-true":
+        assert_same(found, run(tmp_path, other, {**model, "fast": False}, data, **options))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "computed"),
+    [
+        # The wider choice holds the narrower one, and not the other way round.
+        (("mean", "longest_in_train", True), ("flexible", "longest_in_train", True), 0),
+        (("mean", "longest_in_train", True), ("first", "longest_in_train", True), 0),
+        (("last", 11, True), ("mean_flexible", 11, True), 0),
+        (("flexible", "longest_in_batch", True), ("first", "longest_in_batch", True), 0),
+        (("flexible", "longest_in_batch", True), ("mean_flexible", "longest_in_batch", True), 0),
+        (("mean", "none", True), ("first", "none", True), 0),
+        (("last", "none", True), ("flexible", "longest_in_batch", True), 0),
+        (("flexible", "longest_in_train", True), ("last", "longest_in_train", True), 48),
+        (("first", "longest_in_batch", True), ("flexible", "longest_in_batch", True), 48),
+        # Without the causal mask what stands to the right counts: pads as well, for mean and last.
+        (("mean", "longest_in_train", False), ("flexible", "longest_in_train", False), 48),
+        (("last", 11, False), ("first", 11, False), 48),
+        # And a head alone reads one vector, each position its own.
+        (("mean", "longest_in_train", True), ("flexible", "longest_in_train", "head"), 48),
+    ],
+    ids=str,
+)
+def test_a_file_with_more_positions_serves_a_run_that_needs_fewer(
+    first: tuple[Any, ...], second: tuple[Any, ...], computed: int, files: Files, tmp_path: Path
+) -> None:
+    def choices(case: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+        position, padding, mask = case
+        layers = "last_layer" if mask == "head" else "last_block"
+        return {"token_position": position, "causal": bool(mask), "trainable_layers": layers}, {"padding": padding}
+
+    for case, expected in ((first, 48), (second, computed)):
+        model, data = choices(case)
+        found, n = cached(tmp_path, files, model, data=data)
+        assert n == expected, case
+    assert_same(found, run(tmp_path, files, {**model, "fast": False}, data))
+
+
+@pytest.mark.parametrize("damage", ["short", "long", "empty"])
+def test_a_file_of_the_wrong_size_is_computed_anew(damage: str, files: Files, tmp_path: Path) -> None:
+    first, _ = cached(tmp_path, files)
+    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.states")}
+    broken = max(content, key=lambda path: len(content[path]))  # that of the train split
+    broken.write_bytes({"short": content[broken][:-4], "long": content[broken] + bytes(4), "empty": b""}[damage])
+    second, computed = cached(tmp_path, files)
+    assert computed == len(texts(files.texts).part("train").token_ids)
+    assert second.losses == first.losses
+    assert {path: path.read_bytes() for path in content} == content
+
+
+def test_half_a_file_of_a_killed_run_is_cleared(files: Files, tmp_path: Path) -> None:
+    first, _ = cached(tmp_path, files)
+    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.states")}
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for i, path in enumerate(content):
+        partial = path.with_name(f".frozen-{platform.node()}-{ended.pid}-{i}.partial")
+        path.rename(partial).write_bytes(b"\xff" * 4 * len(content[path]))
+    second, computed = cached(tmp_path, files)
+    assert computed == 48
+    assert second.losses == first.losses
+    assert {path: path.read_bytes() for path in content} == content
+    assert not names(tmp_path, ".partial")
+
+
+def test_two_runs_may_compute_the_same_at_once(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the two processes of one run on two devices do, or two runs of a sweep."""
+    model = {"cache_dir": str(tmp_path / "cache")}
+    plain_compute, found = frozen_callback.compute, []
+    second = Thread(target=lambda: found.append(run(tmp_path, files, model)), daemon=True)
+
+    def compute(*arguments: Any) -> Iterator[int]:
+        if second.ident is None:  # the first run is about to fill its file
+            second.start()
+            second.join(timeout=1)  # the second may also wait for it
+        yield from plain_compute(*arguments)
+
+    monkeypatch.setattr(frozen_callback, "compute", compute)
+    first = run(tmp_path, files, model)
+    second.join(timeout=30)
+    assert found[0].losses == first.losses
+    again, computed = cached(tmp_path, files)
+    assert computed == 0
+    assert again.losses == first.losses
+    assert not names(tmp_path, ".partial")
+
+
+def test_too_little_disk_is_told_with_both_numbers(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: plain._replace(free=2_000))
+    n = sum(min(len(ids), MAX_LENGTH) for ids in texts(files.texts).part("train").token_ids)
+    assert n * 48 * 4 > 2_000
+    for model, folder in (({"cache_dir": str(tmp_path / "cache")}, "cache"), ({"cache_gb": 0.0}, "scratch")):
+        with pytest.raises(
+            UserError, match=rf"layers take 0.0 GB, {tmp_path / folder} has 0.0 GB free: make room"
+        ) as e:
+            run(tmp_path, files, model)
+        assert "pass --model.fast false, which computes them in every step" in str(e.value)
+        assert not any(path.stat().st_size for path in (tmp_path / folder).iterdir())
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("layers", ["last_layer", "last_block"])
+def test_beyond_the_budget_values_are_mapped_and_nothing_stays(layers: str, files: Files, tmp_path: Path) -> None:
+    in_memory = run(tmp_path, files, {"trainable_layers": layers})
+    mapped = run(tmp_path, files, {"trainable_layers": layers, "cache_gb": 0.0})
+    assert mapped.losses == in_memory.losses
+    for split in SPLIT_NAMES:
+        assert torch.equal(mapped.logits[split], in_memory.logits[split])
+    assert all(line.endswith("GB on disk (model.cache_gb is 0)") for line in mapped.told)
+    assert len(mapped.told) == 3
+    assert list((tmp_path / "scratch").iterdir()) == []
+    unlinked = [line for line in Path("/proc/self/maps").read_text().splitlines() if ".frozen-" in line]
+    assert all(line.endswith("(deleted)") for line in unlinked)
+    assert len(unlinked) >= 3
+
+
+def test_the_budget_is_that_of_all_splits_together(files: Files, tmp_path: Path) -> None:
+    """Each in its turn is in memory as long as there is room."""
+    sizes = [states.values.nbytes for states in run(tmp_path, files, {}).module.frozen.values()]
+    found = run(tmp_path, files, {"cache_gb": (sizes[0] + sizes[2] + 1) / 1e9})
+    assert sizes[1] < sizes[2] < sizes[0]
+    assert [line.split(" GB ")[1].split(" (")[0] for line in found.told] == ["in memory", "in memory", "on disk"]
+    assert_same(found, run(tmp_path, files, {}), atol=0)
+
+
+@pytest.mark.parametrize("layers", ["last_layer", "last_block"])
+def test_values_on_a_device_are_picked_there(
+    layers: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU a batch carries places alone; here the processor is taken for one."""
+    in_memory = run(tmp_path, files, {"trainable_layers": layers})
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda self: False), raising=False)
+    seen: list[bool] = []
+    rest = GPTClassifier.rest
+    monkeypatch.setattr(GPTClassifier, "rest", lambda *arguments: seen.append(True) or rest(*arguments))
+    picked = run(tmp_path, files, {"trainable_layers": layers})
+    assert seen
+    assert_same(picked, in_memory, atol=0)
+
+
+# Going on, and what must not be mixed up.
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("cache_dir", [False, True])
+def test_a_resumed_training_equals_the_uninterrupted_one(
+    cache_dir: bool, precision: str, files: Files, tmp_path: Path
+) -> None:
+    model = {"cache_dir": str(tmp_path / "cache")} if cache_dir else {}
+    whole = run(tmp_path, files, model, max_epochs=3, precision=precision)
+    first = run(tmp_path, files, model, max_epochs=1, precision=precision)
+    first.runner.save_checkpoint(tmp_path / "middle.ckpt")
+    rest = run(tmp_path, files, model, max_epochs=3, precision=precision, ckpt=str(tmp_path / "middle.ckpt"))
+    assert first.losses + rest.losses == whole.losses
+    for name, tensor in whole.module.net.state_dict().items():
+        torch.testing.assert_close(rest.module.net.state_dict()[name], tensor, atol=0, rtol=0, msg=name)
+    for split in SPLIT_NAMES:
+        assert torch.equal(rest.logits[split], whole.logits[split])
+
+
+def test_random_weights_are_resumed_from_the_checkpoints_own(files: Files, tmp_path: Path) -> None:
+    """The frozen layers of a network that came from no file are in the checkpoint: the cache follows these."""
+    cache = {"cache_dir": str(tmp_path / "cache"), "weights": "random"}
+    first = run(tmp_path, files, cache, max_epochs=1)
+    first.runner.save_checkpoint(tmp_path / "middle.ckpt")
+    whole = run(tmp_path, files, {"weights": "random"}, max_epochs=2)
+    seed_everything(99, verbose=False)
+    module = network(**cache)
+    module.take_labels(("a", "b"))
+    module.trainer = trainer(tmp_path)
+    module.configure_model()  # other random weights than the checkpoint's
+    with counted_trunks() as calls:
+        rest = fitted(tmp_path, module, texts(files.texts), str(tmp_path / "middle.ckpt"), max_epochs=2)
+    assert not calls
+    assert rest.losses == whole.losses[9:]
+
+
+def test_a_second_training_of_one_callback_begins_anew(files: Files, tmp_path: Path) -> None:
+    told: list[str] = []
+    frozen = FrozenTrunk(told.append, tmp_path)
+    found = []
+    for weights in (files.weights, files.others):
+        module = network(weights)
+        trainer(tmp_path, callbacks=[frozen]).fit(module, datamodule=texts(files.texts))
+        found.append(module.frozen["train"].values)
+    assert len(told) == 4
+    assert not torch.allclose(found[0], found[1], atol=0.1)
+
+
+@pytest.mark.parametrize("batches", [1, 0.5])
+def test_a_split_of_which_a_part_is_read_is_not_computed_as_a_whole(
+    batches: float, files: Files, tmp_path: Path
+) -> None:
+    with counted_trunks() as calls:
+        found = run(tmp_path, files, {}, limit_val_batches=batches, limit_test_batches=batches)
+    assert list(found.module.frozen) == ["train"]
+    assert sum(calls) < 48 + 15
+
+
+def test_the_weights_of_a_checkpoint_after_a_training_are_used(files: Files, tmp_path: Path) -> None:
+    """Without a file of weights a checkpoint brings its own frozen layers."""
+    random = {"weights": "random", "token_position": "mean_flexible"}
+    seed_everything(1, verbose=False)
+    other = network(**random)
+    runner = trainer(tmp_path)
+    runner.fit(other, datamodule=texts(files.texts))
+    runner.save_checkpoint(tmp_path / "other.ckpt")
+    expected = trainer(tmp_path).validate(other, datamodule=texts(files.texts), verbose=False)
+    trained = run(tmp_path, files, random)
+    where = {"datamodule": texts(files.texts), "ckpt_path": str(tmp_path / "other.ckpt")}
+    assert trainer(tmp_path).validate(trained.module, verbose=False, **where) == [pytest.approx(expected[0], abs=1e-5)]
+
+
+@pytest.mark.parametrize("position", ["first", "mean_flexible"])
+@pytest.mark.parametrize("given", ["datamodule", "dataloaders"])
+def test_other_texts_after_a_training_are_read_as_they_are(
+    given: str, position: str, files: Files, tmp_path: Path
+) -> None:
+    """The network must not be given the outputs for the texts that it was trained on."""
+    trained = run(tmp_path, files, {"token_position": position, "weights": files.weights})
+    other = texts(files.texts, split_seed=5, padding="longest_in_train")
+    where = {"datamodule": other} if given == "datamodule" else {"dataloaders": other.test_dataloader()}
+    never_trained = network(files.weights, token_position=position)
+    never_trained.take_labels(trained.module.label_names)
+    never_trained.trainer = trainer(tmp_path)
+    never_trained.configure_model()
+    never_trained.net.load_state_dict(trained.module.net.state_dict())
+    expected = trainer(tmp_path).predict(never_trained, **where)
+    got = trainer(tmp_path).predict(trained.module, **where)
+    torch.testing.assert_close(
+        torch.cat([batch["logits"] for batch in got]),
+        torch.cat([batch["logits"] for batch in expected]),
+        atol=1e-4,
+        rtol=0,
+    )

@@ -1,0 +1,24 @@
+"""Lightning's Trainer with one more word for the precision."""
+
+import pytest
+from lightning.pytorch import Trainer
+
+from lit_cls.training import trainer
+from lit_cls.training.trainer import ClassifierTrainer
+
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+
+
+@pytest.mark.parametrize("best", ["bf16-mixed", "32-true"])
+def test_auto_is_what_the_device_does_well(best: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(trainer, "auto_precision", lambda accelerator: asked.append(accelerator) or (best, "so"))
+    assert ClassifierTrainer(**QUIET).precision == best
+    assert ClassifierTrainer(precision="auto", **QUIET).precision == best
+    assert asked == ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize("chosen", ["32-true", "bf16-mixed", "bf16-true", "64-true", None])
+def test_any_other_word_is_lightnings(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "auto_precision", lambda accelerator: pytest.fail("asked"))
+    assert ClassifierTrainer(precision=chosen, **QUIET).precision == Trainer(precision=chosen, **QUIET).precision
