@@ -73,7 +73,12 @@ class Run:
         self.console.print(thing, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(thing, str))
 
     def fit(
-        self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, checkpoint: Path | None = None
+        self,
+        trainer: Trainer,
+        module: ClassifierModule,
+        data: ClassificationData,
+        checkpoint: Path | None = None,
+        note: str | None = None,
     ) -> None:
         """Trains, then tests the kept checkpoint.
 
@@ -82,6 +87,7 @@ class Run:
             module: the model.
             data: the texts.
             checkpoint: where training goes on from.
+            note: what else is to be told, once the data is.
 
         Raises:
             UserError: anything wrong with data, weights or disk, before the first step.
@@ -94,6 +100,8 @@ class Run:
                 "or --trainer.check_val_every_n_epoch null to count over epochs"
             )
         self._show_data(module, data)
+        if note:
+            self.echo(note)
         module.take_labels(data.label_names)
         with torch.device("meta"):
             sketch = module.settings.build(len(data.label_names))

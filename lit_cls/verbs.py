@@ -289,9 +289,7 @@ class Verbs(LightningCLI):
         """Trains, then tests the kept checkpoint and shows what came out."""
         if self.checkpoint_path is not None:
             self._check_checkpoint()
-        if self.precision_note:
-            self.run.echo(self.precision_note)
-        self.run.fit(self.trainer, model, self.datamodule, self.checkpoint_path)
+        self.run.fit(self.trainer, model, self.datamodule, self.checkpoint_path, self.precision_note)
 
     def validate(self, model: ClassifierModule, **kwargs: Any) -> None:
         """Accuracy of a checkpoint on the validation split."""

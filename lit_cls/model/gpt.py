@@ -125,7 +125,7 @@ class MultiHeadAttention(nn.Module):
         to_values = self.W_value.weight.unflatten(0, (self.n_heads, -1)).transpose(1, 2)  # (H, C, D)
         context = (seen @ to_values).transpose(0, 1).flatten(1)  # (B, C)
         if self.W_value.bias is not None:
-            context = context + self.W_value.bias
+            context = context + self.W_value.bias.to(context.dtype)
         return context[:, None]
 
 
