@@ -20,7 +20,7 @@ quickstart: $(VENV)/.installed ## Train on synthetic messages, test, classify tw
 reproduce: $(VENV)/.installed-reports ## The published table, all rows, three seeds: for a GPU box. ARGS="--rows 1,16" and so on.
 	$(BIN)/lit_cls reproduce $(ARGS)
 
-bench: $(VENV)/.installed-dev ## Speed, side by side: published, Hugging Face, plain, fast; about an hour. ARGS="--quick": 5 minutes.
+bench: $(VENV)/.installed-dev ## Speed, side by side: published, Hugging Face, plain, fast; 45 minutes, ARGS="--quick" 5.
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and few minutes.
