@@ -14,7 +14,7 @@ import resource
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -96,17 +96,20 @@ def perform(case: Case, task: Task, data: Path) -> Timing:
 def count_operations(case: Case, task: Task, data: Path) -> tuple[float, float]:
     """Floating-point operations of matrix products: what is done once, and in a step on average.
 
-    From two short runs, whose difference is steps alone. torch counts no formula for its fused attention
+    From two runs, whose difference is steps alone: of one epoch and two where something is computed once,
+    which a few steps are not worth, else of one step and a few. torch counts no formula for its fused attention
     on a processor: where that runs, some 2 % are missing.
     """
-    few, more = 1, 21 if case.row == 16 else 3
-    totals = []
-    for n in (few, more):
+    once = case.contender.startswith("fast") and task.trainable_layers in ("last_layer", "last_block")
+    totals, steps = [], []
+    for n in (1, 2) if once else (1, 21 if case.row == 16 else 3):
+        whole_epochs = replace(task, epochs=n) if once else task
         with FlopCounterMode(display=False) as counter:
-            timing = perform(Case(case.row, case.contender, n, 0), task, data)
+            timing = perform(Case(case.row, case.contender, None if once else n, 0), whole_epochs, data)
         totals.append(counter.get_total_flops())
-    a_step = (totals[1] - totals[0]) / (more - few)
-    return (totals[0] - 3 * a_step if timing.seconds_once else 0.0), a_step
+        steps.append(timing.steps)
+    a_step = (totals[1] - totals[0]) / (steps[1] - steps[0])
+    return (totals[0] - steps[0] * a_step if once else 0.0), a_step
 
 
 def child(case: Case, data: Path, count: bool) -> dict[str, Any]:
