@@ -18,17 +18,21 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.tasks import Task, Timing, load
+from benchmarks.tasks import SUPPORTED, Task, Timing, load
 from lit_cls.allocator import keep_freed_memory
 from lit_cls.data.downloads import SMS_SPAM, fetch
+from lit_cls.data.sources import read_sms_spam
+from lit_cls.errors import UserError
 from lit_cls.experiments.costs import product_rate
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = {
@@ -233,6 +237,14 @@ def add_rates(results: list[dict[str, Any]], where: dict[str, Any], data: Path) 
         result |= {**counted, "share_of_rate": whole / result["seconds_training"] / rate}
 
 
+def _choices(parser: argparse.ArgumentParser, option: str, given: str, known: dict[str, T]) -> list[T]:
+    """What a list of words stands for."""
+    unknown = [word for word in given.split(",") if word not in known]
+    if unknown:
+        parser.error(f"{option} {given}: there are {', '.join(known)}, not {unknown[0]!r}")
+    return [known[word] for word in given.split(",")]
+
+
 def write(results: list[dict[str, Any]], where: dict[str, Any], path: Path) -> None:
     """The figures, as JSON."""
     path.write_text(json.dumps({"machine": where, "results": results}, indent=1) + "\n", encoding="utf-8")
@@ -249,13 +261,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: benchmarks/bench.json, with --quick bench-quick.json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     own = parser.parse_args()
-    data = (own.data or fetch(SMS_SPAM)).expanduser().absolute()
+    try:
+        data = (own.data or fetch(SMS_SPAM)).expanduser().absolute()
+        read_sms_spam(str(data), quoted=True)
+    except UserError as error:
+        parser.error(str(error))
     if own.child:
         given = json.loads(own.child)
         count = given.pop("count")
         print(json.dumps(child(Case(**given), data, count)))
         return
-    rows = [1, 16] if own.quick else [int(row) for row in own.rows.split(",")]
+    rows = [1, 16] if own.quick else _choices(parser, "--rows", own.rows, {str(row): row for row in SUPPORTED})
+    _choices(parser, "--contenders", own.contenders, {name: name for name in CONTENDERS})
+    if own.repeats < 1:
+        parser.error(f"--repeats {own.repeats} is less than 1")
     chosen = [case for case in cases(rows, own.quick) if case.contender in (*own.contenders.split(","), "fast")]
     runs: dict[Case, list[dict[str, Any]]] = {case: [] for case in chosen}
     where = machine()

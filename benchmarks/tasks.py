@@ -12,7 +12,6 @@ import yaml
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.errors import UserError
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.model.weights import SIZES, ModelSize
 
@@ -142,8 +141,7 @@ def load(row: int, data: Path, size: ModelSize = "gpt2-small", seed: int = 123) 
         size: of the network.
         seed: of weights and order.
     """
-    if row not in SUPPORTED:
-        raise UserError(f"--rows {row}: the contenders do the rows {', '.join(map(str, SUPPORTED))}")
+    assert row in SUPPORTED, "the command refuses others"
     texts = ClassificationData(path=str(data), split="ch06", padding="longest_in_train")
     train = texts.part("train")
     others = [texts.part("validation"), texts.part("test")]

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from lit_cls.training.frozen_files import (
     frozen_sha256,
     new_file,
     publish,
-    seconds_of,
     states_key,
 )
 
@@ -134,13 +134,12 @@ def test_what_is_written_is_found(dtype: torch.dtype, tmp_path: Path) -> None:
     check_folder(tmp_path / "new")
     assert find(tmp_path / "new" / "x.states", 6, 4, dtype) is None
     target, written = published(tmp_path / "new", dtype)
-    found = find(target, 6, 4, dtype)
-    assert found is not None
+    found, seconds = find(target, 6, 4, dtype) or (torch.empty(0), 0)
     assert found.dtype == dtype
     assert torch.equal(found, written)
+    assert seconds == 61.5
     assert target.stat().st_size == 6 * 4 * dtype.itemsize
     assert {path.name for path in target.parent.iterdir()} == {"x.states", "x.json"}
-    assert seconds_of(target) == 61.5
     note = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
     assert note["positions"] == "text"
     assert {field.name for field in fields(StatesKey)} < set(note)
@@ -158,15 +157,19 @@ def test_a_file_of_another_size_is_not_found(tmp_path: Path) -> None:
 def test_nothing_written_to_what_was_found_reaches_the_file(tmp_path: Path) -> None:
     published(tmp_path)
     before = (tmp_path / "x.states").read_bytes()
-    found = find(tmp_path / "x.states", 6, 4, torch.float32)
-    assert found is not None
+    found, _ = find(tmp_path / "x.states", 6, 4, torch.float32) or (torch.empty(0), 0)
+    assert found.shape == (6, 4)
     found.zero_()
     assert (tmp_path / "x.states").read_bytes() == before
 
 
-def test_a_file_without_its_note_is_not_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", [None, "", "{", "[]", "{}", '{"seconds": "soon"}'])
+def test_a_file_without_its_note_is_not_found(note: str | None, tmp_path: Path) -> None:
     path, _ = published(tmp_path)
-    path.with_suffix(".json").unlink()
+    if note is None:
+        path.with_suffix(".json").unlink()
+    else:
+        path.with_suffix(".json").write_text(note, encoding="utf-8")
     assert find(path, 6, 4, torch.float32) is None
 
 
@@ -176,13 +179,24 @@ def test_two_that_fill_the_same_have_a_file_each(tmp_path: Path) -> None:
     two, second = new_file(tmp_path, 6, 4, torch.float32)
     assert one != two
     publish(one, tmp_path / "x.states", key(), "text", 1.0)
-    found = find(tmp_path / "x.states", 6, 4, torch.float32)
-    assert found is not None
+    found, _ = find(tmp_path / "x.states", 6, 4, torch.float32) or (torch.empty(0), 0)
     assert torch.equal(found, first)
     second.copy_(first)
     publish(two, tmp_path / "x.states", key(), "text", 2.0)
     assert torch.equal(found, first)
-    assert seconds_of(tmp_path / "x.states") == 2.0
+    later, seconds = find(tmp_path / "x.states", 6, 4, torch.float32) or (torch.empty(0), 0)
+    assert torch.equal(later, first)
+    assert seconds == 2.0
+
+
+def test_any_number_may_publish_the_same_at_the_same_moment(tmp_path: Path) -> None:
+    def one(_: int) -> None:
+        publish(filled(tmp_path)[0], tmp_path / "x.states", key(), "text", 1.0)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(400)))
+    assert find(tmp_path / "x.states", 6, 4, torch.float32) is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"x.states", "x.json"}
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:

@@ -400,6 +400,8 @@ def test_what_is_frozen_needs_no_gradient_and_one_look_is_enough(tmp_path: Path,
     trainer(tmp_path, limit_train_batches=1).fit(trained, datamodule=data(reviews))
     trained.net.forgotten = torch.nn.Parameter(torch.ones(3))
     trained.on_after_backward()  # the first has been
+    assert trained.net.forgotten.grad is None
+    assert all(p.grad is None for p in trained.net.trf_blocks.parameters())
 
 
 @pytest.mark.parametrize("position", ["first", "last", "flexible", "mean", "mean_flexible"])

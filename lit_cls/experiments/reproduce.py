@@ -15,14 +15,14 @@ from lit_cls.experiments.check import check
 from lit_cls.experiments.pictures import draw_table_pictures, require_reports
 from lit_cls.experiments.questions import report_markdown
 from lit_cls.experiments.records import is_finished
-from lit_cls.experiments.results import Results, RowResult, run_baselines, write_results, write_text
+from lit_cls.experiments.results import Results, RowResult, run_baselines, write_results
 from lit_cls.experiments.rows import ROWS, Row, choose_rows
 from lit_cls.experiments.series import Entry, Job, Series
 from lit_cls.experiments.tables import markdown_table
 from lit_cls.model.weights import SIZES, ModelSize
 from lit_cls.presets import PRESETS
 from lit_cls.training.callbacks import make_console
-from lit_cls.training.run_folder import version_folders
+from lit_cls.training.run_folder import version_folders, write_text
 
 _ROW = "a row is what its file in configs/rows says; lit_cls fit and lit_cls sweep run anything else"
 # Options of `fit` that reproduce sets itself, or that would make a row something else.

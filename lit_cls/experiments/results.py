@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from lit_cls.evaluation.metrics import wilson_interval
 from lit_cls.evaluation.report import write_predictions
 from lit_cls.experiments.records import Count, Record
 from lit_cls.experiments.rows import Row
-from lit_cls.training.run_folder import write_json
+from lit_cls.training.run_folder import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -219,13 +218,6 @@ def write_results(results: Results, out: Path) -> None:
         costs = (f"{baseline.seconds:.3f}", baseline.parameters, None)
         writer.writerow(["", baseline.name, "", "", "finished", *counts, *baseline.seen, *baseline.unseen, *costs])
     write_text(out / "results.csv", stream.getvalue())
-
-
-def write_text(path: Path, content: str) -> None:
-    """Writes a file in one step."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def share(count: tuple[float, int]) -> float:

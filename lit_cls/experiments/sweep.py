@@ -12,11 +12,11 @@ from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.experiments.arguments import SeriesParser
 from lit_cls.experiments.pictures import draw_sweep, require_reports
-from lit_cls.experiments.results import interval, write_text
+from lit_cls.experiments.results import interval
 from lit_cls.experiments.series import Entry, Job, Series
 from lit_cls.experiments.tables import heading, line, percent
 from lit_cls.training.callbacks import make_console
-from lit_cls.training.run_folder import write_json
+from lit_cls.training.run_folder import write_json, write_text
 
 Grid = dict[str, list[str]]
 """Values by option, both as typed."""

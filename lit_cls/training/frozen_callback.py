@@ -30,7 +30,6 @@ from lit_cls.training.frozen_files import (
     frozen_sha256,
     new_file,
     publish,
-    seconds_of,
     states_key,
 )
 from lit_cls.training.module import ClassifierModule
@@ -92,11 +91,12 @@ class FrozenTrunk(Callback):
         if not module.is_whole:
             return f"trainer.strategy {type(trainer.strategy).__name__} keeps weights in parts"
         data = _data(trainer)
-        limits = [limit for limit in (trainer.max_epochs,) if limit is not None and limit >= 0]
-        n_steps = min([epochs * trainer.num_training_batches for epochs in limits], default=float("inf"))
+        n_batches = float("inf")
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            n_batches = trainer.max_epochs * trainer.num_training_batches
         if trainer.max_steps >= 0:
-            n_steps = min(n_steps, trainer.max_steps * trainer.accumulate_grad_batches)
-        if n_steps * data.batch_size * trainer.world_size < len(data.part("train").token_ids):
+            n_batches = min(n_batches, trainer.max_steps * trainer.accumulate_grad_batches)
+        if n_batches * data.batch_size * trainer.world_size < len(data.part("train").token_ids):
             return "fewer texts are trained on than the train split has"
         return why_not(_net(module), cast("TextDataset", data.whole_split("train").dataset))
 
@@ -148,12 +148,12 @@ class FrozenTrunk(Callback):
         counts = count_kept(kept, dataset)
         key = states_key(net, dataset.token_ids, dataset.pad_to, self._weights, str(trainer.precision))
         for positions in (kept, *also_in(kept, net, dataset)):
-            held, path = count_kept(positions, dataset), key.path(folder, positions)
-            found = find(path, int(held.sum()), width, dtype)
+            held = count_kept(positions, dataset)
+            found = find(key.path(folder, positions), int(held.sum()), width, dtype)
             if found is not None:
+                values, self.seconds[split] = found
                 self.found.add(split)
-                self.seconds[split] = seconds_of(path)
-                return FrozenStates(self._place(found, module), starts_of(held), counts), f"found in {folder}"
+                return FrozenStates(self._place(values, module), starts_of(held), counts), f"found in {folder}"
         started = time.perf_counter()
         check_folder(folder)
         partial, values = new_file(folder, int(counts.sum()), width, dtype)

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import tempfile
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,12 +73,19 @@ def states_key(
     )
 
 
-def find(path: Path, n_positions: int, width: int, dtype: torch.dtype) -> Tensor | None:
-    """(P, C) a file that is there and whole; nothing written to the tensor reaches it."""
-    whole = path.is_file() and path.stat().st_size == n_positions * width * dtype.itemsize
-    if not whole or not path.with_suffix(".json").is_file():
+def find(path: Path, n_positions: int, width: int, dtype: torch.dtype) -> tuple[Tensor, float] | None:
+    """A file that is there and whole: its (P, C) tensor, and the seconds that computing it took.
+
+    Nothing written to the tensor reaches the file.
+    """
+    if not path.is_file() or path.stat().st_size != n_positions * width * dtype.itemsize:
         return None
-    return torch.from_file(str(path), shared=False, size=n_positions * width, dtype=dtype).view(n_positions, width)
+    try:
+        seconds = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):  # without its note, a file is none of ours
+        return None
+    values = torch.from_file(str(path), shared=False, size=n_positions * width, dtype=dtype)
+    return values.view(n_positions, width), seconds
 
 
 def new_file(folder: Path, n_positions: int, width: int, dtype: torch.dtype) -> tuple[Path, Tensor]:
@@ -93,17 +101,17 @@ def new_file(folder: Path, n_positions: int, width: int, dtype: torch.dtype) -> 
     )
     if size > free:
         raise too_large
-    handle, name = tempfile.mkstemp(prefix=f"{_prefix()}{os.getpid()}-", suffix=".partial", dir=folder)
-    try:
-        # Taken now: a mapped file that finds the disk full later ends the process without a word.
-        os.posix_fallocate(handle, 0, size)
-    except OSError as error:
-        Path(name).unlink()
-        raise too_large from error
-    finally:
-        os.close(handle)
-    values = torch.from_file(name, shared=True, size=n_positions * width, dtype=dtype)
-    return Path(name), values.view(n_positions, width)
+    partial = folder / f"{_prefix()}{os.getpid()}-{uuid.uuid4().hex}.partial"
+    with partial.open("xb") as file:
+        try:
+            # Taken now: a mapped file that finds the disk full later ends the process without a word.
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            partial.unlink()
+            raise too_large from error
+    values = torch.from_file(str(partial), shared=True, size=n_positions * width, dtype=dtype)
+    return partial, values.view(n_positions, width)
 
 
 def publish(partial: Path, target: Path, key: StatesKey, positions: str, seconds: float) -> None:
@@ -115,11 +123,6 @@ def publish(partial: Path, target: Path, key: StatesKey, positions: str, seconds
         os.fsync(file.fileno())
     write_json(target.with_suffix(".json"), {**asdict(key), "positions": positions, "seconds": seconds})
     partial.replace(target)
-
-
-def seconds_of(path: Path) -> float:
-    """What computing a published file took."""
-    return float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["seconds"])
 
 
 def check_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import uuid
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -88,10 +89,20 @@ def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file in one step."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a file in one step: what is there is the old content or the new, whoever else writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    # A name for each writer: with one for all, the second to rename finds its file gone.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_text(content, encoding="utf-8")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def provenance(
