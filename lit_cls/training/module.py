@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -106,9 +107,12 @@ class ClassifierModule(LightningModule):
         self.cache_dir = cache_dir
         self.gradient_checkpointing = gradient_checkpointing
         self.compile_blocks = compile
-        compilers = (os.environ.get("CXX", "g++"), "c++", "clang++")
-        if compile and not any(map(shutil.which, compilers)):
-            raise UserError(f"model.compile needs a C++ compiler, and there is none of {', '.join(compilers)}")
+        compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # the one torch takes
+        if compile and shutil.which(compiler) is None:
+            raise UserError(
+                f"model.compile needs a C++ compiler, and there is no {compiler}: install it, or name one in the "
+                "environment variable CXX"
+            )
         if cache_gb < 0:
             raise UserError(f"model.cache_gb {cache_gb:g} is less than 0")
         if cache_dir is not None and drop_rate:
