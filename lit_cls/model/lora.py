@@ -83,7 +83,10 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def reset_lora(self) -> None:
-        """Draws A anew (peft's and the published code's Kaiming rule) and sets B to zero."""
+        """Draws A anew (Kaiming rule over the inputs, as peft) and sets B to zero.
+
+        The published code's A lies the other way, so the same call takes the rank for the inputs and draws wider.
+        """
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B)
 
