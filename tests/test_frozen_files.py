@@ -213,9 +213,11 @@ def test_what_killed_runs_left_is_cleared_and_what_others_write_is_not(tmp_path:
     left = tmp_path / f".frozen-{platform.node()}-{ended.pid}-x.partial"
     elsewhere = tmp_path / f".frozen-other-machine-{ended.pid}-x.partial"
     left.touch()
+    longer_name = tmp_path / f".frozen-{platform.node()}-east-{ended.pid}-x.partial"
     elsewhere.touch()
+    longer_name.touch()
     check_folder(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {mine.name, elsewhere.name}
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, elsewhere.name, longer_name.name}
 
 
 def disk_with(free: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class ClassificationData(LightningDataModule):
         max_length: tokens a text is cut to; by default the model's context length, or the padded
             length where that is fixed.
         truncation: which part of a longer text is kept: `head`, `tail`, or half of each.
-        batch_size: texts per batch and device.
+        batch_size: texts per training batch and device.
         num_workers: processes that prepare batches; never changes a result.
         context_length: of the model; follows from model.size.
     """

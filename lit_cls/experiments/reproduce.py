@@ -131,7 +131,7 @@ def _job(row: Row, seed: int, own: Namespace, others: Sequence[str]) -> Job:
 
 def _frozen_layers(out: str) -> Path:
     """Where rows with the same frozen layers find what these put out, as long as the series runs."""
-    return Path(out).expanduser() / "frozen_layers"
+    return Path(out).expanduser() / ".reproduce_frozen_layers"
 
 
 def _weights(given: str, size: str) -> str:

@@ -136,7 +136,9 @@ def check_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
         for partial in folder.glob(f"{_prefix()}*.partial"):
-            if not psutil.pid_exists(int(partial.name.removeprefix(_prefix()).split("-")[0])):
+            writer = partial.name.removeprefix(_prefix()).split("-")[0]
+            # Another machine whose name goes on behind this one's has no number here.
+            if writer.isdecimal() and not psutil.pid_exists(int(writer)):
                 partial.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"model.cache_dir {folder}: nothing can be kept there: {error.strerror}") from error
