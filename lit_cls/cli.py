@@ -1,7 +1,7 @@
 """The command `lit_cls`: which verb was asked for, and what its end means.
 
 Nothing heavy is imported before the verb is known. Exit codes: 0 done; 1 failed while running; 2 the
-user's mistake; 130 stopped by Ctrl-C; 143 a series stopped by SIGTERM.
+user's mistake; 130 stopped by Ctrl-C, 143 by SIGTERM, with the state of a training saved.
 """
 
 import difflib
@@ -11,14 +11,16 @@ import sys
 from collections.abc import Sequence
 
 from lit_cls import __version__
-from lit_cls.errors import UserError
+from lit_cls.errors import RunError, UserError
 
 VERBS = {
     "fit": "train a classifier, keep the best checkpoint, test it",
+    "resume": "go on with a run that was stopped, where it was",
     "validate": "accuracy of a checkpoint on the validation split",
     "test": "accuracy of a checkpoint on the test split",
     "predict": "labels and probabilities of texts, from a checkpoint",
     "reproduce": "the rows of the published table, compared and written down",
+    "verify-resume": "prove that killing a run and going on with it changes nothing",
     "sweep": "a grid of any options, with a table and a picture",
 }
 
@@ -28,7 +30,7 @@ usage: lit_cls VERB [--config FILE] [--ckpt_path best|last|PATH] [any option]
 lit_cls {__version__}: GPT-2 as a text classifier.
 
 verbs:
-{chr(10).join(f"  {verb:<10} {line}" for verb, line in VERBS.items())}
+{chr(10).join(f"  {verb:<13} {line}" for verb, line in VERBS.items())}
 
   lit_cls VERB --help          every option of a verb
   lit_cls VERB --print_config  every value that a run would use
@@ -63,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] not in VERBS:
             raise UserError(_unknown(words[0]))
         return _run(words[0], words[1:])
-    except UserError as error:
-        return _refuse(str(error))
+    except (UserError, RunError) as error:
+        print(f"lit_cls: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("lit_cls: stopped", file=sys.stderr)
         return 130
@@ -76,10 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     match verb:
+        case "resume":
+            from lit_cls.verbs import resume
+
+            resume(words)
+            return 0
         case "reproduce":
             from lit_cls.experiments.reproduce import reproduce
 
             return reproduce(words)
+        case "verify-resume":
+            from lit_cls.experiments.verify_resume import verify_resume
+
+            return verify_resume(words)
         case "sweep":
             from lit_cls.experiments.sweep import sweep
 
@@ -96,8 +108,3 @@ def _unknown(word: str) -> str:
     close = difflib.get_close_matches(word, VERBS, n=1)
     meant = f"; did you mean {close[0]}?" if close else "."
     return f"there is no verb {word!r}{meant} The verbs are {', '.join(VERBS)}: see lit_cls --help"
-
-
-def _refuse(message: str) -> int:
-    print(f"lit_cls: error: {message}", file=sys.stderr)
-    return 2

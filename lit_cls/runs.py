@@ -1,14 +1,17 @@
 """One run: it trains or evaluates, shows what comes out, and leaves it in a folder of its own."""
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_cls.data.datamodule import ClassificationData
@@ -18,12 +21,29 @@ from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
+from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, copy_checkpoint, read_checkpoint
 from lit_cls.training.frozen_callback import FrozenTrunk
 from lit_cls.training.frozen_files import check_folder
+from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
-from lit_cls.training.run_folder import check_disk, new_run_folder, provenance, write_json
+from lit_cls.training.run_folder import check_disk, locked, new_run_folder, provenance, write_json, write_text
+from lit_cls.training.saving import Saver
+from lit_cls.training.stopping import Stopped, StopSignals
 
 Keep = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The state that a training goes on from.
+
+    Args:
+        path: the checkpoint.
+        content: as `read_checkpoint` returns it.
+    """
+
+    path: Path
+    content: dict[str, Any]
 
 
 class Run:
@@ -37,34 +57,54 @@ class Run:
         command: as typed, for the record.
         keep: which checkpoint a fit tests, `best` (of the lowest val_loss) or `last`; None writes
             no checkpoint.
+        config: the text of config.yaml; None writes none.
+        settings: the same as plain values, which checkpoints keep.
+        save_every_n_steps: of the optimizer, beside every epoch.
+        resumed: the folder of a run that was stopped, which this one goes on with.
     """
 
-    def __init__(self, root: Path, name: str, command: Sequence[str], keep: Keep | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        command: Sequence[str],
+        keep: Keep | None = None,
+        config: str | None = None,
+        settings: dict[str, Any] | None = None,
+        save_every_n_steps: int | None = None,
+        resumed: Path | None = None,
+    ) -> None:
         self.root = root
         self.name = name
         self.command = list(command)
         self.keep = keep
-        self.folder: Path = root / name  # its new version_<n>, once there is one
+        self.config = config
+        self.resumed = resumed
+        self.folder: Path = resumed or root / name  # its new version_<n>, once there is one
         self.console = make_console()
         self.predictions = CollectPredictions()
         self.epoch_log = EpochLog(self.echo)
         self.frozen_trunk = FrozenTrunk(self.echo, scratch=root)
-        self.saver = ModelCheckpoint(
-            filename="best",
-            monitor="val_loss" if keep == "best" else None,
-            save_top_k=1 if keep == "best" else 0,
-            save_last=True,
-            enable_version_counter=False,
+        self.metrics = MetricsFile(self.folder)
+        self._resumption_written = False
+        self.signals = StopSignals()
+        self.saver = Saver(
+            self.metrics,
+            self.signals,
+            best=keep == "best",
+            every_n_steps=save_every_n_steps,
+            settings=settings,
+            writes=keep is not None,
         )
 
     def callbacks(self, show_bar: bool) -> list[Callback]:
         """What the run needs of the Trainer."""
         stages = ("fit", "validation", "test")
         record = LambdaCallback(**{f"on_{stage}_start": self._write_provenance for stage in stages})
-        optional: list[tuple[bool, Callback]] = [(self.keep is not None, self.saver), (show_bar, ProgressBar())]
-        # The trunk after the log, which stops its clock when a validation starts.
-        ours = [self.predictions, self.epoch_log, self.frozen_trunk, record]
-        return [*ours, *(callback for wanted, callback in optional if wanted)]
+        bar: list[Callback] = [ProgressBar()] if show_bar else []
+        # The trunk after the log, which stops its clock when a validation starts; the saver last, whose random
+        # states are those of the next step.
+        return [self.predictions, self.epoch_log, self.frozen_trunk, record, *bar, self.saver]
 
     @rank_zero_only
     def echo(self, thing: Any) -> None:
@@ -77,17 +117,17 @@ class Run:
         trainer: Trainer,
         module: ClassifierModule,
         data: ClassificationData,
-        checkpoint: Path | None = None,
-        note: str | None = None,
+        origin: Origin | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Trains, then tests the kept checkpoint.
 
         Args:
-            trainer: made with `callbacks`.
+            trainer: a `ClassifierTrainer` made with `callbacks`.
             module: the model.
             data: the texts.
-            checkpoint: where training goes on from.
-            note: what else is to be told, once the data is.
+            origin: where training goes on from.
+            notes: what else is to be told, once the data is.
 
         Raises:
             UserError: anything wrong with data, weights or disk, before the first step.
@@ -100,7 +140,7 @@ class Run:
                 "or --trainer.check_val_every_n_epoch null to count over epochs"
             )
         self._show_data(module, data)
-        if note:
+        for note in notes:
             self.echo(note)
         module.take_labels(data.label_names)
         with torch.device("meta"):
@@ -109,17 +149,14 @@ class Run:
         if weights is not None:
             match_weights(sketch, weights)
         if self.keep is not None:
-            copies = 3 if self.keep == "best" else 2  # best, last, and the one being written
+            copies = 4 if self.keep == "best" else 3  # best, last, the one before, and the one being written
             check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
         if module.cache_dir is not None:
             check_folder(Path(module.cache_dir).expanduser())
-        self._open(trainer, data)
-        self.saver.dirpath = str(self.folder)
-        with self._stoppable(trainer):
-            trainer.fit(module, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
-        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
-        kept = self._kept(trainer)
-        with self._stoppable(trainer):
+        with self._open(trainer, data, origin):
+            trainer.fit(module, datamodule=data, ckpt_path=None if origin is None else str(origin.path))
+            self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
+            kept = self._kept(trainer)
             self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
         if seconds := self._seconds_training():
             frozen = self.frozen_trunk.seconds.get("train")
@@ -134,25 +171,13 @@ class Run:
         """Of all epochs, and of the frozen layers' outputs that they start from."""
         return self.epoch_log.seconds_training + self.frozen_trunk.seconds.get("train", 0.0)
 
-    @contextmanager
-    def _stoppable(self, trainer: Trainer) -> Iterator[None]:
-        """Ctrl-C leaves as KeyboardInterrupt, whatever Lightning makes of it, and names what there is."""
-        try:
-            yield
-        except SystemExit as stopped:
-            if stopped.code != 1:  # not Lightning's answer to Ctrl-C
-                raise
-            saved = ", ".join(str(path) for path in sorted(self.folder.glob("*.ckpt"))) or "none"
-            self.echo(f"stopped after {trainer.global_step} steps; checkpoints: {saved}")
-            raise KeyboardInterrupt from stopped
-
     def _kept(self, trainer: Trainer) -> Path | None:
         """The checkpoint to test; no run ends without one, unless that was asked for."""
         if self.keep is None:
             self.echo("note: no checkpoint was written: the weights at hand are tested")
             return None
-        last = self.folder / "last.ckpt"
-        if not trainer.strategy.broadcast(last.exists()):  # stopped before the first validation
+        last = self.folder / LAST
+        if not trainer.strategy.broadcast(last.exists()):  # not one batch was to be trained on
             trainer.save_checkpoint(last)
         kept = self.folder / f"{self.keep}.ckpt"
         if not kept.exists():
@@ -173,8 +198,7 @@ class Run:
             checkpoint: the trained network.
         """
         self._show_data(module, data)
-        self._open(trainer, data)
-        with self._stoppable(trainer):
+        with self._open(trainer, data):
             self._evaluate(trainer, module, data, (split,), checkpoint)
         self.echo(f"everything is in {self.folder}")
 
@@ -200,13 +224,64 @@ class Run:
                 "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"
             )
 
-    def _open(self, trainer: Trainer, data: ClassificationData) -> None:
-        """A new folder for this run; only one process makes it and writes to it."""
+    @contextmanager
+    def _open(self, trainer: Trainer, data: ClassificationData, origin: Origin | None = None) -> Iterator[None]:
+        """The folder of this run, new or gone on with, held until the end; only one process writes to it."""
         self._data = data
-        if trainer.is_global_zero:
-            self.folder = new_run_folder(self.root, self.name)
-        log = CSVLogger(self.folder.parent, name="", version=self.folder.name)
-        trainer.loggers = [log, *trainer.loggers]
+        with ExitStack() as stack:
+            if trainer.is_global_zero:
+                if self.resumed is None:
+                    self.folder = new_run_folder(self.root, self.name)
+                stack.enter_context(locked(self.folder))
+            self.metrics.folder = self.saver.folder = self.folder
+            if trainer.is_global_zero:
+                self._begin_files(origin)
+            trainer.loggers = [self.metrics, *trainer.loggers]
+            stack.enter_context(self._told(trainer))
+            stack.enter_context(self.signals)
+            yield
+
+    def _begin_files(self, origin: Origin | None) -> None:
+        """What is there before the first step: the configuration, and what an earlier run leaves to this one."""
+        for partial in self.folder.glob("*.partial"):  # of a process that was killed; nobody else writes here
+            partial.unlink()
+        config = self.folder / "config.yaml"
+        if self.config is not None and not (config.exists() and config.read_text(encoding="utf-8") == self.config):
+            if config.exists():
+                n = len(list(self.folder.glob("config_*.yaml")))
+                config.rename(self.folder / f"config_{n}.yaml")
+                self.echo(f"note: the options have changed; those until here are kept as config_{n}.yaml")
+            write_text(config, self.config)
+        if origin is None:
+            self.metrics.begin_with(self.metrics.path, 0)
+            return
+        state = origin.content[RUN_KEY]
+        place = state["place"]
+        self.echo(
+            f"going on from {origin.path}: after {place['steps']:,} steps, {place['epochs']} epochs and "
+            f"{place['batches']} batches"
+        )
+        again = self.metrics.begin_with(origin.path.with_name(self.metrics.path.name), state["metrics_rows"])
+        if again and self.resumed:
+            self.echo(f"note: {again} rows of metrics.csv are of steps after that, which come again")
+        best = self.folder / BEST
+        if state["best_loss"] is not None and self.keep == "best" and origin.path.parent != self.folder:
+            theirs = origin.path.with_name(BEST)
+            if theirs.exists() and read_checkpoint(theirs)[RUN_KEY]["best_loss"] == state["best_loss"]:
+                copy_checkpoint(theirs, best)
+            else:
+                self.echo(f"note: {theirs} is not that of the lowest val_loss so far: the lowest from here on is kept")
+
+    @contextmanager
+    def _told(self, trainer: Trainer) -> Iterator[None]:
+        """Tells what there is to go on with when a run is stopped."""
+        try:
+            yield
+        except Stopped as stopped:
+            self.echo(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
+            if self.keep is not None:
+                self.echo(f"go on with: lit_cls resume {shlex.quote(str(self.folder))}")
+            raise
 
     def _evaluate(
         self,
@@ -271,6 +346,7 @@ class Run:
         """Where the run's figures come from, written before there are any."""
         path = self.folder / "provenance.json"
         if path.exists():
+            self._write_resumption(path, trainer)
             return
         device = trainer.strategy.root_device
         if device.type == "cuda":
@@ -285,6 +361,16 @@ class Run:
             device=f"{name} x {trainer.world_size}",
         )
         write_json(path, content)
+
+    def _write_resumption(self, path: Path, trainer: Trainer) -> None:
+        """Adds that the run was gone on with, once for each time."""
+        if self.resumed is None or self._resumption_written:
+            return
+        self._resumption_written = True
+        content = json.loads(path.read_text(encoding="utf-8"))
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        entry = {"command": ["lit_cls", *self.command], "started": now, "step": trainer.global_step}
+        write_json(path, {**content, "resumed": [*content.get("resumed", []), entry]})
 
 
 def _count(module: ClassifierModule, trained: bool = False) -> int:

@@ -1,6 +1,5 @@
-"""fit, validate, test and predict, through LightningCLI."""
+"""fit, resume, validate, test and predict, through LightningCLI."""
 
-import inspect
 import logging
 import re
 import shlex
@@ -12,8 +11,10 @@ from typing import Any, cast
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_cls.allocator import keep_freed_memory
@@ -24,8 +25,23 @@ from lit_cls.inference import load
 from lit_cls.model.weights import SIZES
 from lit_cls.options import check_device, check_trainer, explain
 from lit_cls.presets import PRESETS, Preset
-from lit_cls.runs import Keep, Run
-from lit_cls.training.checkpoints import DATA_KEY, KEY, AtomicCheckpointIO, check_same_network, read_checkpoint
+from lit_cls.resuming import (
+    asks_for_other_data,
+    changed_options,
+    check_going_on,
+    folder_to_resume,
+    is_complete,
+    settings_of,
+)
+from lit_cls.runs import Keep, Origin, Run
+from lit_cls.training.checkpoints import (
+    DATA_KEY,
+    PREVIOUS,
+    AtomicCheckpointIO,
+    check_same_network,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.precision import auto_precision
 from lit_cls.training.run_folder import find_checkpoint
@@ -55,6 +71,40 @@ def run_verb(words: list[str]) -> None:
     Verbs(words).start()
 
 
+RESUME_HELP = """\
+usage: lit_cls resume RUN_FOLDER [any option of fit]
+
+Goes on with a training that was stopped, where it was: in the same folder, with its config.yaml, from
+its newest whole checkpoint. It ends with the weights and figures of a run that was never stopped.
+
+  lit_cls resume checkpoints/fit/version_0
+"""
+
+
+def resume(words: list[str]) -> None:
+    """Goes on with a run that was stopped.
+
+    Args:
+        words: its folder, then options that are to be different from here on.
+
+    Raises:
+        UserError: no such run, or an option under which it cannot go on.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(RESUME_HELP, end="")
+        return
+    folder = folder_to_resume(words[0])
+    if is_complete(folder):
+        more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
+        if words[1:]:
+            raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
+        print(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
+        return
+    verbs = Verbs(["fit", "--config", str(folder / "config.yaml"), *words[1:]], resumed=folder)
+    verbs.run.command = ["resume", *words]
+    verbs.start()
+
+
 class Verbs(LightningCLI):
     """LightningCLI with a new folder for each run, and checkpoints that bring their own settings.
 
@@ -62,6 +112,7 @@ class Verbs(LightningCLI):
 
     Args:
         words: the verb, then its options.
+        resumed: the folder of a run that fit goes on with.
 
     Raises:
         UserError: a mistake in the options or the files.
@@ -71,7 +122,9 @@ class Verbs(LightningCLI):
     model: ClassifierModule
     datamodule: ClassificationData
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], resumed: Path | None = None) -> None:
+        self.resumed = resumed
+        self.notes: list[str] = []
         _quiet_lightning()
         with _told(words[0]):
             super().__init__(
@@ -86,6 +139,7 @@ class Verbs(LightningCLI):
                     **{verb: {"exit_on_error": False, "allow_abbrev": False} for verb in self.subcommands()},
                 },
                 auto_configure_optimizers=False,
+                save_config_callback=None,  # Run writes config.yaml, in one step and once
                 load_from_checkpoint_support=False,
                 args=words,
             )
@@ -109,9 +163,13 @@ class Verbs(LightningCLI):
     def settings(self) -> dict[str, Any]:
         """Every value that the run uses, as its config.yaml has it."""
         assert self.subcommand is not None
-        written = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
-        read: dict[str, Any] = yaml.safe_load(written)
+        read: dict[str, Any] = yaml.safe_load(self._settings_text())
         return read
+
+    def _settings_text(self) -> str:
+        assert self.subcommand is not None
+        written: str = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        return written
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -146,6 +204,12 @@ class Verbs(LightningCLI):
                 default="best",
                 help="Which checkpoint is tested: that of the lowest val_loss, or the last (no selection).",
             )
+            parser.add_argument(
+                "--save_every_n_steps",
+                type=PositiveInt | None,
+                default=None,
+                help="Save last.ckpt after every so many optimizer steps, beside after every epoch.",
+            )
         if subcommand == "predict":
             parser.add_argument("texts", type=str, nargs="*", help="The texts to classify.")
         return parser
@@ -167,12 +231,16 @@ class Verbs(LightningCLI):
         self._check_groups(config)
         self.root = Path(config.trainer.default_root_dir).expanduser()
         self.run_name = self._resolve_run_name(config)
-        self.checkpoint_path = self._resolve_checkpoint(verb, config)
-        if self.checkpoint_path is not None:
-            self.checkpoint = read_checkpoint(self.checkpoint_path)
-            if verb != "fit":
-                self._subcommand_parsers[verb].set_defaults(_settings_of(self.checkpoint, config))
-                self.config = parser.parse_args(self.words)
+        if self.resumed is not None:
+            self.root, self.run_name = self.resumed.parent.parent, self.resumed.parent.name
+        self.checkpoint_path: Path | None = None
+        if found := self._resolve_checkpoint(verb, config):
+            self.checkpoint_path, self.checkpoint = found
+        if self.checkpoint_path is not None and self.resumed is None:
+            other = asks_for_other_data(config.data, [PRESETS[preset].get("data.split")] if preset else [])
+            self._subcommand_parsers[verb].set_defaults(settings_of(self.checkpoint, other, training=verb == "fit"))
+            self.config = parser.parse_args(self.words)
+            self.config[verb].ckpt_path = str(self.checkpoint_path.absolute())
         self.config[verb].run_name = self.run_name
 
     @staticmethod
@@ -187,7 +255,6 @@ class Verbs(LightningCLI):
 
     def _make_repeatable(self, config: Namespace) -> None:
         """What is saved as config.yaml must mean the same from another folder, and later."""
-        config.ckpt_path = _text(self.checkpoint_path and self.checkpoint_path.absolute())
         if config.data.path:
             config.data.path = _absolute(config.data.path)
         if not isinstance(config.data.split, str):
@@ -208,18 +275,25 @@ class Verbs(LightningCLI):
             raise UserError(f"run_name {name!r} is not a plain folder name")
         return name
 
-    def _resolve_checkpoint(self, verb: str, config: Namespace) -> Path | None:
+    def _resolve_checkpoint(self, verb: str, config: Namespace) -> tuple[Path, dict[str, Any]] | None:
+        """The checkpoint that was asked for, and its content."""
         given = config.ckpt_path
+        if self.resumed is not None and (newest := newest_checkpoint(self.resumed, self.notes.append)):
+            return newest
         if given in ("best", "last"):
-            found = find_checkpoint(self.root, self.run_name, given)
+            # Killed at the one moment without a last.ckpt, a run has the one before.
+            names = (given, Path(PREVIOUS).stem) if given == "last" else (given,)
+            found = next(filter(None, (find_checkpoint(self.root, self.run_name, name) for name in names)), None)
             if found is None:
                 raise UserError(
                     f"no run of {self.run_name!r} below {self.root} has a {given}.ckpt: train one first\n"
                     f"  {self._command('fit', config)}"
                 )
-            return found
+            newest = newest_checkpoint(found.parent, self.notes.append) if given == "last" else None
+            return newest or (found, read_checkpoint(found))
         if given is not None:
-            return Path(str(given)).expanduser()
+            path = Path(str(given)).expanduser()
+            return path, read_checkpoint(path)
         if verb == "fit":
             return None
         kept = find_checkpoint(self.root, self.run_name, "best") or find_checkpoint(self.root, self.run_name, "last")
@@ -245,10 +319,9 @@ class Verbs(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuses what the device cannot do; Lightning would switch to another precision."""
         trainer = self.config[self.config.subcommand].trainer
-        self.precision_note = None
         if trainer.precision == "auto":
             trainer.precision, why = auto_precision(trainer.accelerator)
-            self.precision_note = f"precision {trainer.precision} (trainer.precision auto): {why}"
+            self.notes.append(f"precision {trainer.precision} (trainer.precision auto): {why}")
         check_device(trainer.precision, trainer.accelerator)
 
     def instantiate_classes(self) -> None:
@@ -270,16 +343,26 @@ class Verbs(LightningCLI):
             keep = None
         callbacks = _as_list(config["callbacks"])
         check_trainer(config, callbacks, compares_losses=keep == "best")
-        self.run = Run(self.root, self.run_name, self.words, keep)
+        self._make_repeatable(self.config[self.subcommand])
+        self.run = Run(
+            self.root,
+            self.run_name,
+            self.words,
+            keep,
+            self._settings_text(),
+            self.settings(),
+            self._get(self.config_init, "save_every_n_steps"),
+            self.resumed,
+        )
         show_bar = self.run.console.is_terminal and config["enable_progress_bar"] is not False
         kwargs = {
             **kwargs,
             "callbacks": [*callbacks, *self.run.callbacks(show_bar)],
             "plugins": [*_as_list(config["plugins"]), AtomicCheckpointIO()],
             "enable_progress_bar": show_bar,
-            "enable_checkpointing": keep is not None,
+            # Of Lightning's own there are none, unless the configuration names some.
+            "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         }
-        self._make_repeatable(self.config[self.subcommand])
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
@@ -287,9 +370,7 @@ class Verbs(LightningCLI):
 
     def fit(self, model: ClassifierModule, **kwargs: Any) -> None:
         """Trains, then tests the kept checkpoint and shows what came out."""
-        if self.checkpoint_path is not None:
-            self._check_checkpoint()
-        self.run.fit(self.trainer, model, self.datamodule, self.checkpoint_path, self.precision_note)
+        self.run.fit(self.trainer, model, self.datamodule, self._origin(), self.notes)
 
     def validate(self, model: ClassifierModule, **kwargs: Any) -> None:
         """Accuracy of a checkpoint on the validation split."""
@@ -317,7 +398,26 @@ class Verbs(LightningCLI):
             cut = "  (cut: longer than the classifier reads)" if prediction.truncated else ""
             print(f"{prediction.label}\t{shares}\t{' '.join(text.split())}{cut}")
 
+    def _origin(self) -> Origin | None:
+        """The state that the training goes on from, when the options allow it."""
+        if self.checkpoint_path is None:
+            return None
+        self._check_checkpoint()
+        if other := self.datamodule.other_splits(self.checkpoint[DATA_KEY]):
+            raise UserError(
+                f"the {', '.join(other)} split is not the one that {self.checkpoint_path} was trained with: a training "
+                "goes on with its own texts. Leave the options of data out, or train anew without --ckpt_path"
+            )
+        trainer = self.trainer
+        order = self.datamodule.order(trainer.world_size, trainer.accumulate_grad_batches)
+        limits = (trainer.max_epochs, trainer.max_steps) if self.resumed is None else (None, -1)
+        check_going_on(self.checkpoint_path, self.checkpoint, order, *limits)
+        self.notes += [f"note: {line}" for line in changed_options(self.settings(), self.checkpoint)]
+        return Origin(self.checkpoint_path, self.checkpoint)
+
     def _evaluate(self, split: SplitName) -> None:
+        for note in self.notes:
+            self.run.echo(note)
         assert self.checkpoint_path is not None, "without a checkpoint, parse_arguments has refused"
         self._check_checkpoint()
         self.run.evaluate(self.trainer, self.model, self.datamodule, split, self.checkpoint_path)
@@ -340,28 +440,6 @@ def _told(verb: str) -> Iterator[None]:
         raise UserError(f"{error}") from error
 
 
-def _settings_of(checkpoint: dict[str, Any], config: Namespace) -> dict[str, Any]:
-    """A checkpoint's settings as defaults of the parser.
-
-    Args:
-        checkpoint: as `read_checkpoint` returns it.
-        config: what was asked for without them; other data replaces the checkpoint's as a whole, but
-            not data that a preset brings.
-    """
-    described, data = checkpoint[KEY], dict(checkpoint[DATA_KEY]["settings"])
-    unasked = [inspect.signature(ClassificationData).parameters["split"].default]
-    if config.preset:
-        unasked.append(PRESETS[config.preset].get("data.split"))
-    if config.data.source or config.data.path or config.data.split not in unasked:
-        for name in ("source", "path", "split"):
-            del data[name]
-    return {
-        "trainer.precision": described["precision"],
-        **{f"model.{name}": value for name, value in described["model"].items()},
-        **{f"data.{name}": value for name, value in data.items()},
-    }
-
-
 def _quiet_lightning() -> None:
     """Leaves out Lightning's advertisements and hints that do not apply here; its warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -376,8 +454,6 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*number of training batches .* is smaller than the logging interval.*")
     # fit's callbacks, which test and validate do not need.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # The run folder is made by us, empty, just before.
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -388,7 +464,3 @@ def _as_list(value: Any) -> list[Any]:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -8,12 +8,12 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.training.checkpoints import AtomicCheckpointIO
 from lit_cls.training.module import ClassifierModule
+from lit_cls.training.trainer import ClassifierTrainer
 
 # No test may reach a model hub, whatever the machine allows.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -62,10 +62,11 @@ def module(**options: object) -> ClassifierModule:
     return ClassifierModule(**chosen)  # type: ignore[arg-type]
 
 
-def trainer(tmp_path: Path, **options: object) -> Trainer:
+def trainer(tmp_path: Path, **options: object) -> ClassifierTrainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    chosen = {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "plugins": [AtomicCheckpointIO()]}
-    return Trainer(**{**quiet, **chosen, "default_root_dir": tmp_path, **options})  # type: ignore[arg-type]
+    chosen = {"accelerator": "cpu", "precision": "32-true", "max_epochs": 1, "enable_checkpointing": False}
+    chosen["plugins"] = [AtomicCheckpointIO()]
+    return ClassifierTrainer(**{**quiet, **chosen, "default_root_dir": tmp_path, **options})  # type: ignore[arg-type]
 
 
 def save(tmp_path: Path, trained: ClassifierModule, texts: ClassificationData, **options: object) -> Path:

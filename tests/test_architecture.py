@@ -8,7 +8,7 @@ import lit_cls
 PACKAGE = Path(lit_cls.__file__).parent
 
 # What each part may import of the others. Arrows run one way:
-# cli -> experiments -> verbs -> runs, inference -> training, evaluation -> model, data; everybody may
+# cli -> experiments -> verbs -> resuming, runs, inference -> training, evaluation -> model, data; everybody may
 # raise a UserError.
 ALLOWED = {
     "errors": set(),
@@ -21,7 +21,10 @@ ALLOWED = {
     "options": {"errors"},
     "runs": {"errors", "model", "data", "training", "evaluation"},
     "presets": set(),
-    "verbs": {"errors", "allocator", "model", "data", "training", "inference", "options", "presets", "runs"},
+    "resuming": {"errors", "data", "training"},
+    "verbs": {
+        *("errors", "allocator", "model", "data", "training", "inference", "options", "presets", "resuming", "runs"),
+    },
     "experiments": {"errors", "model", "data", "training", "evaluation", "presets", "verbs"},
     "cli": {"errors", "verbs", "experiments"},
     "__init__": {"inference"},

@@ -76,6 +76,7 @@ def test_quickstart_tells_and_keeps_everything(quickstart: tuple[Path, str]) -> 
     assert {file.name for file in run.iterdir()} == {
         "best.ckpt",
         "last.ckpt",
+        "previous.ckpt",
         "config.yaml",
         "metrics.csv",
         "provenance.json",
@@ -230,7 +231,7 @@ def test_mistakes_exit_with_2_and_one_message(words: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_exits_with_130_and_names_the_checkpoints(tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_names_the_way_on(tmp_path: Path) -> None:
     words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
     command = [str(Path(sys.executable).with_name("lit_cls")), *words]
     with subprocess.Popen(
@@ -249,8 +250,9 @@ def test_ctrl_c_exits_with_130_and_names_the_checkpoints(tmp_path: Path) -> None
                 break
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "checkpoints: checkpoints/quickstart/version_0/best.ckpt, checkpoints/quickstart/version_0/last.ckpt" in out
-    assert err == "lit_cls: stopped\n"
+    assert "stopped by SIGINT after " in out
+    assert "go on with: lit_cls resume checkpoints/quickstart/version_0\n" in out
+    assert err == "\nlit_cls: SIGINT: saving after this step; a second signal ends at once\n"
 
 
 def test_module_and_script_are_the_same_command(tmp_path: Path) -> None:

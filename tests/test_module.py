@@ -173,11 +173,13 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path, reviews: str) -> Non
         torch.testing.assert_close(resumed.net.state_dict()[name], tensor, atol=0, rtol=0, msg=name)
 
 
-def test_a_resumed_optimizer_keeps_its_options_or_is_refused(tmp_path: Path, reviews: str) -> None:
+def test_a_resumed_optimizer_takes_the_options_of_its_run(tmp_path: Path, reviews: str) -> None:
     path = save(tmp_path, module(), data(reviews))
-    with pytest.raises(UserError, match=r"give it the same options, model.learning_rate 0.001, model.weight_decay 0.1"):
-        trainer(tmp_path, max_epochs=2).fit(module(learning_rate=1e-5), datamodule=data(reviews), ckpt_path=str(path))
-    trainer(tmp_path).test(module(learning_rate=1e-5), datamodule=data(reviews), ckpt_path=str(path), verbose=False)
+    resumed = trainer(tmp_path, max_epochs=2)
+    resumed.fit(module(learning_rate=1e-5, weight_decay=0.2), datamodule=data(reviews), ckpt_path=str(path))
+    [group] = resumed.optimizers[0].param_groups
+    assert (group["lr"], group["weight_decay"]) == (1e-5, 0.2)
+    assert {int(state["step"]) for state in resumed.optimizers[0].state.values()} == {20}  # of both epochs
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def fit(tmp_path: Path, reviews: str, keep: Keep | None = "best", **options: obj
     run = Run(tmp_path / "runs", "reviews", ["fit"], keep)
     texts = data(reviews, **options)
     run.fit(
-        trainer(tmp_path, max_epochs=4, callbacks=run.callbacks(show_bar=False), enable_checkpointing=keep is not None),
+        trainer(tmp_path, max_epochs=4, callbacks=run.callbacks(show_bar=False)),
         module(learning_rate=3e-3),
         texts,
     )
@@ -30,8 +30,8 @@ def test_best_is_the_lowest_validation_loss_and_it_is_what_is_tested(tmp_path: P
         rows = list(csv.DictReader(stream))
     losses = [float(row["val_loss"]) for row in rows if row["val_loss"]][:4]
     best = read_checkpoint(folder / "best.ckpt")
-    assert best["epoch"] == min(range(4), key=losses.__getitem__)
-    assert read_checkpoint(folder / "last.ckpt")["epoch"] == 3
+    assert best["lit_cls_run"]["place"]["epochs"] == 1 + min(range(4), key=losses.__getitem__)
+    assert read_checkpoint(folder / "last.ckpt")["lit_cls_run"]["place"] == {"epochs": 4, "batches": 0, "steps": 40}
     # The figures are those of the kept weights, evaluated again from the file alone.
     again = Run(tmp_path / "runs", "again", ["test"])
     again.evaluate(

@@ -265,7 +265,7 @@ def test_disk_is_checked_before_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, size))  # type: ignore[attr-defined]
     words = ["fit", "--data.path", labelled(twelve()), *NANO, "--trainer.max_epochs", "1"]
     if size == 100:
-        assert "3 copies exist at once, and checkpoints has 0.00 GB left" in refused(words, capsys)
+        assert "4 copies exist at once, and checkpoints has 0.00 GB left" in refused(words, capsys)
         assert not Path("checkpoints").exists()
     else:
         assert main(words) == 0
@@ -334,7 +334,7 @@ def test_an_evaluation_that_is_skipped_has_no_figures(capsys: pytest.CaptureFixt
 
 def test_keep_last_tests_the_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     fit(capsys, "--keep", "last", "--trainer.max_epochs", "2")
-    assert {path.name for path in Path("checkpoints/fit/version_0").glob("*.ckpt")} == {"last.ckpt"}
+    assert {path.name for path in Path("checkpoints/fit/version_0").glob("*.ckpt")} == {"last.ckpt", "previous.ckpt"}
 
 
 def test_near_duplicates_of_a_command_are_suggested(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,10 +127,16 @@ class TrainingBatches(Sampler[PlannedBatch]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self._begin = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
+        self._begin = 0
+
+    def begin_at(self, batch: int) -> None:
+        """Leaves out the first batches of this epoch: those of a training that goes on in its middle."""
+        self._begin = batch
 
     def __len__(self) -> int:
         return math.ceil(len(self.lengths) / (self.batch_size * self.world_size))
@@ -138,7 +144,7 @@ class TrainingBatches(Sampler[PlannedBatch]):
     def __iter__(self) -> Iterator[PlannedBatch]:
         whole = self._whole_batches()
         used = len(whole) if self.limit is None else min(self.limit, len(whole))
-        for i, rows in enumerate(whole):
+        for i, rows in enumerate(whole[self._begin :], self._begin):
             start = i - i % self.accumulate
             step = whole[start : min(start + self.accumulate, max(used, i + 1))]
             yield PlannedBatch(rows[self.rank :: self.world_size], sum(map(len, step)))

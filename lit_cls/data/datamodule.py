@@ -219,8 +219,7 @@ class ClassificationData(LightningDataModule):
         batches = TrainingBatches(
             lengths=[min(len(ids), self.cut_to) for ids in part.token_ids],
             batch_size=self.batch_size,
-            # Where Lightning's own samplers take the seed from: seed_everything leaves it there.
-            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            seed=_seed(),
             by_length=self.padding == "longest_in_batch",
             accumulate=accumulate,
             rank=rank,
@@ -252,6 +251,19 @@ class ClassificationData(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return make_loader(dataset, EvaluationBatches(dataset, rank, world_size), self.num_workers)
 
+    def order(self, processes: int, accumulate: int) -> dict[str, int]:
+        """What the order of an epoch follows from, the texts and their padding aside, by option.
+
+        Args:
+            processes: that train.
+            accumulate: batches of an optimizer step.
+        """
+        return {
+            "seed_everything": _seed(),
+            "data.batch_size times trainer.devices": self.batch_size * processes,
+            "trainer.accumulate_grad_batches": accumulate,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data: what prediction needs, and how to find the same splits."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
@@ -282,14 +294,17 @@ class ClassificationData(LightningDataModule):
                 f"{', '.join(self.label_names)}. Give the data it was trained on, or train anew"
             )
         self.cut_to, self.pad_to = state_dict["cut_to"], state_dict["pad_to"]
-        theirs = state_dict["split_sha256"]
-        other = [name for name in SPLIT_NAMES if self.part(name).sha256 != theirs[name]]
+        other = self.other_splits(state_dict)
         note = (
             f"not the {', '.join(other)} split that the checkpoint was trained with: "
             "texts it is tested on may be among those it was trained on"
         )
         if other and note not in self.notes:
             self.notes.append(note)
+
+    def other_splits(self, state_dict: dict[str, Any]) -> list[SplitName]:
+        """The splits whose texts or labels are not those that a checkpoint names."""
+        return [name for name in SPLIT_NAMES if self.part(name).sha256 != state_dict["split_sha256"][name]]
 
     def check_reading(self, state_dict: dict[str, Any]) -> None:
         """Texts must be cut and padded as the checkpoint's were.
@@ -328,3 +343,8 @@ class ClassificationData(LightningDataModule):
             cut=sum(length > self.cut_to for length in lengths),
             sha256=part.sha256,
         )
+
+
+def _seed() -> int:
+    # Where Lightning's own samplers take the seed from: seed_everything leaves it there.
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))

@@ -33,10 +33,12 @@ def write_predictions(
     probabilities: Sequence[Sequence[float]],
     label_names: Sequence[str],
 ) -> None:
-    """Writes `predictions_<split>.csv`: one line per text, in the split's order."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    """Writes `predictions_<split>.csv`, in one step: one line per text, in the split's order."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)])
         for row, text, label, shares in zip(source_rows, texts, labels, probabilities, strict=True):
             predicted = label_names[max(range(len(shares)), key=shares.__getitem__)]
             writer.writerow([row, text, label, predicted, *(f"{share:.6g}" for share in shares)])
+    partial.replace(path)

@@ -22,6 +22,8 @@ SHOWN_LABELS = 6
 
 Print = Callable[[Any], None]
 
+_LOG_KEY = "lit_cls_epoch_log"
+
 
 def data_table(summary: DataSummary) -> Table:
     """One row per split: its size, its labels, its lengths, the texts that are cut."""
@@ -82,7 +84,24 @@ class EpochLog(Callback):
         self.texts_trained = 0
         self._started = 0.0
         self._validating = 0.0  # seconds of this epoch that were no training
+        self._paused: float | None = None  # when the validation began that is going on
         self._texts = 0
+        self._seconds_before = 0.0  # of the epoch, in the process that began it
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps what has been counted: a run that goes on tells of the whole of it."""
+        checkpoint[_LOG_KEY] = {
+            "seconds_training": self.seconds_training,
+            "texts_trained": self.texts_trained,
+            "seconds_of_epoch": self._seconds() if self._texts else 0.0,
+            "texts_of_epoch": self._texts,
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting, in a training."""
+        if trainer.state.fn == "fit" and (counted := checkpoint.get(_LOG_KEY)):
+            self.seconds_training, self.texts_trained = counted["seconds_training"], counted["texts_trained"]
+            self._seconds_before, self._texts = counted["seconds_of_epoch"], counted["texts_of_epoch"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells what trains, once the network is there."""
@@ -94,15 +113,18 @@ class EpochLog(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of the epoch."""
-        self._started, self._validating, self._texts = time.perf_counter(), 0.0, 0
+        self._started, self._validating = time.perf_counter() - self._seconds_before, 0.0
+        self._seconds_before = 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock."""
-        self._validating -= time.perf_counter()
+        self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts it again."""
-        self._validating += time.perf_counter()
+        if self._paused is not None:
+            self._validating += time.perf_counter() - self._paused
+            self._paused = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -121,18 +143,20 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the figures of the epoch; validation has run by now."""
-        self.seconds_training += self._seconds()
+        seconds, speed = self._seconds(), self._speed()
+        self.seconds_training += seconds
         self.texts_trained += self._texts
+        self._texts = 0
         names = ("train_loss", "val_loss", "val_acc")
         metrics = trainer.callback_metrics
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        self.echo(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {self._speed()}")
+        self.echo(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {speed}")
         if not torch.isfinite(metrics["train_loss"]):
             self.echo("note: the loss is not a number any more: lower model.learning_rate, or check model.weights")
 
     def _seconds(self) -> float:
-        return time.perf_counter() - self._started - self._validating
+        return (self._paused or time.perf_counter()) - self._started - self._validating
 
     def _speed(self) -> str:
         seconds = self._seconds()

@@ -2,13 +2,18 @@
 
 A checkpoint is Lightning's, plus an entry `lit_cls` that says which network it is and which labels
 it knows. Tensors that did not train are named by the sha256 of the file they came from; where they
-came from no file, the checkpoint holds them too.
+came from no file, the checkpoint holds them too. One that a training can go on from has an entry
+`lit_cls_run` beside: its place, its random states, its options (see `Saver`).
 """
 
 import os
+import shutil
+import zipfile
+from collections.abc import Callable
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -18,34 +23,34 @@ import lit_cls
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+"""A run's checkpoints: its last state, the one before that, and that of the lowest validation loss."""
 KEY = "lit_cls"
+RUN_KEY = "lit_cls_run"
 DATA_KEY = "ClassificationData"
 """Where Lightning puts what the LightningDataModule of that name keeps."""
-_ENTRIES = {"model", "label_names", "weights_sha256", "precision", "optimizer"}
+_ENTRIES = {"model", "label_names", "weights_sha256", "precision"}
 _DATA_ENTRIES = {"settings", "label_names", "cut_to", "pad_to", "split_sha256"}
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target, flushes to disk, then renames.
+    """Writes beside the target, flushes to disk, verifies, then renames.
 
     Lightning's own goes through memory and the temporary folder, which may be another, smaller file
     system (Lightning-AI/pytorch-lightning#19970).
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Saves; the target is the old file or the new one, never half of it."""
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.partial")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        """Saves; the target is the old file or the new one, never half of it.
+
+        The last state before a new one is kept, as `previous.ckpt`.
+        """
+
+        def write(stream: BinaryIO) -> None:
+            torch.save(checkpoint, stream)
+
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _replace(Path(path), write)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
@@ -58,8 +63,76 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copies a checkpoint, in one step like any other that is written."""
+
+    def write(stream: BinaryIO) -> None:
+        with source.open("rb") as original:
+            shutil.copyfileobj(original, stream, 1 << 22)
+
+    _replace(target, write)
+
+
+def _replace(target: Path, write: Callable[[BinaryIO], None]) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if not _is_intact(partial):
+            raise OSError(f"{partial} does not hold what was written to it: the disk is damaged")
+        if target.name == LAST and target.exists():
+            # Killed between the two: the one before is found, and it is whole.
+            os.replace(target, target.with_name(PREVIOUS))
+        os.replace(partial, target)
+        if hasattr(os, "O_DIRECTORY"):  # not on Windows; without it a power cut may undo the renaming
+            folder = os.open(target.parent, os.O_DIRECTORY)
+            os.fsync(folder)
+            os.close(folder)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether every record has the checksum that was written with it; torch itself reads past a wrong one."""
+    try:
+        with zipfile.ZipFile(path) as records:
+            return records.testzip() is None
+    except zipfile.BadZipFile:
+        return False
+
+
+@lru_cache(maxsize=32)
+def _was_intact(path: Path, changed_ns: int, size: int) -> bool:
+    # Asked for several times in a run.
+    return _is_intact(path)
+
+
+def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """A run's newest state that is whole, and its content.
+
+    Args:
+        folder: the run's.
+        tell: prints a line, about each damaged file.
+
+    Raises:
+        UserError: there are some, and none is whole.
+    """
+    found = [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
+    for path in found:
+        try:
+            return path, read_checkpoint(path)
+        except UserError as error:
+            if path == found[-1]:
+                raise
+            tell(f"note: {error}; the one before it is used")
+    return None
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, its tensors memory-mapped.
+    """A checkpoint's content, its tensors memory-mapped, once its checksums have been compared.
 
     Raises:
         UserError: no such file, damaged, or not a checkpoint of ours.
@@ -68,6 +141,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"there is no checkpoint {path}: check --ckpt_path (best, last, or the path of a .ckpt file)")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        about = Path(path).stat()
+        if not _was_intact(Path(path).resolve(), about.st_mtime_ns, about.st_size):
+            raise OSError("a checksum is wrong")
     except Exception as error:  # a damaged file fails in the reader's own ways, from EOFError to RuntimeError
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(f"the checkpoint {path} cannot be read (truncated, damaged, or not one): {reason}") from error
@@ -90,7 +166,6 @@ def describe_network(
     label_names: tuple[str, ...],
     weights_sha256: str | None,
     precision: str = "32-true",
-    optimizer: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """The entry `lit_cls` of a checkpoint.
 
@@ -99,7 +174,6 @@ def describe_network(
         label_names: by class id.
         weights_sha256: of the file the frozen tensors came from, None without one.
         precision: what it was trained and tested in.
-        optimizer: its options by name.
     """
     return {
         "version": lit_cls.__version__,
@@ -107,7 +181,6 @@ def describe_network(
         "label_names": list(label_names),
         "weights_sha256": weights_sha256,
         "precision": precision,
-        "optimizer": optimizer or {},
     }
 
 

@@ -130,6 +130,7 @@ class ClassifierModule(LightningModule):
         self.weights_notes: list[str] = []
         self.net = None
         self.metrics = nn.ModuleDict()
+        self.train_loss: MeanMetric | None = None
         self.frozen: dict[SplitName, FrozenStates] = {}
         """The trunk's outputs of each split that steps may start from."""
         self.frozen_of: object = None
@@ -178,10 +179,22 @@ class ClassifierModule(LightningModule):
         if self.fast and self.is_whole and (dtype := MIXED.get(str(self.trainer.precision))):
             self.net.hold_frozen(dtype)
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
+        self.train_loss = _mean()
 
     def _new_metrics(self) -> nn.ModuleDict:
         n = len(self.label_names)
-        return nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(n, average="micro")})
+        return nn.ModuleDict({"loss": _mean(), "acc": MulticlassAccuracy(n, average="micro")})
+
+    def on_train_start(self) -> None:
+        """Gives an optimizer whose state came from a checkpoint the options of this run."""
+        self.train_loss.set_dtype(torch.float32)  # type: ignore[union-attr]
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.update({name: value for name, value in optimizer.defaults.items() if name in group})
+
+    def on_train_epoch_start(self) -> None:
+        """Has the epoch's loss logged at its end, also when every batch was trained on by an earlier process."""
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)  # type: ignore[arg-type]
 
     def on_validation_epoch_start(self) -> None:
         """Sums the loss in float32: in bfloat16 a sum stops growing after some hundred texts."""
@@ -237,7 +250,8 @@ class ClassifierModule(LightningModule):
         n = max(1, len(batch["labels"]))
         mean = total.detach() / n
         self.log("train_loss_step", mean, on_step=True, on_epoch=False, prog_bar=True, batch_size=n)
-        self.log("train_loss", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=n)
+        assert self.train_loss is not None, "configure_model has not run"
+        self.train_loss.update(mean.expand(len(batch["labels"])))
         divisors = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return total * (divisors / batch["step_examples"])
 
@@ -288,7 +302,7 @@ class ClassifierModule(LightningModule):
         """Keeps the trained tensors alone when the frozen ones came from a file that can be named."""
         assert self.net is not None, "configure_model has not run"
         checkpoint[KEY] = describe_network(
-            self.settings, self.label_names, self.weights_sha256, str(self.trainer.precision), self._optimizer_options()
+            self.settings, self.label_names, self.weights_sha256, str(self.trainer.precision)
         )
         if self.weights_sha256 is not None:
             names = trained_tensors(self.net)
@@ -312,11 +326,22 @@ class ClassifierModule(LightningModule):
             )
         ):
             self.frozen.clear()  # of other random weights
-        theirs = checkpoint[KEY]["optimizer"]
-        if self.trainer.state.fn == "fit" and theirs != self._optimizer_options():
-            # The optimizer's state, restored next, would bring its own values in silence.
-            told = ", ".join(f"model.{name} {value}" for name, value in theirs.items())
-            raise UserError(f"training goes on with the optimizer of the checkpoint: give it the same options, {told}")
 
-    def _optimizer_options(self) -> dict[str, float]:
-        return {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+    def train_loss_state(self) -> dict[str, Tensor]:
+        """The sums that the epoch's train_loss is made of, so far."""
+        assert self.train_loss is not None, "configure_model has not run"
+        return {name: getattr(self.train_loss, name).detach().cpu() for name in self.train_loss._defaults}
+
+    def set_train_loss_state(self, states: list[dict[str, Tensor]]) -> None:
+        """Goes on from the sums of as many processes as were this one's."""
+        assert self.train_loss is not None, "configure_model has not run"
+        for name in self.train_loss._defaults:
+            value: Tensor = getattr(self.train_loss, name)
+            value.copy_(sum((state[name].to(value) for state in states), torch.zeros_like(value)))
+        self.train_loss._update_count = 1  # or it would warn that there is nothing to compute from
+
+
+def _mean() -> MeanMetric:
+    # The other strategies leave out what is not a number. With this one torchmetrics 1.9 takes every weight for 1:
+    # values are given as often as they count.
+    return MeanMetric(nan_strategy="disable")

@@ -7,6 +7,8 @@ import platform
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -85,6 +87,50 @@ def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies:
             f"a checkpoint of this run takes {one / 1e9:.2f} GB, {copies} copies exist at once, and {folder} has "
             f"{free / 1e9:.2f} GB left: make room, or choose another folder with --trainer.default_root_dir"
         )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a run's folder: one process at a time adds to a run. The lock goes with the process, however it ends.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    _held.add(handle)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder} belongs to a run that is still going on: stop that one first") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        _held.discard(handle)
+        os.close(handle)
+
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    # A data worker that outlives its run must not hold the folder.
+    for handle in _held:
+        os.close(handle)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""Lightning's Trainer with one more word for the precision."""
+"""Lightning's Trainer: one more word for the precision, and loops that can be left and entered again."""
 
 from typing import Any
 
 from lightning.pytorch import Trainer
 
+from lit_cls.training.loops import EpochLoop, FitLoop
 from lit_cls.training.precision import Precision, auto_precision
 
 
@@ -20,3 +21,7 @@ class ClassifierTrainer(Trainer):
         if precision == "auto":
             precision, _ = auto_precision(kwargs.get("accelerator", "auto"))
         super().__init__(precision=precision, **kwargs)
+        stock = self.fit_loop
+        fit_loop = FitLoop(self, stock.min_epochs, stock.max_epochs)
+        fit_loop.epoch_loop = EpochLoop(self, stock.min_steps, stock.max_steps)
+        self.fit_loop = fit_loop

@@ -1,0 +1,142 @@
+"""Going on with a training: which run, from which state, with which options."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.errors import UserError
+from lit_cls.training.checkpoints import DATA_KEY, KEY, RUN_KEY
+
+_GROUPS = ("trainer", "model", "data")
+_MACHINES = ("ckpt_path", "run_name", "config", "trainer.default_root_dir")
+"""Options that say where things are, not what a run does."""
+
+
+def folder_to_resume(given: str) -> Path:
+    """The folder of a run that was stopped.
+
+    Raises:
+        UserError: there is none, or it is not of a training.
+    """
+    folder = Path(given).expanduser()
+    if folder.suffix == ".ckpt":
+        raise UserError(
+            f"resume takes the folder of a run, not a checkpoint: lit_cls resume {folder.parent}, or for a new run "
+            f"lit_cls fit --ckpt_path {folder}"
+        )
+    if not folder.is_dir():
+        raise UserError(f"there is no run folder {folder}: give one, for example checkpoints/fit/version_0")
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"{folder} is not the folder of a run that can be gone on with: it has no config.yaml")
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{config} cannot be read: {error}") from error
+    if not isinstance(settings, dict) or "keep" not in settings:
+        raise UserError(f"{folder} is not the folder of a training (lit_cls fit)")
+    return folder.absolute()
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the run has trained, and its figures are written."""
+    return (folder / "report" / "report.json").is_file()
+
+
+def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) -> dict[str, Any]:
+    """A checkpoint's settings as defaults of the parser.
+
+    Args:
+        checkpoint: as `read_checkpoint` returns it.
+        other_data: whether other data was asked for, which replaces the checkpoint's as a whole.
+        training: whether its training goes on, so that the options of its run hold too; but never a
+            class that they name: a checkpoint may be a stranger's.
+    """
+    described, settings = checkpoint[KEY], {}
+    if training and RUN_KEY in checkpoint:
+        settings = {
+            name: value
+            for name, value in _options(checkpoint[RUN_KEY]["settings"]).items()
+            if name not in _MACHINES and not _names_a_class(value)
+        }
+    settings["trainer.precision"] = described["precision"]
+    settings.update({f"model.{name}": value for name, value in described["model"].items()})
+    settings.update({f"data.{name}": value for name, value in checkpoint[DATA_KEY]["settings"].items()})
+    if other_data:
+        for name in ("source", "path", "split"):
+            del settings[f"data.{name}"]
+    return settings
+
+
+def asks_for_other_data(data: Any, usual_splits: Sequence[Any]) -> bool:
+    """Whether options name data, beside a split that a preset brings."""
+    usual = [inspect.signature(ClassificationData).parameters["split"].default, *usual_splits]
+    return bool(data.source or data.path or data.split not in usual)
+
+
+def changed_options(now: dict[str, Any], checkpoint: dict[str, Any]) -> list[str]:
+    """Each option that is not what the checkpoint's run had, in words."""
+    then, ours = _options(checkpoint[RUN_KEY]["settings"]), _options(now)
+    return [
+        f"{name} is {_shown(ours.get(name))}; until here it was {_shown(then.get(name))}"
+        for name in sorted({*then, *ours})
+        if name not in _MACHINES and ours.get(name) != then.get(name)
+    ]
+
+
+def check_going_on(
+    path: Path, checkpoint: dict[str, Any], order: dict[str, int], max_epochs: int | None, max_steps: int
+) -> None:
+    """Refuses options under which the training cannot go on where it was.
+
+    Args:
+        path: the checkpoint's.
+        checkpoint: as `read_checkpoint` returns it.
+        order: as `ClassificationData.order` has it.
+        max_epochs: of the Trainer; None or -1 without a limit.
+        max_steps: of the Trainer; -1 without a limit.
+
+    Raises:
+        UserError: which option, and both values.
+    """
+    if RUN_KEY not in checkpoint:
+        raise UserError(
+            f"{path} was not saved between two steps of lit_cls fit: it can be tested and predict, but no training can "
+            "go on from it"
+        )
+    place, theirs = checkpoint[RUN_KEY]["place"], checkpoint[RUN_KEY]["order"]
+    different = [f"{name} is {order[name]}, not {theirs[name]}" for name in order if order[name] != theirs[name]]
+    if place["batches"] and different:
+        raise UserError(
+            f"{path} is from the middle of epoch {place['epochs'] + 1}, and another order of its texts does not go on "
+            f"where it was: {'; '.join(different)}. Leave these options out, or go on from the end of an epoch"
+        )
+    if max_epochs is not None and 0 <= max_epochs <= place["epochs"]:
+        raise UserError(
+            f"{path} has trained {place['epochs']} epochs, and trainer.max_epochs is {max_epochs}: give more, for "
+            f"example --trainer.max_epochs {2 * place['epochs']}"
+        )
+    if 0 <= max_steps <= place["steps"]:
+        raise UserError(f"{path} has trained {place['steps']} steps, and trainer.max_steps is {max_steps}: give more")
+
+
+def _options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by the names of their options."""
+    flat = {name: value for name, value in settings.items() if name not in _GROUPS}
+    for group in _GROUPS:
+        flat.update({f"{group}.{name}": value for name, value in (settings.get(group) or {}).items()})
+    return flat
+
+
+def _names_a_class(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "class_path" in value or any(map(_names_a_class, value.values()))
+    return isinstance(value, list) and any(map(_names_a_class, value))
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,206 @@
+"""When a training saves its state, what of it, and how it takes that state up again."""
+
+import math
+import signal
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_cls.errors import RunError
+from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, copy_checkpoint
+from lit_cls.training.metrics_file import MetricsFile
+from lit_cls.training.module import ClassifierModule
+from lit_cls.training.random_states import random_states, set_random_states
+from lit_cls.training.stopping import Stopped, StopSignals
+
+
+class Saver(Callback):
+    """Writes `last.ckpt` between two batches, and `best.ckpt` where the validation loss was lowest.
+
+    The loops call `on_batch_complete` and `on_epoch_complete`. It stands last among the callbacks:
+    the random states that it puts back are those of the next step.
+
+    Args:
+        metrics: of the run, of which a checkpoint names how many rows there were.
+        signals: which tell that the run is to stop.
+        best: whether `best.ckpt` is kept.
+        every_n_steps: save after every so many optimizer steps, beside every epoch.
+        settings: every value the run uses, kept in the checkpoint.
+        writes: whether anything is written at all.
+    """
+
+    def __init__(
+        self,
+        metrics: MetricsFile,
+        signals: StopSignals,
+        best: bool = True,
+        every_n_steps: int | None = None,
+        settings: dict[str, Any] | None = None,
+        writes: bool = True,
+    ) -> None:
+        self.folder = metrics.folder
+        self.metrics = metrics
+        self.signals = signals
+        self.best = best
+        self.every_n_steps = every_n_steps
+        self.settings = settings or {}
+        self.writes = writes
+        self.best_loss: float | None = None
+        """The lowest val_loss so far; nan counts as infinite."""
+        self._best_is_due = False
+        self._settled = False
+        self._resumed: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is a state to save."""
+        if self._resumed is not None:
+            self._take_up(self._resumed, trainer, cast("ClassifierModule", pl_module))
+            self._resumed = None
+        self.signals.install()
+        self.signals.deferring = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All is saved."""
+        self.signals.deferring = False
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """A validation that is interrupted comes again, whole; processes of several end theirs together."""
+        if self.signals.deferring and trainer.world_size == 1 and self.signals.received:
+            trainer.fit_loop.epoch_loop.validation_due = True
+            self._save(trainer)
+            raise Stopped(self.signals.received)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sees whether this was the lowest loss; it is saved once the step is complete."""
+        loss = trainer.callback_metrics.get("val_loss")
+        if not self.signals.deferring or not self.best or loss is None:
+            return
+        value = math.inf if torch.isnan(loss) else float(loss)
+        if self.best_loss is None or value < self.best_loss:
+            self.best_loss = value
+            self._best_is_due = True
+
+    def on_batch_complete(self, trainer: Trainer, stepped: bool) -> None:
+        """Between two batches of an epoch.
+
+        Args:
+            trainer: that trains.
+            stepped: whether the optimizer has taken a step; if not, its gradients are kept too.
+        """
+        stop = self._stop(trainer)
+        every = self.every_n_steps is not None and stepped and trainer.global_step % self.every_n_steps == 0
+        if stop or every or self._best_is_due:
+            self._save(trainer)
+        if stop:
+            raise Stopped(stop)
+
+    def on_epoch_complete(self, trainer: Trainer) -> None:
+        """Between two epochs, and after the last."""
+        self._save(trainer)
+        if stop := self._stop(trainer):
+            raise Stopped(stop)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds what Lightning's own checkpoints lack; one that is saved elsewhere has none of it."""
+        if not self._settled:
+            return
+        module = cast("ClassifierModule", pl_module)
+        ours = {
+            "random": random_states(trainer.strategy.root_device),
+            "train_loss": module.train_loss_state(),
+            "gradients": _gradients(trainer, module),
+        }
+        processes = [ours]
+        if trainer.world_size > 1:
+            processes = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(processes, ours)
+        checkpoint[RUN_KEY] = {
+            "settings": self.settings,
+            "metrics_rows": self.metrics.n_rows,
+            "best_loss": self.best_loss,
+            "should_stop": trainer.should_stop,
+            "processes": processes,
+            "order": trainer.datamodule.order(trainer.world_size, trainer.accumulate_grad_batches),  # type: ignore[attr-defined]
+            "place": place_of(trainer),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps what a training takes up when it starts."""
+        if trainer.state.fn == "fit":
+            self._resumed = checkpoint.get(RUN_KEY)
+
+    def _take_up(self, state: dict[str, Any], trainer: Trainer, module: ClassifierModule) -> None:
+        # The first process alone knows the folder, and all must find the same loss the lowest.
+        has_best = trainer.strategy.broadcast((self.folder / BEST).exists())
+        self.best_loss = state["best_loss"] if has_best else None
+        trainer.should_stop = state["should_stop"]
+        processes, rank, device = state["processes"], trainer.global_rank, trainer.strategy.root_device
+        # Sums add up, whatever the number of processes was.
+        if len(processes) == trainer.world_size:
+            losses = [processes[rank]["train_loss"]]
+        else:
+            losses = [process["train_loss"] for process in processes[rank :: trainer.world_size]]
+        module.set_train_loss_state(losses)
+        gradients = processes[rank]["gradients"] if len(processes) == trainer.world_size else {}
+        for name, parameter in module.named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter)
+        if rank < len(processes):
+            set_random_states(processes[rank]["random"], device)
+        else:  # a process that was not there: any state of its own will do, but the same one every time
+            torch.manual_seed(trainer.global_step * trainer.world_size + rank)
+
+    def _stop(self, trainer: Trainer) -> signal.Signals | None:
+        """The signal that came, to any of the processes."""
+        received = self.signals.received
+        if trainer.world_size > 1:
+            number = torch.tensor(int(received or 0), device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+            received = signal.Signals(int(number)) if number else None
+        return received
+
+    def _save(self, trainer: Trainer) -> None:
+        if not self.writes:
+            return
+        self.metrics.flush()
+        last, best = self.folder / LAST, self.folder / BEST
+        self._settled = True
+        try:
+            # The best first: killed between the two, the run finds it the best once more.
+            trainer.save_checkpoint(best if self._best_is_due else last)
+            if self._best_is_due and trainer.is_global_zero:
+                copy_checkpoint(best, last)
+        except (OSError, RuntimeError) as error:
+            kept = ", ".join(path.name for path in sorted(self.folder.glob("*.ckpt"))) or "none"
+            raise RunError(
+                f"the state after {trainer.global_step} steps could not be saved in {self.folder}: {error}. "
+                f"Checkpoints there: {kept}. Make room, then go on with: lit_cls resume {self.folder}"
+            ) from error
+        finally:
+            self._settled = False
+        self._best_is_due = False
+
+
+def place_of(trainer: Trainer) -> dict[str, int]:
+    """How far a training is: whole epochs, batches of the one that is not whole, optimizer steps."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    in_epoch = epochs.ready != epochs.processed
+    return {"epochs": epochs.processed, "batches": batches.ready if in_epoch else 0, "steps": trainer.global_step}
+
+
+def _gradients(trainer: Trainer, module: ClassifierModule) -> dict[str, Tensor]:
+    """Of an accumulation that has begun."""
+    if not place_of(trainer)["batches"] or not trainer.fit_loop.epoch_loop._should_accumulate():
+        return {}
+    return {name: p.grad.cpu() for name, p in module.named_parameters() if p.grad is not None}

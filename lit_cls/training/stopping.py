@@ -1,0 +1,64 @@
+"""SIGTERM and Ctrl-C: a training ends at the next place where its state can be saved."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(SystemExit):
+    """A run was asked to stop, and has; as an exit code 143 for SIGTERM, 130 for Ctrl-C.
+
+    Args:
+        received: the signal.
+    """
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(128 + received)
+        self.received = received
+
+
+class StopSignals:
+    """Within it, the first signal stops the run, and a second one ends the process at once.
+
+    While `deferring`, the first is only noted, in `received`: whoever set it raises `Stopped` when
+    the state is saved. Otherwise there is nothing to save, and it is raised where the program is.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.deferring = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.install()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.deferring = False
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Takes the signals; again after Lightning has put its own handler for SIGTERM in front."""
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow it
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = signal.Signals(number)
+        if not self.deferring:
+            raise Stopped(self.received)
+        # Not through print: the signal may have come in the middle of one.
+        told = f"\nlit_cls: {self.received.name}: saving after this step; a second signal ends at once\n"
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, told.encode())

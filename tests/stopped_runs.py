@@ -1,0 +1,66 @@
+"""Runs that are stopped in this process, at a chosen moment, and gone on with."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from lit_cls.experiments.verify_resume import compare_runs
+from lit_cls.training.stopping import Stopped
+from lit_cls.verbs import Verbs
+
+NANO = ["--model.size", "gpt2-nano", "--model.weights", "random", "--model.learning_rate", "3e-3"]
+CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.log_every_n_steps", "1"]
+
+
+class DiedError(BaseException):
+    """A process that is gone: nothing runs after it."""
+
+
+class At(Callback):
+    """Ends a run at a moment of it.
+
+    Args:
+        hook: the callback's method.
+        count: at which of its calls, from 1.
+        number: the signal that comes; None is a death without one.
+    """
+
+    def __init__(self, hook: str, count: int, number: signal.Signals | None) -> None:
+        self.left = count
+        self.number = number
+        setattr(self, hook, self._called)
+
+    def _called(self, *args: Any, **kwargs: Any) -> None:
+        self.left -= 1
+        if self.left:
+            return
+        if self.number is None:
+            raise DiedError
+        os.kill(os.getpid(), self.number)
+
+
+def fit(words: list[str], *moments: At) -> Path:
+    """A run that is stopped at the first moment, gone on with, stopped at the next, …; its folder."""
+    verbs = Verbs(["fit", *words])
+    for moment in moments:
+        verbs.trainer.callbacks.insert(0, moment)  # type: ignore[attr-defined]
+        try:
+            verbs.start()
+        except (Stopped, DiedError):
+            assert moment.left <= 0
+        else:
+            raise AssertionError("the run has ended before it was stopped")
+        folder = verbs.run.folder
+        assert not (folder / "report").exists()
+        verbs = Verbs(["fit", "--config", str(folder / "config.yaml")], resumed=folder)
+    verbs.start()
+    return verbs.run.folder
+
+
+def assert_same(one: Path, other: Path) -> None:
+    compared = compare_runs(one, other)
+    assert len(compared) > 5
+    assert [part for part in compared if part.difference] == []

@@ -1,0 +1,107 @@
+"""A training that was left and entered again ends as one that was never left: bit by bit."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+from stopped_runs import CPU, NANO, At, assert_same, fit
+
+from lit_cls.model.classifier import ModelSettings
+
+TERM, DEATH = signal.SIGTERM, None
+
+
+def words(reviews: str, folder: Path, *options: str) -> list[str]:
+    data = ["--data.path", reviews, "--data.balance", "none", "--trainer.max_epochs", "3"]
+    return [*data, *NANO, *CPU, "--trainer.default_root_dir", str(folder), *options]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model.trainable_layers", "last_layer"],
+        ["--model.trainable_layers", "last_block"],
+        ["--model.trainable_layers", "last_block", "--model.fast", "false"],
+        ["--model.trainable_layers", "last_block", "--model.cache_gb", "0"],
+        ["--model.trainable_layers", "last_block", "--model.cache_dir", "kept"],
+        ["--model.trainable_layers", "last_two_blocks", "--model.drop_rate", "0.1"],
+        ["--model.trainable_layers", "1", "--data.num_workers", "2"],
+        ["--model.trainable_layers", "all", "--model.drop_rate", "0.1", "--data.num_workers", "2"],
+        ["--model.trainable_layers", "all", "--trainer.accumulate_grad_batches", "3"],
+        ["--model.trainable_layers", "all", "--trainer.precision", "bf16-mixed", "--keep", "last"],
+        ["--model.trainable_layers", "all", "--trainer.val_check_interval", "4", "--model.token_position", "last"],
+        ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--model.lora.dropout", "0.2"],
+        ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--trainer.accumulate_grad_batches", "4"],
+        ["--model.trainable_layers", "lora", "--data.padding", "none", "--data.batch_size", "1"],
+        ["--trainer.limit_train_batches", "7", "--trainer.check_val_every_n_epoch", "2"],
+        ["--trainer.max_epochs", "-1", "--trainer.max_steps", "26", "--trainer.val_check_interval", "0.5"],
+        ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "7"],
+    ],
+    ids=" ".join,
+)
+def test_stopped_anywhere_and_gone_on_with(
+    options: list[str], reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    straight = fit(words(reviews, tmp_path / "straight", *options))
+    stopped = fit(
+        words(reviews, tmp_path / "stopped", *options, "--save_every_n_steps", "2"),
+        At("on_train_batch_end", 3, TERM),
+        At("on_train_batch_end", 6, DEATH),
+        At("on_validation_batch_end", 1, TERM),
+        At("on_train_batch_start", 3, TERM),
+        At("on_train_epoch_end", 1, DEATH),
+        At("on_test_batch_end", 1, TERM),
+        At("on_predict_batch_end", 1, DEATH),
+    )
+    assert_same(straight, stopped)
+
+
+@pytest.mark.parametrize("layers", ["last_block", "lora"])
+def test_on_top_of_weights_that_a_file_has(layers: str, reviews: str, tmp_path: Path) -> None:
+    """The checkpoint has what trains alone: the rest is read again, and must be the same."""
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), tmp_path / "nano.safetensors")
+    options = ["--model.weights", str(tmp_path / "nano.safetensors"), "--model.trainable_layers", layers]
+    straight = fit(words(reviews, tmp_path / "straight", *options))
+    moments = (At("on_train_batch_end", 14, TERM), At("on_validation_epoch_end", 1, DEATH))
+    assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
+
+
+def test_every_step_is_a_place_to_stop(reviews: str, tmp_path: Path) -> None:
+    options = ["--trainer.max_epochs", "2", "--trainer.val_check_interval", "0.3", "--model.drop_rate", "0.1"]
+    options += ["--trainer.accumulate_grad_batches", "2", "--model.trainable_layers", "all"]
+    straight = fit(words(reviews, tmp_path / "straight", *options))
+    moments = [At("on_train_batch_end", 1, TERM) for _ in range(10)]
+    assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
+
+
+def test_early_stopping_is_not_forgotten(reviews: str, tmp_path: Path) -> None:
+    """Stopped early, then killed: the run has ended, and stays ended."""
+    config = tmp_path / "early.yaml"
+    config.write_text(
+        "trainer:\n  max_epochs: 30\n  callbacks:\n  - class_path: lightning.pytorch.callbacks.EarlyStopping\n"
+        "    init_args: {monitor: val_loss, patience: 1}\n"
+    )
+    options = ["--model.learning_rate", "3e-2", "--config", str(config), "--trainer.max_epochs", "30"]
+    straight = fit(words(reviews, tmp_path / "straight", *options))
+    epochs = (straight / "metrics.csv").read_text().count("\n")
+    moments = (At("on_train_epoch_start", 2, TERM), At("on_test_start", 1, DEATH))
+    assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
+    assert epochs < 300
+
+
+def test_more_steps_than_at_first(reviews: str, tmp_path: Path) -> None:
+    """trainer.max_steps ended in the middle of an epoch: the rest of its texts comes, none twice."""
+    from lit_cls.experiments.verify_resume import compare_runs
+    from lit_cls.verbs import Verbs
+
+    options = ["--trainer.max_epochs", "-1", "--keep", "last"]
+    straight = fit(words(reviews, tmp_path / "straight", *options, "--trainer.max_steps", "25"))
+    first = fit(words(reviews, tmp_path / "first", *options, "--trainer.max_steps", "13"))
+    more = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_steps", "25"]
+    verbs = Verbs(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
+    verbs.start()
+    compared = {part.what: part.difference for part in compare_runs(straight, verbs.run.folder)}
+    assert compared["last.ckpt: state_dict"] is None
+    assert compared["last.ckpt: optimizer_states"] is None

@@ -1,0 +1,186 @@
+"""Which run goes on, from which state, with which options; told in the words of the command."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from stopped_runs import CPU, NANO, At
+
+from lit_cls.cli import main
+from lit_cls.training.checkpoints import read_checkpoint
+from lit_cls.verbs import Verbs
+
+
+@pytest.fixture
+def stopped(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was stopped in its second epoch, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--data.path", reviews, "--data.balance", "none", "--trainer.max_epochs", "2", *NANO, *CPU]
+    verbs = Verbs(["fit", *words])
+    verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 13, signal.SIGTERM))  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit):
+        verbs.start()
+    return Path("checkpoints/fit/version_0")
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("lit_cls: error: ")
+    return told
+
+
+def test_what_is_no_run_to_resume(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no run folder gone" in refused(["resume", "gone"], capsys)
+    assert "resume takes the folder of a run, not a checkpoint" in refused(["resume", f"{stopped}/last.ckpt"], capsys)
+    Path("empty").mkdir()
+    assert "it has no config.yaml" in refused(["resume", "empty"], capsys)
+    Path("empty/config.yaml").write_text("- a list\n")
+    assert "is not the folder of a training" in refused(["resume", "empty"], capsys)
+    Path("empty/config.yaml").write_text("{")
+    assert "config.yaml cannot be read" in refused(["resume", "empty"], capsys)
+    assert main(["test", "--ckpt_path", f"{stopped}/last.ckpt", "--run_name", "tested"]) == 0
+    assert "is not the folder of a training" in refused(["resume", "checkpoints/tested/version_0"], capsys)
+    assert main(["resume", "--help"]) == 0
+    assert "usage: lit_cls resume RUN_FOLDER" in capsys.readouterr().out
+
+
+def test_a_complete_run_stays_as_it_is(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(stopped)]) == 0
+    before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
+    capsys.readouterr()
+    assert main(["resume", str(stopped)]) == 0
+    out = capsys.readouterr().out
+    assert "is complete" in out
+    assert "is complete" in refused(["resume", str(stopped), "--trainer.max_epochs", "3"], capsys)
+    command = out.splitlines()[-1].replace(" N", " 3").split()
+    assert main(command[1:]) == 0  # the way out works as it is printed
+    assert read_checkpoint("checkpoints/fit/version_1/last.ckpt")["lit_cls_run"]["place"]["epochs"] == 3
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_run_goes_on_from_elsewhere_and_after_it_was_moved(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "moved").mkdir()
+    stopped.rename(tmp_path / "moved" / "version_7")
+    monkeypatch.chdir("/")
+    assert main(["resume", str(tmp_path / "moved" / "version_7")]) == 0
+    assert (tmp_path / "moved" / "version_7" / "report" / "report.json").exists()
+    assert not (tmp_path / "checkpoints" / "fit" / "version_1").exists()
+
+
+def test_changed_options_are_named_and_the_earlier_ones_kept(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (stopped / "config.yaml").read_text()
+    capsys.readouterr()
+    options = ["--trainer.max_epochs", "3", "--model.learning_rate", "1e-4", "--data.num_workers", "1"]
+    assert main(["resume", str(stopped), *options]) == 0
+    out = capsys.readouterr().out
+    assert "note: trainer.max_epochs is 3; until here it was 2" in out
+    assert "note: model.learning_rate is 0.0001; until here it was 0.003" in out
+    assert "note: data.num_workers is 1; until here it was 0" in out
+    assert out.count("until here it was") == 3
+    assert (stopped / "config_0.yaml").read_text() == before
+    assert "max_epochs: 3" in (stopped / "config.yaml").read_text()
+    assert "epoch 3/3" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.batch_size", "4"], "from the middle of epoch 2.*data.batch_size times trainer.devices is 4, not 8"),
+        (["--seed_everything", "7"], "from the middle of epoch 2.*seed_everything is 7, not 123"),
+        (["--trainer.accumulate_grad_batches", "2"], "accumulate_grad_batches is 2, not 1"),
+        (["--model.trainable_layers", "all"], "model.trainable_layers is all, the checkpoint's is last_block"),
+        (["--model.size", "gpt2-small"], "model.size is gpt2-small, the checkpoint's is gpt2-nano"),
+        (["--model.token_position", "last"], "model.token_position is last, the checkpoint's is flexible"),
+        (["--data.padding", "context_length"], "data.padding is context_length, the checkpoint was trained with"),
+        (["--data.split_seed", "5"], "the train, validation, test split is not the one"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["resume", "fit"])
+def test_options_that_would_make_another_run(
+    verb: str, options: list[str], message: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["resume", str(stopped)] if verb == "resume" else ["fit", "--ckpt_path", str(stopped / "last.ckpt")]
+    told = refused([*start, *options], capsys)
+    assert re.search(message, " ".join(told.split())), told
+    assert len(list(Path("checkpoints/fit").iterdir())) == 1
+
+
+def test_at_the_end_of_an_epoch_its_order_may_change(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(stopped)]) == 0
+    last = ["--ckpt_path", str(stopped / "last.ckpt")]
+    capsys.readouterr()
+    assert main(["fit", *last, "--trainer.max_epochs", "3", "--data.batch_size", "4", "--seed_everything", "5"]) == 0
+    assert "note: data.batch_size is 4; until here it was 8" in capsys.readouterr().out
+    assert "has trained 2 epochs, and trainer.max_epochs is 2: give more" in refused(["fit", *last], capsys)
+
+
+def test_a_damaged_newest_one_is_reported_and_the_one_before_it_used(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (stopped / "previous.ckpt").exists()
+    content = bytearray((stopped / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1  # one bit, in the middle of a tensor: torch itself would not see it
+    (stopped / "last.ckpt").write_bytes(content)
+    torch.load(stopped / "last.ckpt", weights_only=True, mmap=True)
+    capsys.readouterr()
+    assert main(["resume", str(stopped)]) == 0
+    out = capsys.readouterr().out
+    assert "last.ckpt cannot be read (truncated, damaged, or not one): a checksum is wrong; the one before it" in out
+    assert "previous.ckpt: after 10 steps" in out
+
+
+def test_when_all_are_damaged_nothing_is_begun(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in stopped.glob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:-100])
+    before = sorted(path.name for path in stopped.iterdir())
+    assert "cannot be read" in refused(["resume", str(stopped)], capsys)
+    assert sorted(path.name for path in stopped.iterdir()) == before
+
+
+def test_a_run_that_never_saved_begins_again_in_its_folder(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in stopped.glob("*.ckpt"):
+        path.unlink()
+    assert main(["resume", str(stopped)]) == 0
+    lines = (stopped / "metrics.csv").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 1 + 20 + 2 + 2 + 2  # steps, epochs, validations, and the two after it
+    assert (stopped / "report" / "report.json").exists()
+
+
+def test_fit_goes_on_from_the_last_without_repeating_anything(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint brings the options of its run; the new folder has the whole curve."""
+    before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
+    capsys.readouterr()
+    assert main(["fit", "--ckpt_path", "last"]) == 0
+    assert "until here it was" not in capsys.readouterr().out
+    new = stopped.with_name("version_1")
+    assert main(["resume", str(stopped)]) == 0
+    for name in ("metrics.csv", "predictions_test.csv"):
+        assert (new / name).read_bytes() == (stopped / name).read_bytes()
+    assert before[stopped / "config.yaml"] == (stopped / "config.yaml").read_bytes()
+
+
+def test_a_checkpoint_from_inside_a_step_is_for_testing_alone(
+    stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(stopped / "last.ckpt", weights_only=True)
+    del checkpoint["lit_cls_run"]
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    settings = ["--data.balance", "none", *NANO, "--trainer.max_epochs", "9"]
+    told = refused(["fit", "--ckpt_path", str(tmp_path / "other.ckpt"), *settings], capsys)
+    assert "was not saved between two steps" in told
+    assert main(["test", "--ckpt_path", str(tmp_path / "other.ckpt")]) == 0
+
+
+def test_one_process_at_a_time(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lit_cls.training.run_folder import locked
+
+    with locked(stopped):
+        assert "belongs to a run that is still going on" in refused(["resume", str(stopped)], capsys)
+    assert main(["resume", str(stopped)]) == 0
