@@ -34,6 +34,7 @@ from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier
 from lit_cls.training import frozen_callback
+from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.frozen_callback import FrozenTrunk
 
 POSITIONS = ("first", "last", "flexible", "mean", "mean_flexible")
@@ -466,18 +467,30 @@ def test_a_split_of_which_a_part_is_read_is_not_computed_as_a_whole(
     assert sum(calls) < 48 + 15
 
 
-def test_the_weights_of_a_checkpoint_after_a_training_are_used(files: Files, tmp_path: Path) -> None:
-    """Without a file of weights a checkpoint brings its own frozen layers."""
+@pytest.mark.parametrize("cache_dir", [False, True])
+def test_the_weights_of_a_checkpoint_after_a_training_are_used(cache_dir: bool, files: Files, tmp_path: Path) -> None:
+    """Without a file of weights a checkpoint brings its own frozen layers: neither kept outputs nor files are its."""
     random = {"weights": "random", "token_position": "mean_flexible"}
     seed_everything(1, verbose=False)
-    other = network(**random)
-    runner = trainer(tmp_path)
+    other, collected = network(**random, fast=False), CollectPredictions()
+    runner = trainer(tmp_path, callbacks=[collected])
     runner.fit(other, datamodule=texts(files.texts))
     runner.save_checkpoint(tmp_path / "other.ckpt")
-    expected = trainer(tmp_path).validate(other, datamodule=texts(files.texts), verbose=False)
-    trained = run(tmp_path, files, random)
-    where = {"datamodule": texts(files.texts), "ckpt_path": str(tmp_path / "other.ckpt")}
-    assert trainer(tmp_path).validate(trained.module, verbose=False, **where) == [pytest.approx(expected[0], abs=1e-5)]
+    collected.clear()
+    runner.test(other, datamodule=texts(files.texts), verbose=False)
+
+    # The module, its Trainer and its data have the outputs of every split for the weights of another seed.
+    cache = {"cache_dir": str(tmp_path / "cache")} if cache_dir else {}
+    trained = run(tmp_path, files, {**random, **cache})
+    assert (trained.logits["test"] - collected.logits).abs().max() > 0.1
+    before = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*")}
+    [ours] = [callback for callback in trained.runner.callbacks if isinstance(callback, CollectPredictions)]
+    for _ in range(2):
+        where = {"datamodule": trained.runner.datamodule, "ckpt_path": str(tmp_path / "other.ckpt")}
+        trained.runner.test(trained.module, verbose=False, **where)
+        torch.testing.assert_close(ours.logits, collected.logits, atol=1e-5, rtol=0)
+    assert len(names(tmp_path)) == (4 if cache_dir else 0)
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 @pytest.mark.parametrize("position", ["first", "mean_flexible"])

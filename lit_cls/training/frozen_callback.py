@@ -55,7 +55,6 @@ class FrozenTrunk(Callback):
         self.found: set[SplitName] = set()
         """Splits whose outputs an earlier run had kept."""
         self._bytes = 0  # in memory
-        self._weights = ""
         self._active = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,8 +68,6 @@ class FrozenTrunk(Callback):
         reason = self._why_not(trainer, module)
         self._active = reason is None
         if self._active:
-            if module.cache_dir is not None:
-                self._weights = module.weights_sha256 or frozen_sha256(_net(module))
             self._prepare(trainer, module, "train")
         elif _net(module).n_frozen_blocks or module.cache_dir is not None:
             self.echo(f"note: the frozen layers are computed in every step: {reason}")
@@ -146,7 +143,9 @@ class FrozenTrunk(Callback):
         width, dtype = net.pos_emb.weight.shape[1], net.pos_emb.weight.dtype
         kept = kept_positions(net, dataset)
         counts = count_kept(kept, dataset)
-        key = states_key(net, dataset.token_ids, dataset.pad_to, self._weights, str(trainer.precision))
+        # Now, not once a training: a checkpoint may have brought other random weights since.
+        weights = module.weights_sha256 or frozen_sha256(net)
+        key = states_key(net, dataset.token_ids, dataset.pad_to, weights, str(trainer.precision))
         for positions in (kept, *also_in(kept, net, dataset)):
             held = count_kept(positions, dataset)
             found = find(key.path(folder, positions), int(held.sum()), width, dtype)
