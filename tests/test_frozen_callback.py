@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier
-from lit_cls.training import frozen_callback
+from lit_cls.training import frozen_callback, frozen_files
 from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.frozen_callback import FrozenTrunk
 
@@ -366,6 +367,85 @@ def test_too_little_disk_is_told_with_both_numbers(
         assert not any(path.stat().st_size for path in (tmp_path / folder).iterdir())
 
 
+def sizes_on_disk(files: Files, folder: Path) -> list[int]:
+    """Bytes of each split's outputs."""
+    return [states.values.nbytes for states in run(folder, files, {}).module.frozen.values()]
+
+
+@pytest.mark.parametrize("kept_in", ["cache", "scratch"])
+@pytest.mark.parametrize("short_of", [1, 0])
+def test_room_for_all_splits_is_looked_for_before_the_first(
+    short_of: int, kept_in: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = sizes_on_disk(files, tmp_path)
+    room = [sum(sizes) - short_of]
+    plain = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: plain._replace(free=room[0]))
+    monkeypatch.setattr(frozen_files, "GB", 1000)
+    model = {"cache_dir": str(tmp_path / "cache")} if kept_in == "cache" else {"cache_gb": 0.0}
+    if not short_of:
+        assert all(" GB " in line for line in run(tmp_path, files, model).told)
+        room = [0]  # what is found in the folder needs none
+        if kept_in == "cache":
+            assert all("found in" in line for line in run(tmp_path, files, model).told)
+        return
+    told = rf"layers take {sum(sizes) / 1000:.1f} GB, {tmp_path / kept_in} has {room[0] / 1000:.1f} GB free: make room"
+    with counted_trunks() as calls, pytest.raises(UserError, match=told):
+        run(tmp_path, files, model)
+    assert not calls
+    # A split that is not evaluated, or of which a part is, needs no room.
+    found = run(tmp_path, files, model, limit_test_batches=1)
+    assert list(found.module.frozen) == ["train", "validation"]
+
+
+def test_splits_in_memory_need_no_room_on_disk(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = sizes_on_disk(files, tmp_path)
+    assert sizes[1] < sizes[2] < sizes[0]
+    plain, free = shutil.disk_usage(tmp_path), [sizes[2]]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: plain._replace(free=free[0]))
+    model = {"cache_gb": (sizes[0] + sizes[1]) / 1e9}
+    found = run(tmp_path, files, model)
+    assert ["on disk" in line for line in found.told] == [False, False, True]
+    free = [sizes[2] - 1]
+    with pytest.raises(UserError, match="the outputs of the frozen layers take"):
+        run(tmp_path, files, model)
+
+
+@pytest.mark.parametrize("kept_in", ["cache", "scratch"])
+@pytest.mark.parametrize("failure", ["full", "broken"])
+def test_a_disk_that_fills_up_during_the_training_does_not_end_it(
+    failure: str, kept_in: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = sizes_on_disk(files, tmp_path)
+    plain, n_looks = shutil.disk_usage(tmp_path), []
+    plain_new_file = frozen_callback.new_file
+
+    def usage(path: Path) -> Any:
+        n_looks.append(path)
+        # The first look is for all splits, the second for the train split.
+        return plain._replace(free=sum(sizes) if len(n_looks) < 3 else 10)
+
+    def new_file(*arguments: Any) -> Any:
+        if made:
+            raise OSError(5, "Input/output error")
+        made.append(True)
+        return plain_new_file(*arguments)
+
+    made: list[bool] = []
+    if failure == "full":
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+    else:
+        monkeypatch.setattr(frozen_callback, "new_file", new_file)
+    model = {"cache_dir": str(tmp_path / "cache")} if kept_in == "cache" else {"cache_gb": 0.0}
+    found = run(tmp_path, files, model)
+    assert list(found.module.frozen) == ["train"]
+    assert len(found.told) == 3  # once, not in every epoch
+    for line, split in zip(found.told[1:], ("validation", "test"), strict=True):
+        why = "the outputs of the frozen layers take 0.0 GB, .* has 0.0 GB free" if failure == "full" else ".*output"
+        assert re.match(rf"note: the frozen layers of the {split} split are computed in every step: {why}", line)
+    assert_same(found, run(tmp_path, files, {"fast": False}))
+
+
 # Memory.
 
 
@@ -391,6 +471,20 @@ def test_the_budget_is_that_of_all_splits_together(files: Files, tmp_path: Path)
     assert sizes[1] < sizes[2] < sizes[0]
     assert [line.split(" GB ")[1].split(" (")[0] for line in found.told] == ["in memory", "in memory", "on disk"]
     assert_same(found, run(tmp_path, files, {}), atol=0)
+
+
+def test_the_budget_is_free_again_when_a_checkpoint_has_other_weights(files: Files, tmp_path: Path) -> None:
+    random = {"weights": "random", "cache_gb": sum(sizes_on_disk(files, tmp_path)) / 1e9}
+    seed_everything(1, verbose=False)
+    other, runner = network(**random), trainer(tmp_path)
+    runner.fit(other, datamodule=texts(files.texts))
+    runner.save_checkpoint(tmp_path / "other.ckpt")
+    trained = run(tmp_path, files, random)
+    for verb in (trained.runner.validate, trained.runner.test):
+        where = {"datamodule": trained.runner.datamodule, "ckpt_path": str(tmp_path / "other.ckpt")}
+        verb(trained.module, verbose=False, **where)
+    assert len(trained.told) == 5
+    assert all(line.endswith("in memory") for line in trained.told)
 
 
 @pytest.mark.parametrize("layers", ["last_layer", "last_block"])

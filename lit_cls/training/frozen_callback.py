@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_cls.data.batches import Batch, TextDataset
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
+from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.training.frozen_cache import (
     FrozenStates,
@@ -25,7 +26,9 @@ from lit_cls.training.frozen_cache import (
 )
 from lit_cls.training.frozen_files import (
     GB,
+    StatesKey,
     check_folder,
+    check_room,
     find,
     frozen_sha256,
     new_file,
@@ -54,7 +57,8 @@ class FrozenTrunk(Callback):
         """Of computing each split; of the run that did, where they were found."""
         self.found: set[SplitName] = set()
         """Splits whose outputs an earlier run had kept."""
-        self._bytes = 0  # in memory
+        self._in_memory: dict[SplitName, int] = {}  # bytes
+        self._given_up: set[SplitName] = set()  # for want of room
         self._active = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,10 +68,12 @@ class FrozenTrunk(Callback):
         module.frozen_of = _data(trainer)
         self.seconds.clear()
         self.found.clear()
-        self._bytes = 0
+        self._in_memory.clear()
+        self._given_up.clear()
         reason = self._why_not(trainer, module)
         self._active = reason is None
         if self._active:
+            self._check_room(trainer, module)
             self._prepare(trainer, module, "train")
         elif _net(module).n_frozen_blocks or module.cache_dir is not None:
             self.echo(f"note: the frozen layers are computed in every step: {reason}")
@@ -97,16 +103,50 @@ class FrozenTrunk(Callback):
             return "fewer texts are trained on than the train split has"
         return why_not(_net(module), cast("TextDataset", data.whole_split("train").dataset))
 
+    def _check_room(self, trainer: Trainer, module: ClassifierModule) -> None:
+        """Before any is computed: the disk has room for the outputs of every split that will be.
+
+        Raises:
+            UserError: it has not.
+        """
+        splits: list[SplitName] = ["train"]
+        splits += ["validation"] if _is_whole(trainer.limit_val_batches) else []
+        splits += ["test"] if _is_whole(trainer.limit_test_batches) else []
+        weights = "" if module.cache_dir is None else _weights(module)
+        in_memory = on_disk = 0
+        for split in splits:
+            dataset = cast("TextDataset", _data(trainer).whole_split(split).dataset)
+            size = _size(_net(module), dataset)
+            if module.cache_dir is None and in_memory + size <= module.cache_gb * GB:
+                in_memory += size
+            elif module.cache_dir is None or self._find(trainer, module, dataset, weights) is None:
+                on_disk += size
+        if on_disk and module.cache_dir is None:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            check_room(self.scratch, on_disk)
+        elif on_disk:
+            check_folder(_folder(module))
+            check_room(_folder(module), on_disk)
+
     def _prepare(self, trainer: Trainer, module: ClassifierModule, split: SplitName) -> None:
-        if not self._active or split in module.frozen or trainer.datamodule is not module.frozen_of:  # type: ignore[attr-defined]
+        if not self._active or split in module.frozen or split in self._given_up:
+            return
+        if trainer.datamodule is not module.frozen_of:  # type: ignore[attr-defined]
             return
         started = time.perf_counter()
         loader = _data(trainer).whole_split(split)
-        if module.cache_dir is None:
-            states, where = self._compute_unnamed(trainer, module, split, loader)
-        else:
-            folder = Path(module.cache_dir).expanduser()
-            states, where = self._find_or_compute(trainer, module, split, loader, folder)
+        try:
+            if module.cache_dir is None:
+                states, where = self._compute_unnamed(trainer, module, split, loader)
+            else:
+                states, where = self._find_or_compute(trainer, module, split, loader)
+        except (UserError, OSError) as error:
+            if split == "train":
+                raise
+            # Others have filled the disk since the start: no reason to lose the training.
+            self._given_up.add(split)
+            self.echo(f"note: the frozen layers of the {split} split are computed in every step: {error}")
+            return
         module.frozen[split] = states
         took = time.perf_counter() - started
         self.seconds.setdefault(split, took)
@@ -123,9 +163,7 @@ class FrozenTrunk(Callback):
         weight = net.pos_emb.weight
         counts = count_kept(kept_positions(net, dataset), dataset)
         n, width = int(counts.sum()), weight.shape[1]
-        size = n * width * weight.dtype.itemsize
-        if self._bytes + size <= module.cache_gb * GB:
-            self._bytes += size
+        if self._takes(module, split, _size(net, dataset)):
             values, where = torch.empty(n, width, dtype=weight.dtype, device=weight.device), "in memory"
         else:
             self.scratch.mkdir(parents=True, exist_ok=True)
@@ -137,40 +175,58 @@ class FrozenTrunk(Callback):
         return states, where
 
     def _find_or_compute(
-        self, trainer: Trainer, module: ClassifierModule, split: SplitName, loader: DataLoader[Batch], folder: Path
+        self, trainer: Trainer, module: ClassifierModule, split: SplitName, loader: DataLoader[Batch]
     ) -> tuple[FrozenStates, str]:
-        net, dataset = _net(module), cast("TextDataset", loader.dataset)
-        width, dtype = net.pos_emb.weight.shape[1], net.pos_emb.weight.dtype
+        net, dataset, folder = _net(module), cast("TextDataset", loader.dataset), _folder(module)
+        # Hashed now, not once a training: a checkpoint may have brought other random weights since.
+        weights = _weights(module)
+        found = self._find(trainer, module, dataset, weights)
+        if found is not None:
+            states, self.seconds[split] = found
+            self.found.add(split)
+            return self._place(states, module, split), f"found in {folder}"
+        started = time.perf_counter()
         kept = kept_positions(net, dataset)
         counts = count_kept(kept, dataset)
-        # Now, not once a training: a checkpoint may have brought other random weights since.
-        weights = module.weights_sha256 or frozen_sha256(net)
-        key = states_key(net, dataset.token_ids, dataset.pad_to, weights, str(trainer.precision))
-        for positions in (kept, *also_in(kept, net, dataset)):
-            held = count_kept(positions, dataset)
-            found = find(key.path(folder, positions), int(held.sum()), width, dtype)
-            if found is not None:
-                values, self.seconds[split] = found
-                self.found.add(split)
-                return FrozenStates(self._place(values, module), starts_of(held), counts), f"found in {folder}"
-        started = time.perf_counter()
         check_folder(folder)
-        partial, values = new_file(folder, int(counts.sum()), width, dtype)
+        partial, values = new_file(folder, int(counts.sum()), net.config.emb_dim, net.pos_emb.weight.dtype)
         states = FrozenStates(values, starts_of(counts), counts)
         try:
             self._compute(trainer, net, split, loader, states)
+            key = _key(trainer, net, dataset, weights)
             publish(partial, key.path(folder, kept), key, kept, time.perf_counter() - started)
         finally:
             partial.unlink(missing_ok=True)
-        return FrozenStates(self._place(values, module), states.starts, counts), f"in {folder}"
+        return self._place(states, module, split), f"in {folder}"
 
-    def _place(self, values: Tensor, module: ClassifierModule) -> Tensor:
+    def _find(
+        self, trainer: Trainer, module: ClassifierModule, dataset: TextDataset, weights: str
+    ) -> tuple[FrozenStates, float] | None:
+        """What an earlier run has kept, and the seconds that computing it took."""
+        net = _net(module)
+        kept, key = kept_positions(net, dataset), _key(trainer, net, dataset, weights)
+        for positions in (kept, *also_in(kept, net, dataset)):
+            held = count_kept(positions, dataset)
+            path = key.path(_folder(module), positions)
+            found = find(path, int(held.sum()), net.config.emb_dim, net.pos_emb.weight.dtype)
+            if found is not None:
+                return FrozenStates(found[0], starts_of(held), count_kept(kept, dataset)), found[1]
+        return None
+
+    def _place(self, states: FrozenStates, module: ClassifierModule, split: SplitName) -> FrozenStates:
         """On a GPU, in its memory when the budget allows; a processor reads the mapped file."""
-        device, size = _net(module).pos_emb.weight.device, values.numel() * values.element_size()
-        if device.type == "cpu" or self._bytes + size > module.cache_gb * GB:
-            return values
-        self._bytes += size
-        return values.to(device)
+        device, values = _net(module).pos_emb.weight.device, states.values
+        if device.type == "cpu" or not self._takes(module, split, values.numel() * values.element_size()):
+            return states
+        return replace(states, values=values.to(device))
+
+    def _takes(self, module: ClassifierModule, split: SplitName, size: int) -> bool:
+        """Whether the budget allows so many bytes in memory, beside those in use; they are counted then."""
+        in_use = sum(self._in_memory.get(other, 0) for other in module.frozen)
+        if in_use + size > module.cache_gb * GB:
+            return False
+        self._in_memory[split] = size
+        return True
 
     def _compute(
         self, trainer: Trainer, net: GPTClassifier, split: SplitName, loader: DataLoader[Batch], states: FrozenStates
@@ -188,6 +244,26 @@ class FrozenTrunk(Callback):
 def _is_whole(limit: float) -> bool:
     """Whether all batches are evaluated: 1.0 is all of them, 1 is one."""
     return isinstance(limit, float) and limit == 1.0
+
+
+def _size(net: GPTClassifier, dataset: TextDataset) -> int:
+    """Bytes of the outputs for a split."""
+    n_positions = int(count_kept(kept_positions(net, dataset), dataset).sum())
+    return n_positions * net.config.emb_dim * net.pos_emb.weight.dtype.itemsize
+
+
+def _weights(module: ClassifierModule) -> str:
+    """sha256 of what is frozen."""
+    return module.weights_sha256 or frozen_sha256(_net(module))
+
+
+def _key(trainer: Trainer, net: GPTClassifier, dataset: TextDataset, weights: str) -> StatesKey:
+    return states_key(net, dataset.token_ids, dataset.pad_to, weights, str(trainer.precision))
+
+
+def _folder(module: ClassifierModule) -> Path:
+    assert module.cache_dir is not None, "asked for where it is given"
+    return Path(module.cache_dir).expanduser()
 
 
 def _module(pl_module: LightningModule) -> ClassifierModule:

@@ -94,13 +94,8 @@ def new_file(folder: Path, n_positions: int, width: int, dtype: torch.dtype) -> 
     Raises:
         UserError: the disk has no room for it.
     """
-    size, free = n_positions * width * dtype.itemsize, shutil.disk_usage(folder).free
-    too_large = UserError(
-        f"the outputs of the frozen layers take {size / GB:.1f} GB, {folder} has {free / GB:.1f} GB free: "
-        "make room there, or pass --model.fast false, which computes them in every step"
-    )
-    if size > free:
-        raise too_large
+    size = n_positions * width * dtype.itemsize
+    check_room(folder, size)
     partial = folder / f"{_prefix()}{os.getpid()}-{uuid.uuid4().hex}.partial"
     with partial.open("xb") as file:
         try:
@@ -109,9 +104,27 @@ def new_file(folder: Path, n_positions: int, width: int, dtype: torch.dtype) -> 
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             partial.unlink()
-            raise too_large from error
+            raise _too_large(folder, size) from error
     values = torch.from_file(str(partial), shared=True, size=n_positions * width, dtype=dtype)
     return partial, values.view(n_positions, width)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Whether so many bytes of outputs can be written.
+
+    Raises:
+        UserError: the disk has no room for them.
+    """
+    if size > shutil.disk_usage(folder).free:
+        raise _too_large(folder, size)
+
+
+def _too_large(folder: Path, size: int) -> UserError:
+    free = shutil.disk_usage(folder).free
+    return UserError(
+        f"the outputs of the frozen layers take {size / GB:.1f} GB, {folder} has {free / GB:.1f} GB free: "
+        "make room there, or pass --model.fast false, which computes them in every step"
+    )
 
 
 def publish(partial: Path, target: Path, key: StatesKey, positions: str, seconds: float) -> None:
