@@ -264,20 +264,52 @@ def test_evaluation_has_every_row_once_with_more_processes_than_rows() -> None:
 
 
 @pytest.mark.parametrize("pad_to", [None, 200])
-def test_evaluation_begins_with_the_longest(pad_to: int | None) -> None:
-    order = [row for rows in rows_of(EvaluationBatches(dataset(pad_to=pad_to))) for row in rows]
-    assert order == sorted(range(N_TEXTS), key=lambda row: -LENGTHS[row])  # stable: equal lengths as in the file
+def test_evaluation_begins_with_the_longest(pad_to: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", 400)
+    batches = rows_of(EvaluationBatches(dataset(pad_to=pad_to)))
+    longest = sorted(range(N_TEXTS), key=lambda row: -LENGTHS[row])  # stable: equal lengths as in the file
+    assert batches[0] == longest[: len(batches[0])]
+    # In every batch texts of similar length: the longest of one is no longer than the shortest of another.
+    by_length = sorted(batches, key=lambda rows: longest.index(rows[0]))
+    assert [row for rows in by_length for row in rows] == longest
+    assert batches != by_length
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_limited_evaluation_reads_texts_of_all_lengths(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `trainer.limit_val_batches` leaves it: in order of length, its texts would be the longest."""
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", 300)
+    lengths = [int(n) for n in np.random.default_rng(seed).geometric(0.03, 4000)]
+    batches = rows_of(EvaluationBatches(dataset(lengths)))
+    means = [float(np.mean([lengths[row] for row in rows])) for rows in batches]
+    assert len(means) > 300
+    assert means[0] == max(means)
+    assert abs(np.corrcoef(means[1:], range(len(means) - 1))[0, 1]) < 0.2
+    third = [row for rows in batches[1 : len(batches) // 3] for row in rows]
+    assert np.mean([lengths[row] for row in third]) == pytest.approx(np.mean(lengths), rel=0.2)
+
+
+def test_the_order_of_evaluation_is_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And neither draws from numpy's global random state nor follows from it."""
+    monkeypatch.setattr(EvaluationBatches, "_TOKENS", 100)
+    np.random.seed(1)
+    before = np.random.get_state()[1].tolist()
+    first = rows_of(EvaluationBatches(dataset()))
+    assert np.random.get_state()[1].tolist() == before
+    np.random.seed(2)
+    again = EvaluationBatches(dataset())
+    assert rows_of(again) == rows_of(again) == first
 
 
 @pytest.mark.parametrize("pad_to", [None, 13, 300, 400, 500])
 def test_evaluation_batches_are_as_large_as_they_may_be(pad_to: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pads included, none takes more tokens than it may, and none but the last has room for one text more."""
+    """Pads included, none takes more tokens than it may, and none but that of the shortest has room for one more."""
     monkeypatch.setattr(EvaluationBatches, "_TOKENS", 400)
     lengths = [min(n, pad_to or n) for n in (*range(1, 160, 3), 400, 399, 450, 200, 200)]
     texts = dataset(lengths, pad_to)
     shapes = [tuple(texts[planned]["input_ids"].shape) for planned in EvaluationBatches(texts)]
     assert all(n * T <= 400 or n == 1 for n, T in shapes)  # a longer text goes alone
-    assert all((n + 1) * T > 400 for n, T in shapes[:-1])
+    assert sum((n + 1) * T <= 400 for n, T in shapes) <= 1
     assert len(shapes) > 1
 
 
@@ -286,11 +318,14 @@ def test_evaluation_without_pads_has_only_equal_lengths_in_a_batch(monkeypatch: 
     lengths = [3, 5, 3, 4, 5, 3, *[2] * 13]
     texts = dataset(lengths, unpadded=True)
     planned = list(EvaluationBatches(texts))
-    assert [p.rows for p in planned] == [[1, 4], [3], [0, 2, 5], list(range(6, 16)), list(range(16, 19))]
+    assert planned[0].rows == [1, 4]
+    assert sorted(p.rows for p in planned[1:]) == [[0, 2, 5], [3], list(range(6, 16)), list(range(16, 19))]
     for rows in planned:
         batch = texts[rows]
         assert set(batch["lengths"].tolist()) == {batch["input_ids"].shape[1]}
-    assert rows_of(EvaluationBatches(dataset(lengths)))[:2] == [[1, 4, 3, 0], [2, 5, 6, 7, 8, 9]]
+    padded = rows_of(EvaluationBatches(dataset(lengths)))
+    assert padded[0] == [1, 4, 3, 0]
+    assert [2, 5, 6, 7, 8, 9] in padded
 
 
 # Loaders.

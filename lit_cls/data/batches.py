@@ -164,7 +164,11 @@ class TrainingBatches(Sampler[PlannedBatch]):
 
 
 class EvaluationBatches(Sampler[PlannedBatch]):
-    """Every row once, whatever the number of processes: the longest first, similar lengths together.
+    """Every row once, whatever the number of processes, similar lengths together.
+
+    The batch of the longest texts comes first: what does not fit into memory shows at once. The others come
+    in a mixed order, the same every time, so that those of a limited evaluation (`trainer.limit_val_batches`,
+    `limit_test_batches`) are of all lengths; its first batch alone is not drawn like the others.
 
     Without a backward pass the size of a batch is a matter of speed alone: each is as large as the
     device works on at its best rate.
@@ -179,7 +183,6 @@ class EvaluationBatches(Sampler[PlannedBatch]):
 
     def __init__(self, dataset: TextDataset, rank: int = 0, world_size: int = 1) -> None:
         lengths = np.asarray([len(ids) for ids in dataset.token_ids])
-        # The longest first: what does not fit into memory shows at once.
         mine = np.argsort(-lengths, kind="stable")[rank::world_size].tolist()
         self.batches: list[PlannedBatch] = []
         rows: list[int] = []
@@ -192,6 +195,8 @@ class EvaluationBatches(Sampler[PlannedBatch]):
             rows.append(row)
         if rows:
             self.batches.append(PlannedBatch(rows))
+        others = self.batches[1:]
+        self.batches[1:] = [others[i] for i in np.random.default_rng(0).permutation(len(others))]
 
     def __len__(self) -> int:
         return len(self.batches)
