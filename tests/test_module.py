@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from conftest import data, module, save, trainer
 from lightning.pytorch import seed_everything
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 from safetensors.torch import save_file
 
 import lit_cls
@@ -387,6 +388,19 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reviews: str, la
 
 
 # The probe.
+
+
+@pytest.mark.parametrize(
+    ("strategy", "is_whole"),
+    [(SingleDeviceStrategy, True), (DDPStrategy, True), (DeepSpeedStrategy, False), (FSDPStrategy, False)],
+)
+def test_a_strategy_that_keeps_weights_in_parts_is_known(tmp_path: Path, strategy: type, is_whole: bool) -> None:
+    """DeepSpeed's is a kind of DDP's to Python, and keeps each tensor in parts all the same."""
+    asked = module()
+    asked.trainer = trainer(tmp_path)
+    # Without what it runs on: DeepSpeed need not be installed to ask.
+    asked.trainer._accelerator_connector.strategy = strategy.__new__(strategy)
+    assert asked.is_whole is is_whole
 
 
 def test_a_tensor_that_gets_no_gradient_stops_the_training(tmp_path: Path, reviews: str) -> None:

@@ -227,7 +227,7 @@ class ClassifierModule(LightningModule):
     @property
     def is_whole(self) -> bool:
         """Whether this process holds every tensor of the network, and whole."""
-        return isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        return type(self.trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:
         """Class logits (B, K) of a batch, from the trunk's outputs where they are known."""
