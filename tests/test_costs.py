@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, download_size, expected_cost, machine, product_rate
 from lit_cls.verbs import Verbs
@@ -12,9 +13,10 @@ from lit_cls.verbs import Verbs
 RATE = 1e11
 
 
-def cost(tmp_path: Path, *options: str) -> Cost:
+def cost(tmp_path: Path, *options: str, device: str = "cpu") -> Cost:
     words = ["fit", "--data.source=demo", "--model.weights=random", "--trainer.accelerator=cpu"]
     run = Verbs([*words, f"--trainer.default_root_dir={tmp_path}", *options])
+    run.trainer.strategy._root_device = torch.device(device)  # a GPU need not be there to be asked about
     return expected_cost(run, RATE)
 
 
@@ -44,6 +46,38 @@ def test_what_is_frozen_is_computed_once(tmp_path: Path) -> None:
     kept = cost(tmp_path, f"--model.cache_dir={tmp_path}").shared_disk
     assert 0 < kept < 4 * 768 * 992 * 23  # texts and their longest
     assert cost(tmp_path).shared_disk == 0
+
+
+def sizes_of_outputs(*options: str) -> list[int]:
+    """Bytes of the frozen layers' outputs of each split, by their own arithmetic: one vector for each token."""
+    data = Verbs(["fit", "--data.source=demo", "--model.weights=random", *options]).datamodule
+    return [4 * 768 * sum(map(len, data.part(name).token_ids)) for name in SPLIT_NAMES]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_outputs_of_frozen_layers_are_in_memory_within_the_budget_and_on_disk_beyond(
+    device: str, tmp_path: Path
+) -> None:
+    sizes = sizes_of_outputs()
+    assert sizes[1] < sizes[2] < sizes[0]
+    without = cost(tmp_path, "--model.cache_gb=0", device=device)
+    for budget, in_memory in ((sum(sizes), sum(sizes)), (sum(sizes) - 1, sizes[0] + sizes[1]), (sizes[2], sizes[1])):
+        found = cost(tmp_path, f"--model.cache_gb={(budget + 0.5) / 1e9:.12f}", device=device)
+        assert found.memory - without.memory == in_memory
+        assert without.disk - found.disk == in_memory
+    plain = cost(tmp_path, "--model.fast=false", device=device)
+    assert without.disk - plain.disk == sum(sizes)
+
+
+def test_outputs_kept_in_a_folder_are_in_a_gpus_memory_too(tmp_path: Path) -> None:
+    """A processor reads them from the mapped file."""
+    folder, total = f"--model.cache_dir={tmp_path}", sum(sizes_of_outputs())
+    for device, in_memory in (("cpu", 0), ("cuda", total)):
+        kept = cost(tmp_path, folder, device=device)
+        too_large = cost(tmp_path, folder, "--model.cache_gb=0", device=device)
+        assert kept.memory - too_large.memory == in_memory
+        assert kept.shared_disk == too_large.shared_disk == total
+        assert kept.disk == too_large.disk == cost(tmp_path, "--model.fast=false").disk
 
 
 def test_disk_is_that_of_the_checkpoints(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 
 from lit_cls.errors import UserError
 from lit_cls.experiments import series as series_file
-from lit_cls.experiments.costs import Cost, Machine
+from lit_cls.experiments.costs import Cost, Machine, expected_cost
 from lit_cls.experiments.series import Entry, Job, Series, duration
 from lit_cls.model.classifier import ModelSettings
+from lit_cls.verbs import Verbs
 
 NANO = ("--model.size=gpt2-nano", "--model.weights=random", "--trainer.max_epochs=1", "--data.balance=none")
 BREAKS = """
@@ -230,6 +231,83 @@ def test_disk_is_counted_over_all_runs(tmp_path: Path, reviews: str, monkeypatch
     room = Machine(torch.device("cpu"), memory=10**12, disk=2 * one)
     monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
     assert states(make_and_plan(tmp_path, jobs)) == ["waiting", "waiting", "skipped"]
+
+
+CACHE = ("--model.cache_dir=cache", "--model.trainable_layers=last_block", "--data.padding=longest_in_train")
+
+
+def disk_for_outputs(series: Series) -> list[bool]:
+    """Whether each run is expected to leave outputs of frozen layers, which are of the same size for all."""
+    alone = [expected_cost(Verbs(entry.words), 1e12) for entry in series.entries]
+    assert len({cost.shared_disk for cost in alone}) == 1
+    beside = [entry.cost.disk - cost.disk for entry, cost in zip(series.entries, alone, strict=True)]
+    assert set(beside) <= {0, alone[0].shared_disk}
+    return [n > 0 for n in beside]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--model.learning_rate=0.5",
+        "--model.token_position=mean_flexible",
+        "--data.batch_size=4",
+        "--model.cache_gb=1",
+    ],
+)
+def test_runs_with_the_same_frozen_outputs_share_their_disk(option: str, tmp_path: Path, reviews: str) -> None:
+    jobs = [job(reviews, "one", *CACHE), job(reviews, "two", *CACHE, option)]
+    assert disk_for_outputs(make_and_plan(tmp_path, jobs)) == [True, False]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--seed_everything=5",
+        "--model.trainable_layers=last_two_blocks",
+        "--model.causal=false",
+        "--data.padding=longest_in_batch",
+        "--trainer.precision=bf16-true",
+    ],
+)
+def test_runs_with_other_frozen_outputs_of_the_same_size_do_not(option: str, tmp_path: Path, reviews: str) -> None:
+    common = (*CACHE, "--trainer.precision=32-true")
+    jobs = [job(reviews, "one", *common), job(reviews, "two", *common, option), job(reviews, "again", *common)]
+    assert disk_for_outputs(make_and_plan(tmp_path, jobs)) == [True, True, False]
+
+
+def test_without_the_mask_the_outputs_of_another_position_are_others(tmp_path: Path, reviews: str) -> None:
+    # Every text has more tokens than that, so that pads make no difference in size.
+    common = (*CACHE[:2], "--model.causal=false", "--data.padding=2")
+    positions = ("flexible", "last", "mean_flexible")
+    jobs = [job(reviews, position, *common, f"--model.token_position={position}") for position in positions]
+    assert disk_for_outputs(make_and_plan(tmp_path, jobs)) == [True, True, True]
+
+
+def test_a_skipped_run_leaves_nothing_to_share(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job(reviews, "large", *CACHE, "--data.batch_size=100000"), job(reviews, "small", *CACHE)]
+    room = Machine(torch.device("cpu"), memory=2_000_000_000, disk=10**12)
+    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    series = make_and_plan(tmp_path, jobs)
+    assert states(series) == ["skipped", "waiting"]
+    assert disk_for_outputs(series) == [True, True]
+
+
+def test_weights_that_only_a_skipped_run_would_have_downloaded_count(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(series_file, "_check_weights", lambda planned: None)
+    pretrained = ("--model.size=gpt2-small", "--model.weights=pretrained")
+    jobs = [
+        job(reviews, "large", *pretrained, "--data.batch_size=100000"),
+        *(job(reviews, name, *pretrained) for name in ("two", "three")),
+    ]
+    room = Machine(torch.device("cpu"), memory=20_000_000_000, disk=10**12)
+    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    series = make_and_plan(tmp_path, jobs)
+    assert states(series) == ["skipped", "waiting", "waiting"]
+    counted = [entry.cost.disk - expected_cost(Verbs(entry.words), 1e12).disk > 400_000_000 for entry in series.entries]
+    assert counted == [True, True, False]
 
 
 @pytest.mark.parametrize("name", ["a file", "/proc/nothing"])

@@ -8,16 +8,19 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import psutil
 import torch
 
+from lit_cls.data.batches import TextDataset
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.splits import SplitName
+from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.gpt import GPTBackbone
 from lit_cls.model.weights import SIZES, ModelSize, check_pretrained, is_downloaded
-from lit_cls.training.frozen_files import GB
+from lit_cls.training.frozen_cache import kept_positions
+from lit_cls.training.frozen_files import GB, states_key
 from lit_cls.training.run_folder import checkpoint_size
 from lit_cls.verbs import Verbs
 
@@ -40,7 +43,9 @@ class Cost:
     seconds: float
     """Training and evaluation."""
     shared_disk: int = 0
-    """Bytes for outputs of frozen layers that runs with the same ones share."""
+    """Bytes for outputs of frozen layers in `model.cache_dir`, which runs with the same ones share."""
+    shared_name: str = ""
+    """Of these outputs: another one where anything differs that they follow from."""
     host_memory: int = 0
     """Bytes beside a GPU, to which Lightning moves what was trained when a run ends; 0 without one."""
 
@@ -79,11 +84,13 @@ def expected_cost(run: Verbs, rate: float) -> Cost:
     copies = {None: 0, "last": 1, "best": 2}[run.run.keep]
     net.fast = run.model.fast
     disk = copies * checkpoint_size(net, frozen_are_named=settings.weights != "random") + 1_000_000
-    states = _frozen_states(net, run)
+    states, name = _frozen_states(net, run), ""
     shared = states if run.model.cache_dir is not None else 0
-    if not shared and states > run.model.cache_gb * GB:
-        disk += states
-    return Cost(_memory(net, run), disk, _seconds(net, run, rate), shared, _host_memory(net, run))
+    if shared:
+        name = _name_of_states(net, run)
+    else:
+        disk += states - _states_in_memory(net, run)
+    return Cost(_memory(net, run), disk, _seconds(net, run, rate), shared, name, _host_memory(net, run))
 
 
 def download_size(size: ModelSize) -> int:
@@ -136,9 +143,8 @@ def _memory(net: GPTClassifier, run: Verbs) -> int:
     held = (2 if mixed and run.model.fast else 4) + (4 if mixed and run.model.fast and from_file and on_cpu else 0)
     embeddings = sum(p.numel() for p in (*net.tok_emb.parameters(), *net.pos_emb.parameters()) if not p.requires_grad)
     frozen = held * (everything - trained - embeddings) + 4 * embeddings
-    states = _frozen_states(net, run)
-    if run.model.cache_dir is not None or states > run.model.cache_gb * GB:
-        states = 0
+    # A processor reads what is kept in a folder from the mapped file.
+    states = 0 if on_cpu and run.model.cache_dir is not None else _states_in_memory(net, run)
     return int(frozen + (16 + 4 * copies) * trained + saved + states + (_LIBRARIES if on_cpu else 0))
 
 
@@ -187,13 +193,33 @@ def _lengths(net: GPTClassifier, data: ClassificationData, name: SplitName) -> l
     return [data.pad_to] * len(lengths) if needs == "all" and data.pad_to else lengths
 
 
-def _frozen_states(net: GPTClassifier, run: Verbs) -> int:
-    """Bytes of the frozen layers' outputs for all splits."""
+def _frozen_states(net: GPTClassifier, run: Verbs, *names: SplitName) -> int:
+    """Bytes of the frozen layers' outputs for these splits, all of them where none is named."""
     if not net.n_frozen_blocks or not run.model.fast or net.config.drop_rate:
         return 0
-    splits: tuple[SplitName, ...] = ("train", "validation", "test")
-    lengths = [n for name in splits for n in _lengths(net, run.datamodule, name)]
+    lengths = [n for name in names or SPLIT_NAMES for n in _lengths(net, run.datamodule, name)]
     return 4 * net.config.emb_dim * (len(lengths) if net.trainable_layers == "last_layer" else sum(lengths))
+
+
+def _states_in_memory(net: GPTClassifier, run: Verbs) -> int:
+    """Bytes of those outputs that the budget lets into memory: each split in its turn, as long as it fits."""
+    taken = 0
+    for name in SPLIT_NAMES:
+        size = _frozen_states(net, run, name)
+        if taken + size <= run.model.cache_gb * GB:
+            taken += size
+    return taken
+
+
+def _name_of_states(net: GPTClassifier, run: Verbs) -> str:
+    """The train split's outputs have the name that their file would have; all splits follow from the same options."""
+    dataset = cast("TextDataset", run.datamodule.whole_split("train").dataset)
+    weights = run.model.settings.weights
+    if weights == "random":
+        assert run.subcommand is not None, "it was parsed"
+        weights += str(run.config[run.subcommand].seed_everything)
+    key = states_key(net, dataset.token_ids, dataset.pad_to, weights, str(run.trainer.precision))
+    return key.path(Path(), kept_positions(net, dataset)).name
 
 
 def _longest(data: ClassificationData) -> int:

@@ -104,8 +104,8 @@ class Series:
         rates: dict[tuple[torch.device, str], float] = {}
         rooms: dict[torch.device, Machine] = {}
         planned: list[Verbs] = []
-        sizes: set[str] = set()
-        kept: set[tuple[str, int, int | None]] = set()  # outputs of frozen layers, for several rows
+        downloaded: set[ModelSize] = set()
+        kept: set[str] = set()  # outputs of frozen layers, for several rows
         disk = 0
         for job in self.jobs:
             entry, run = self._plan_one(job, rates, rooms)
@@ -115,17 +115,19 @@ class Series:
                 self._find_finished(entry, run)
             if entry.state == "finished":
                 continue
-            if run.model.settings.weights == "pretrained" and entry.size not in sizes:
-                sizes.add(entry.size)
-                entry.cost = replace(entry.cost, disk=entry.cost.disk + download_size(entry.size))
-            shared = (entry.size, entry.cost.shared_disk, _seed_of_weights(run))
-            if shared not in kept:
-                kept.add(shared)
-                entry.cost = replace(entry.cost, disk=entry.cost.disk + entry.cost.shared_disk)
+            first_cost = 0  # of what later runs share
+            if run.model.settings.weights == "pretrained" and entry.size not in downloaded:
+                first_cost += download_size(entry.size)
+            if entry.cost.shared_name not in kept:
+                first_cost += entry.cost.shared_disk
+            entry.cost = replace(entry.cost, disk=entry.cost.disk + first_cost)
             room = rooms[run.trainer.strategy.root_device]
             _skip_if_too_large(entry, replace(room, disk=room.disk - disk))
-            if entry.state == "waiting":
+            if entry.state == "waiting":  # one that is skipped leaves nothing that others could share
                 disk += entry.cost.disk
+                kept.add(entry.cost.shared_name)
+                if run.model.settings.weights == "pretrained":
+                    downloaded.add(entry.size)
                 planned.append(run)
         _check_weights(planned)
         self._open()
@@ -328,12 +330,6 @@ def _check_weights(waiting: Sequence[Verbs]) -> None:
             with torch.device("meta"):
                 net = settings.build(len(run.datamodule.label_names))
             match_weights(net, path)
-
-
-def _seed_of_weights(run: Verbs) -> int | None:
-    """Two runs of one size have the same frozen weights unless these are random, from other seeds."""
-    assert run.subcommand is not None, "it was parsed"
-    return run.config[run.subcommand].seed_everything if run.model.settings.weights == "random" else None
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
