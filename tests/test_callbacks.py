@@ -1,15 +1,18 @@
 """What a person sees while it runs."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import data, module, trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
-from lit_cls.training.callbacks import EpochLog, data_table, make_console, parameter_table
+from lit_cls.training.callbacks import EpochLog, ProgressBar, data_table, make_console, parameter_table
 
 
 def shown(thing: Any) -> str:
@@ -76,6 +79,18 @@ def test_long_epochs_are_told_on_the_way(
     on_the_way = [line for line in lines if isinstance(line, str) and "batch" in line]
     assert len(on_the_way) == 12  # of 38 batches, every third, the last left to the line of the epoch
     assert re.match(r"epoch 1  batch 3/38  train_loss_step \d\.\d{4}  \d+", on_the_way[0])
+
+
+@pytest.mark.parametrize(("device", "looks_at"), [("cpu", range(45)), ("cuda", (0, 20, 40))])
+def test_the_bar_looks_at_the_loss_seldom_where_a_look_waits_for_the_step(
+    device: str, looks_at: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter(range(1000))
+    monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: {"v_num": 3, "train_loss_step": float(next(losses))})
+    runner, bar = trainer(tmp_path), ProgressBar()
+    runner.strategy._root_device = torch.device(device)  # a GPU need not be there to be asked about
+    shown = [bar.get_metrics(runner, module()) for _ in range(45)]
+    assert shown == [{"train_loss_step": float(sum(i >= at for at in looks_at) - 1)} for i in range(45)]
 
 
 def test_a_pipe_is_wide_enough_for_the_tables() -> None:

@@ -8,7 +8,9 @@ from conftest import data, module, save, trainer
 from safetensors.torch import save_file
 
 import lit_cls
+from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
+from lit_cls.model import GPTClassifier
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.module import ClassifierModule
@@ -87,3 +89,42 @@ def test_the_package_offers_what_it_says() -> None:
     with pytest.raises(AttributeError, match="module 'lit_cls' has no attribute 'nothing'"):
         _ = lit_cls.nothing
     assert lit_cls.Prediction("ham", {"ham": 1.0}, False).label == "ham"
+
+
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize("trained_in", ["bf16-mixed", "32-true"])
+def test_by_default_it_computes_in_what_it_was_trained_in_where_the_device_does(
+    trained_in: str, has: bool, tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    options = {"token_position": "mean_flexible", "trainable_layers": "last_block"}
+    path = save(tmp_path, module(**options), data(reviews), precision=trained_in)
+
+    def probabilities(precision: str | None) -> list[float]:
+        found = lit_cls.load(path, precision=precision).predict(TEXTS)
+        return [p for prediction in found for p in prediction.probabilities.values()]
+
+    by_default = probabilities(None)
+    in_bfloat16 = has and trained_in == "bf16-mixed"
+    assert by_default == probabilities("bf16-mixed" if in_bfloat16 else "32-true")
+    assert by_default != probabilities("32-true" if in_bfloat16 else "bf16-mixed")
+
+
+def test_pads_that_nothing_reads_are_not_computed(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = lit_cls.load(save(tmp_path, module(), data(reviews, padding=60), limit_train_batches=1))
+    shapes: list[int] = []
+    plain = GPTClassifier.forward
+
+    def forward(self: GPTClassifier, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        shapes.append(input_ids.shape[1])
+        assert int(lengths.max()) <= input_ids.shape[1]
+        return plain(self, input_ids, lengths)
+
+    monkeypatch.setattr(GPTClassifier, "forward", forward)
+    for text in ("good", "good film 3", "word " * 80):
+        classifier.predict([text])
+    assert shapes == [len(encode(["good"])[0]), len(encode(["good film 3"])[0]), 60]
+    assert shapes[0] < shapes[1] < shapes[2]

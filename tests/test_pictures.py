@@ -96,13 +96,17 @@ def test_other_figures_are_other_pictures(tmp_path: Path) -> None:
 def test_no_baselines_and_rows_on_one_spot(tmp_path: Path) -> None:
     right, cost = answers(40, 60), {"seconds": 10.0, "trained": 50}
     rows = [row_result(n, {123: record(tmp_path / f"version_{n}", right, **cost)}) for n in (1, 18, 4)]
-    is_drawn(draw_table_pictures(results(rows), tmp_path))
+    drawn = draw_table_pictures(results(rows), tmp_path)
+    assert [path.stem for path in drawn] == list(NAMES)
+    is_drawn(drawn)
 
 
 @pytest.mark.parametrize("right", [0, 60])
 def test_every_answer_wrong_or_right(tmp_path: Path, right: int) -> None:
     rows = [row_result(1, {123: record(tmp_path / "version_0", answers(right, 60))})]
-    is_drawn(draw_table_pictures(results(rows, [baseline("majority", answers(right, 60))]), tmp_path))
+    drawn = draw_table_pictures(results(rows, [baseline("majority", answers(right, 60))]), tmp_path)
+    assert [path.stem for path in drawn] == list(NAMES)
+    is_drawn(drawn)
 
 
 def test_without_a_finished_row_nothing_is_drawn(tmp_path: Path) -> None:

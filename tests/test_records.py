@@ -157,43 +157,63 @@ def test_half_a_report_is_none(folder: Path) -> None:
 # What is wrong with it.
 
 
-def refused(folder: Path) -> None:
+def refused(folder: Path) -> str:
+    """What reading says is wrong."""
     with pytest.raises(UserError) as told:
         read_record(folder)
-    assert str(told.value).startswith(f"the finished run {folder} cannot be read (")
-    assert str(told.value).endswith("): move that folder away and run again")
+    before, after = f"the finished run {folder} cannot be read (", "): move that folder away and run again"
+    assert str(told.value).startswith(before)
+    assert str(told.value).endswith(after)
+    return str(told.value).removeprefix(before).removesuffix(after)
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 def test_missing_predictions(folder: Path, name: str) -> None:
-    (folder / f"predictions_{name}.csv").unlink()
-    refused(folder)
+    file = folder / f"predictions_{name}.csv"
+    file.unlink()
+    assert refused(folder) == f"FileNotFoundError: [Errno 2] No such file or directory: '{file}'"
 
 
 @pytest.mark.parametrize("path", ["report/report.json", "provenance.json", "metrics.csv", "config.yaml"])
 def test_a_missing_file(folder: Path, path: str) -> None:
     (folder / path).unlink()
-    refused(folder)
+    assert refused(folder) == f"FileNotFoundError: [Errno 2] No such file or directory: '{folder / path}'"
 
 
 @pytest.mark.parametrize(
-    ("path", "content"),
+    ("path", "content", "told"),
     [
-        ("report/report.json", b'{"accuracy": ['),
-        ("report/report.json", b"{}"),
-        ("provenance.json", b""),
-        ("config.yaml", b"model: {size: gpt2-nano"),
-        ("config.yaml", b"\xff\xfe"),
-        ("predictions_test.csv", b"source_row,text,label,predicted\n1,\xff\xfe,ham,ham\n"),
-        ("predictions_test.csv", b"source_row,text\n1,a text\n"),
-        ("predictions_train.csv", b"source_row,message\n1,a text\n"),
-        ("metrics.csv", b"epoch,step,train_loss\nsecond,1,0.5\n"),
-        ("metrics.csv", b"epoch,step,train_loss\n1,1,low\n"),
+        ("report/report.json", b'{"accuracy": [', "JSONDecodeError: Expecting value: line 1 column 15"),
+        ("report/report.json", b"{}", "KeyError: 'accuracy'"),
+        ("provenance.json", b"", "JSONDecodeError: Expecting value: line 1 column 1"),
+        ("config.yaml", b"model: {size: gpt2-nano", "ParserError: while parsing a flow mapping"),
+        ("config.yaml", b"\xff\xfe", "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0"),
+        (
+            "predictions_test.csv",
+            b"source_row,text,label,predicted\n1,\xff\xfe,ham,ham\n",
+            "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 34",
+        ),
+        (
+            "predictions_test.csv",
+            b"source_row,text\n1,a text\n",
+            "ValueError: predictions_test.csv and report.json do not agree",
+        ),
+        (
+            "predictions_train.csv",
+            b"source_row,message\n1,a text\n",
+            "ValueError: predictions_train.csv and report.json do not agree",
+        ),
+        (
+            "metrics.csv",
+            b"epoch,step,train_loss\nsecond,1,0.5\n",
+            "ValueError: could not convert string to float: 'second'",
+        ),
+        ("metrics.csv", b"epoch,step,train_loss\n1,1,low\n", "ValueError: could not convert string to float: 'low'"),
     ],
 )
-def test_a_damaged_file(folder: Path, path: str, content: bytes) -> None:
+def test_a_damaged_file(folder: Path, path: str, content: bytes, told: str) -> None:
     (folder / path).write_bytes(content)
-    refused(folder)
+    assert refused(folder).startswith(told)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +224,7 @@ def test_a_report_that_lacks_something(folder: Path, name: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert f'"{name}"' in text
     path.write_text(text.replace(f'"{name}"', '"other"'), encoding="utf-8")
-    refused(folder)
+    assert refused(folder) == f"KeyError: '{name}'"
 
 
 # The real thing.
