@@ -67,39 +67,14 @@ def run(
         precision: the Trainer's.
     """
     seed_everything(task.seed, verbose=False)
-    targets = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
-    lora = LoRAConfig(rank=16, alpha=16, scaling="alpha", targets=targets)  # type: ignore[arg-type]
-    size = {768: "gpt2-small", 48: "gpt2-nano"}[task.emb_dim]
-    module = ClassifierModule(
-        size=size,  # type: ignore[arg-type]
-        weights="random",
-        token_position=task.token_position,
-        trainable_layers=task.trainable_layers,
-        lora=lora if task.trainable_layers == "lora" else None,
-        learning_rate=task.learning_rate,
-        weight_decay=task.weight_decay,
-        fast=fast,
-    )
+    module = build(task, fast)
     texts = ClassificationData(
         path=str(data), split="ch06", padding="longest_in_train", batch_size=task.batch_size, num_workers=0
     )
     watch, trunk = Stopwatch(task.state), FrozenTrunk(lambda line: None, Path("."))
-    trainer = ClassifierTrainer(
-        precision=precision,  # type: ignore[arg-type]
-        max_epochs=task.epochs if max_steps is None else -1,
-        max_steps=-1 if max_steps is None else max_steps + WARM_UP_STEPS,
-        callbacks=[EpochLog(lambda line: None), trunk, watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        devices=1,
-    )
+    trainer = make_trainer(task, max_steps, precision, [EpochLog(lambda line: None), trunk, watch])
     trainer.fit(module, datamodule=texts)
     skipped = 0 if max_steps is None else WARM_UP_STEPS
-    steps = len(watch.losses) - skipped
     assert module.net is not None
     # Lightning has moved it to the processor.
     net, pad_to = module.net.to(trainer.strategy.root_device), None if fast else task.pad_to
@@ -109,12 +84,46 @@ def run(
     return Timing(
         seconds_once=trunk.seconds.get("train", 0.0),
         seconds_steps=watch.times[-1] - watch.times[skipped],
-        steps=steps,
+        steps=len(watch.losses) - skipped,
         steps_whole=-(-len(task.train_ids) // task.batch_size) * task.epochs,
         seconds_predicting=seconds_predicting,
         n_predicted=n_predicted,
         correct=correct,
         losses=[float(loss) for loss in watch.losses[skipped:]],
+    )
+
+
+def build(task: Task, fast: bool) -> ClassifierModule:
+    """The module with the row's choices; its weights come with `Stopwatch`."""
+    targets = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
+    lora = LoRAConfig(rank=16, alpha=16, scaling="alpha", targets=targets)  # type: ignore[arg-type]
+    size = {768: "gpt2-small", 48: "gpt2-nano"}[task.emb_dim]
+    return ClassifierModule(
+        size=size,  # type: ignore[arg-type]
+        weights="random",
+        token_position=task.token_position,
+        trainable_layers=task.trainable_layers,
+        lora=lora if task.trainable_layers == "lora" else None,
+        learning_rate=task.learning_rate,
+        weight_decay=task.weight_decay,
+        fast=fast,
+    )
+
+
+def make_trainer(task: Task, max_steps: int | None, precision: str, callbacks: list[Callback]) -> ClassifierTrainer:
+    """One device, nothing written, no evaluation."""
+    return ClassifierTrainer(
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=task.epochs if max_steps is None else -1,
+        max_steps=-1 if max_steps is None else max_steps + WARM_UP_STEPS,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        devices=1,
     )
 
 

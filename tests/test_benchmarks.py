@@ -1,17 +1,22 @@
 """The contenders of the side-by-side measurements compute what `lit_cls` computes; weights made here."""
 
+import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Literal
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import huggingface, published
-from benchmarks.tasks import Task, Timing
+from benchmarks import bench, huggingface, lit, published
+from benchmarks.bench import Case
+from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, load
+from lit_cls.data import sources
+from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model import GPTClassifier, GPTConfig
 from lit_cls.model.lora import LoRAConfig
 
@@ -264,3 +269,178 @@ def test_timing_extrapolates_the_steps_alone() -> None:
         losses=[],
     )
     assert timing.seconds_training == 101.0
+
+
+# lit_cls's own contender.
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """In the format of the SMS Spam Collection: 60 of each label, 84 of which train, of 2 to 13 tokens."""
+    rng, lines = random.Random(3), []
+    words = {"ham": ("see", "you", "at", "home", "later", "ok"), "spam": ("win", "a", "free", "prize", "call", "now")}
+    for i in range(120):
+        label = ("ham", "spam")[i % 2]
+        # Some words are the other label's: not all is learnt at once.
+        chosen = [rng.choice(words[label if rng.random() < 0.7 else "ham"]) for _ in range(rng.randint(1, 12))]
+        lines.append(f"{label}\t{' '.join(chosen)} {i}")
+    path = tmp_path_factory.mktemp("messages") / "SMSSpamCollection"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        patch.setattr(sources, "SMS_SPAM", replace(sources.SMS_SPAM, sha256=digest))
+        yield path
+
+
+def nano_task(row: int, messages: Path, state: dict[str, Tensor]) -> Task:
+    """Of two epochs in ten steps each and one of four texts, whose losses change by more than they are compared to."""
+    task = load(row, messages, "gpt2-nano")
+    assert len(task.train_ids) == 84
+    strong = {name: state.get(name, values) for name, values in task.state.items()}
+    strong["pos_emb.weight"] = task.state["pos_emb.weight"] + 0.1  # of another length in `state`
+    return replace(task, state=strong, epochs=2, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("row", [1, 3, 10, 16])
+def test_our_contender_has_the_published_losses(
+    row: int, fast: bool, messages: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given the texts in the same order: each draws its own."""
+    task = nano_task(row, messages, state)
+    ours = lit.run(task, None, None, messages, fast, "32-true")
+
+    def in_our_order(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(task.seed))
+        texts = ClassificationData(path=str(messages), split="ch06", padding="longest_in_train", batch_size=8)
+        loader = texts.train_dataloader()
+        for epoch in range(task.epochs):
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            yield from ((batch["input_ids"], batch["labels"]) for batch in loader)
+
+    monkeypatch.setattr(published, "training_batches", in_our_order)
+    theirs = published.run(task)
+    assert len(theirs.losses) == 22
+    assert torch.tensor(theirs.losses).std() > 0.05
+    assert ours.losses == pytest.approx(theirs.losses, abs=1e-4)
+    assert (ours.n_predicted, ours.correct) == (theirs.n_predicted, theirs.correct)
+    assert 60 < ours.correct < ours.n_predicted == 120
+    assert (ours.steps, ours.steps_whole) == (22, 22)
+    assert (ours.seconds_once > 0) is (fast and row != 10)
+    assert ours.seconds_steps > 0
+
+
+def test_our_contender_cut_short(messages: Path, state: dict[str, Tensor]) -> None:
+    """The steps that are not timed are no part of what it tells."""
+    task = nano_task(10, messages, state)
+    whole = lit.run(task, None, 0, messages, precision="32-true")
+    short = lit.run(task, 3, 6, messages, precision="32-true")
+    assert short.losses == whole.losses[WARM_UP_STEPS : WARM_UP_STEPS + 3]
+    assert (short.steps, short.steps_whole, short.n_predicted, whole.n_predicted) == (3, 22, 6, 0)
+    assert 0 < short.seconds_steps < whole.seconds_steps
+
+
+def test_our_contender_adapts_what_the_published_one_does(messages: Path) -> None:
+    task = load(11, messages, "gpt2-nano")
+    module = lit.build(task, fast=True)
+    module.take_labels(("ham", "spam"))
+    net = module.settings.build(2)
+    assert n_trained(net) == n_trained(published.build(task))
+    assert module.settings.lora == PUBLISHED_LORA
+
+
+# What is measured, and what is made of it.
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_row_is_measured_for_every_contender(quick: bool) -> None:
+    rows = [1, 3, 10, 11, 16]
+    chosen = bench.cases(rows, quick)
+    assert [case.row for case in chosen] == sorted(case.row for case in chosen)
+    for row in rows:
+        contenders = [case.contender for case in chosen if case.row == row]
+        in_float32 = ["plain-32", "fast-32"] if row == 1 and not quick else []
+        assert contenders == ["published", "plain", "hf", "fast", *in_float32]
+        assert set(contenders) <= set(bench.CONTENDERS)
+    for case in chosen:
+        # What computes something once is trained to the end: a few steps would not be worth it.
+        whole = case.contender.startswith("fast") and case.row in (1, 3, 16)
+        assert (case.max_steps is None) is whole
+        classifies = {"published": 32, "plain": 32}.get(case.contender) if case.row == 16 else 0
+        assert case.max_predictions == classifies
+    steps = {(case.row, case.contender): case.max_steps for case in chosen}
+    n = 3 if quick else 5
+    assert (steps[1, "published"], steps[1, "plain"], steps[1, "hf"]) == (n, n, 2 * n)
+    assert (steps[10, "fast"], steps[16, "hf"]) == (2 * n, 40 * n)
+
+
+def test_a_case_is_given_to_its_contender(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
+    asked: list[Any] = []
+    for contender in (published, huggingface, lit):
+        monkeypatch.setattr(contender, "run", lambda task, *rest, name=contender.__name__: asked.append((name, *rest)))
+    task, data = some_task(state, "last", "all"), Path("data")
+    for name in bench.CONTENDERS:
+        bench.perform(Case(1, name, 3, 4), task, data)
+    assert dict(zip(bench.CONTENDERS, asked, strict=True)) == {
+        "published": ("benchmarks.published", 3, 4),
+        "hf": ("benchmarks.huggingface", 3, 4),
+        "plain": ("benchmarks.lit", 3, 4, data, False, "auto"),
+        "fast": ("benchmarks.lit", 3, 4, data, True, "auto"),
+        "plain-32": ("benchmarks.lit", 3, 4, data, False, "32-true"),
+        "fast-32": ("benchmarks.lit", 3, 4, data, True, "32-true"),
+    }
+
+
+def test_a_summary_is_of_medians() -> None:
+    def timed(scale: float, peak_memory: int) -> dict[str, Any]:
+        timing = Timing(scale, 10 * scale, 5, 50, 2 * scale, 4, 3, [0.5, 0.7])
+        training = timing.seconds_training
+        more = {"seconds_training": training, "tokens_per_second": 1000 / training, "peak_memory": peak_memory}
+        return {**asdict(timing), **more}
+
+    case = Case(16, "fast", 5, 4)
+    found = bench.summarize(case, [timed(3.0, 70), timed(1.0, 90), timed(1.5, 20)])
+    assert found == {
+        **{"row": 16, "contender": "fast", "max_steps": 5, "max_predictions": 4},
+        **{"seconds_once": 1.5, "seconds_training": 151.5, "tokens_per_second": 1000 / 151.5},
+        **{"seconds_predicting": 3.0, "peak_memory": 70, "seconds_step": 3.0},
+        **{"steps": 5, "steps_whole": 50, "n_predicted": 4, "correct": 3},
+        "seconds_training_each": [303.0, 101.0, 151.5],
+        "mean_loss": 0.6,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "contender", "layers", "counts_once"),
+    [
+        (1, "fast", "last_block", True),
+        (1, "fast-32", "last_block", True),
+        (3, "fast", "last_layer", True),
+        (10, "fast", "all", False),
+        (11, "fast", "lora", False),
+        (1, "plain", "last_block", False),
+        (16, "hf", "last_block", False),
+    ],
+)
+def test_operations_are_counted_once_and_for_each_step(
+    row: int,
+    contender: str,
+    layers: Layers,
+    counts_once: bool,
+    state: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a contender whose matrix products are known: (5, 7) by (7, 11) once, (2, 3) by (3, 13) in each step."""
+
+    def perform(case: Case, task: Task, data: Path) -> Timing:
+        assert case.max_predictions == 0
+        torch.randn(5, 7) @ torch.randn(7, 11)
+        steps = 9 * task.epochs if case.max_steps is None else case.max_steps
+        for _ in range(steps):
+            torch.randn(2, 3) @ torch.randn(3, 13)
+        return Timing(0.0, 1.0, steps, steps, 0.0, 0, 0, [])
+
+    monkeypatch.setattr(bench, "perform", perform)
+    once, a_step = bench.count_operations(Case(row, contender, 99, 99), some_task(state, "last", layers), Path("data"))
+    assert a_step == 2 * 2 * 3 * 13
+    assert once == (2 * 5 * 7 * 11 if counts_once else 0)
