@@ -298,7 +298,7 @@ def nano_task(row: int, messages: Path, state: dict[str, Tensor]) -> Task:
     assert len(task.train_ids) == 84
     strong = {name: state.get(name, values) for name, values in task.state.items()}
     strong["pos_emb.weight"] = task.state["pos_emb.weight"] + 0.1  # of another length in `state`
-    return replace(task, state=strong, epochs=2, learning_rate=1e-3)
+    return replace(task, state=strong, epochs=2, learning_rate=1e-3, weight_decay=0.4)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -324,7 +324,7 @@ def test_our_contender_has_the_published_losses(
     assert torch.tensor(theirs.losses).std() > 0.05
     assert ours.losses == pytest.approx(theirs.losses, abs=1e-4)
     assert (ours.n_predicted, ours.correct) == (theirs.n_predicted, theirs.correct)
-    assert 60 < ours.correct < ours.n_predicted == 120
+    assert 0 < ours.correct < ours.n_predicted == 120
     assert (ours.steps, ours.steps_whole) == (22, 22)
     assert (ours.seconds_once > 0) is (fast and row != 10)
     assert ours.seconds_steps > 0
