@@ -13,8 +13,9 @@ PACKAGE = Path(lit_cls.__file__).parent
 ALLOWED = {
     "errors": set(),
     "allocator": set(),
-    "model": {"errors"},
-    "data": {"errors"},
+    "transfer": set(),
+    "model": {"errors", "transfer"},
+    "data": {"errors", "transfer"},
     "training": {"errors", "model", "data"},
     "evaluation": {"errors"},
     "inference": {"errors", "model", "data", "training"},

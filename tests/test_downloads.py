@@ -14,6 +14,7 @@ import pytest
 
 from lit_cls.data.downloads import SMS_SPAM, Download, cache_folder, fetch
 from lit_cls.errors import UserError
+from lit_cls.transfer import partial_name
 
 CONTENT = "ham\thello\nspam\twin £5\n".encode() * 50
 OTHER = b"ham\tsomething else\n"
@@ -98,6 +99,30 @@ def test_the_file_is_unpacked_into_the_cache(server: Server, cache: Path) -> Non
     assert files_below(cache) == ["messages.tsv"]  # no unfinished file is left, no other member
 
 
+def test_a_wrong_file_is_kept_aside_and_named(server: Server, cache: Path) -> None:
+    server.bodies["/a.zip"] = archive({"messages.tsv": OTHER})
+    wrong, right = hashlib.sha256(OTHER).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
+    aside = cache / f"messages.tsv.wrong-sha256-{wrong[:8]}"
+    told = f"the sha256 of messages.tsv is {wrong}, not {right}: not used, kept as {aside}"
+    for _ in range(2):  # nor is it ever used: the second call asks the server again
+        with pytest.raises(UserError, match=told):
+            fetch(download(server.url("/a.zip")))
+        assert aside.read_bytes() == OTHER
+    assert server.requests == ["/a.zip", "/a.zip"]
+
+
+def test_what_broke_off_is_gone_on_from(server: Server, cache: Path) -> None:
+    """A connection that ends early costs what is missing, in the next process too."""
+    whole = archive({"messages.tsv": CONTENT})
+    url = server.url("/a.zip")
+    cache.mkdir(parents=True)
+    (cache / partial_name("messages.tsv", url)).write_bytes(whole[:50])
+    rest = f"Content-Range: bytes 50-{len(whole) - 1}/{len(whole)}\r\nContent-Length: {len(whole) - 50}\r\n\r\n"
+    server.raw["/a.zip"] = b"HTTP/1.0 206 Partial Content\r\n" + rest.encode() + whole[50:]
+    assert fetch(download(url)).read_bytes() == CONTENT
+    assert files_below(cache) == ["messages.tsv"]
+
+
 def test_a_cached_file_needs_no_server(server: Server) -> None:
     server.bodies["/a.zip"] = archive({"messages.tsv": CONTENT})
     wanted = download(server.url("/a.zip"))
@@ -163,6 +188,21 @@ def wrong_checksum() -> bytes:
     return stream.getvalue().replace(b"hello", b"hallo", 1)
 
 
+def bzip2() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_BZIP2) as packed:
+        packed.writestr("messages.tsv", CONTENT)
+    return stream.getvalue()
+
+
+def encrypted() -> bytes:
+    """The flag of an encrypted member, in both headers."""
+    whole = bytearray(archive({"messages.tsv": CONTENT}))
+    whole[6] |= 1
+    whole[whole.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(whole)
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -174,9 +214,17 @@ def wrong_checksum() -> bytes:
         (b"", "not a zip"),
         (wrong_checksum(), "Bad CRC-32"),
         (damaged_member(), "decompressing"),
-        (bytes((64 << 20) + 1), "more than 64 MB"),
+        (bytes((4 << 20) + 1), "more than 4 MB"),
+        (archive({"messages.tsv": bytes(5 << 20)}), "messages.tsv unpacks to more than 4 MB"),
+        (bzip2(), "messages.tsv is packed by method 12, which is not expected"),
+        (archive({"messages.tsv": CONTENT}).replace(b"PK\x05\x06", b"PK\x05\x07"), "not a zip"),
+        (archive({"messages.tsv/": CONTENT}), "the archive has no messages.tsv"),
+        (encrypted(), "is encrypted"),
     ],
-    ids=["wrong_hash", "elsewhere", "above", "html", "cut", "nothing", "checksum", "damaged", "too_big"],
+    ids=[
+        *("wrong_hash", "elsewhere", "above", "html", "cut", "nothing", "checksum", "damaged", "too_big"),
+        *("bomb", "bzip2", "no_end", "folder", "encrypted"),
+    ],
 )
 def test_a_wrong_archive_is_refused_and_the_second_source_used(
     server: Server, cache: Path, body: bytes, reason: str
@@ -185,8 +233,10 @@ def test_a_wrong_archive_is_refused_and_the_second_source_used(
     server.bodies["/good.zip"] = archive({"messages.tsv": CONTENT})
     with pytest.raises(UserError, match=rf"messages\.tsv is not on this machine .*\n  http://.*/bad\.zip: .*{reason}"):
         fetch(download(server.url("/bad.zip")))
-    assert not cache.exists()
+    aside = [f"messages.tsv.wrong-sha256-{hashlib.sha256(OTHER).hexdigest()[:8]}"] if "sha256" in reason else []
+    assert files_below(cache) == aside
     assert fetch(download(server.url("/bad.zip"), server.url("/good.zip"))).read_bytes() == CONTENT
+    assert files_below(cache) == ["messages.tsv", *aside]
     assert server.requests == ["/bad.zip", "/bad.zip", "/good.zip"]
 
 

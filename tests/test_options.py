@@ -159,7 +159,7 @@ FOREIGN_FILES = [
     "trainer: {callbacks: {class_path: lightning.pytorch.callbacks.LambdaCallback, init_args: {setup: evilmod.Evil}}}",
     # Names of ours that lead elsewhere.
     "trainer: {callbacks: {class_path: torch.os.system}}",
-    "trainer: {callbacks: {class_path: torch.utils.cpp_extension.subprocess.Popen, init_args: {args: [mkdir, imported]}}}",
+    "trainer: {callbacks: {class_path: torch.utils.cpp_extension.subprocess.Popen, init_args: {args: [ls]}}}",
     "trainer: {callbacks: {class_path: torch.__builtins__.exec}}",
     "trainer: {callbacks: {class_path: lightning.pytorch.cli.os.mkdir}}",
     "trainer: {callbacks: {class_path: lit_cls.__main__.main}}",

@@ -1,23 +1,22 @@
 """Data sets from the network: verified, written in one step, kept in the user's cache."""
 
 import hashlib
-import http.client
 import io
 import os
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from lit_cls.errors import UserError
+from lit_cls.transfer import Limits, TransferError, alone_in, discard, partial_name, set_aside, transfer
 
-_TIMEOUT_S = 30
-_MAX_BYTES = 64 << 20
-# A server that cannot be reached or is none, an archive that is damaged or none.
-_FAILURES = (OSError, EOFError, ValueError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile, zlib.error)
+# An archive that is damaged, or none.
+_DAMAGED = (EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# Others need memory for which the archive gives the figure, or a decoder that is seldom used.
+_PACKED_AS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_LIMITS = Limits(max_bytes=4 << 20)
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,8 @@ class Download:
     """Where the archive is, tried in this order."""
     option: str
     """The option that takes a local copy instead."""
+    limits: Limits = _LIMITS
+    """Of the archive; its size also holds for the unpacked file."""
 
 
 SMS_SPAM = Download(
@@ -53,62 +54,85 @@ def cache_folder() -> Path:
 def fetch(download: Download) -> Path:
     """The file, from the cache or else from the first server that has it.
 
+    What broke off is kept and gone on from by the next call; what has the wrong sha256 is kept aside.
+
     Raises:
         UserError: no server can be reached, or what came is not the file.
     """
     target = cache_folder() / download.name
-    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == download.sha256:
+    if _is_there(target, download):
         return target
-    failures = []
     if os.environ.get("LIT_CLS_OFFLINE", "0") not in ("", "0"):
-        failures.append("LIT_CLS_OFFLINE is set: nothing was tried")
-    else:
-        for url in download.urls:
-            try:
-                content = _member(_get(url), download)
-            except _FAILURES as error:
-                failures.append(f"{url}: {str(error) or type(error).__name__}")
-            else:
-                return _store(content, target)
-    raise UserError(
+        raise _refusal(download, ["LIT_CLS_OFFLINE is set: nothing was tried"])
+    failures = []
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with alone_in(target.parent):
+            if _is_there(target, download):  # another process had it first
+                return target
+            for url in download.urls:
+                archive = target.parent / partial_name(download.name, url)
+                try:
+                    transfer(url, archive, download.limits, download.name)
+                    _unpack(archive, download, target)
+                except (TransferError, *_DAMAGED) as error:
+                    failures.append(f"{url}: {str(error) or type(error).__name__}")
+                else:
+                    return target
+    except OSError as error:
+        raise UserError(
+            f"{target.name} cannot be kept in {target.parent}: {error.strerror or error}. "
+            "Set XDG_CACHE_HOME to another folder"
+        ) from error
+    raise _refusal(download, failures)
+
+
+def _is_there(target: Path, download: Download) -> bool:
+    if not target.is_file() or target.stat().st_size > download.limits.max_bytes:
+        return False
+    return hashlib.sha256(target.read_bytes()).hexdigest() == download.sha256
+
+
+def _refusal(download: Download, failures: list[str]) -> UserError:
+    return UserError(
         f"{download.name} is not on this machine and could not be downloaded:\n  "
         + "\n  ".join(failures)
         + f"\nDownload {download.urls[0]} elsewhere, unpack it, and pass {download.option} .../{download.name}"
     )
 
 
-def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-        content: bytes = response.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"more than {_MAX_BYTES >> 20} MB")
-    return content
+def _unpack(archive: Path, download: Download, target: Path) -> None:
+    """Writes the one wanted member to the target: no path of the archive is ever written to."""
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            unpacked = Path(folder) / target.name
+            digest = _member(archive, download, unpacked)
+            if digest == download.sha256:
+                os.replace(unpacked, target)
+                return
+            aside = set_aside(unpacked, target.name, digest)
+            aside = aside.replace(target.parent / aside.name)
+    finally:
+        discard(archive)  # whole, so there is nothing to go on from
+    raise ValueError(f"the sha256 of {download.name} is {digest}, not {download.sha256}: not used, kept as {aside}")
 
 
-def _member(archive: bytes, download: Download) -> bytes:
-    """Reads the one wanted member into memory: no path of the archive is ever written to."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as unpacked:
+def _member(archive: Path, download: Download, unpacked: Path) -> str:
+    """Unpacks into a file of our own and returns its sha256."""
+    digest, size = hashlib.sha256(), 0
+    # At most as large as its limit; in memory, what the disk refuses is not mistaken for damage.
+    with zipfile.ZipFile(io.BytesIO(archive.read_bytes())) as packed:
         try:
-            with unpacked.open(download.name) as stream:
-                content = stream.read(_MAX_BYTES + 1)
+            member = packed.getinfo(download.name)
         except KeyError as error:
             raise ValueError(f"the archive has no {download.name}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != download.sha256:
-        raise ValueError(f"the sha256 of {download.name} is {digest}, not {download.sha256}")
-    return content
-
-
-def _store(content: bytes, target: Path) -> Path:
-    """Writes beside the target and renames, so that two processes at once leave one whole file."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            partial = Path(folder) / target.name
-            partial.write_bytes(content)
-            os.replace(partial, target)
-    except OSError as error:
-        raise UserError(
-            f"{target.name} cannot be kept in {target.parent}: {error.strerror}. Set XDG_CACHE_HOME to another folder"
-        ) from error
-    return target
+        if member.compress_type not in _PACKED_AS:
+            raise ValueError(f"{download.name} is packed by method {member.compress_type}, which is not expected")
+        with packed.open(member) as stream, unpacked.open("wb") as file:
+            while chunk := stream.read(1 << 16):
+                size += len(chunk)
+                if size > download.limits.max_bytes:
+                    raise ValueError(f"{download.name} unpacks to more than {download.limits.max_bytes >> 20} MB")
+                digest.update(chunk)
+                file.write(chunk)
+    return digest.hexdigest()
