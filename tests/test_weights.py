@@ -1,11 +1,19 @@
 """Reading weights: every layout that exists, and every way a file can be wrong."""
 
+import hashlib
 import json
 import os
 import pickle
+import resource
+import struct
 import subprocess
 import sys
+import time
+import zipfile
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -206,6 +214,130 @@ def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+class Reduced:
+    """An object that a pickle makes by calling something."""
+
+    def __init__(self, *call: object) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+class Subclass(Tensor):
+    pass
+
+
+def header(content: object, data: bytes = b"") -> Callable[[Path], object]:
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return lambda file: file.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def f32(shape: list[int], *offsets: int) -> dict[str, object]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+
+
+def bomb(file: Path) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", bytes(1 << 30))
+
+
+def save(content: object, zipped: bool = True) -> Callable[[Path], object]:
+    return lambda file: torch.save(content, file, _use_new_zipfile_serialization=zipped)
+
+
+def save_positions(make: Callable[[Tensor], Tensor]) -> Callable[[Path], object]:
+    def write(file: Path) -> None:
+        state = GPTModel(CONFIG).state_dict()
+        torch.save({**state, "pos_emb.weight": make(state["pos_emb.weight"])}, file)
+
+    return write
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "huge_header.safetensors": (lambda f: f.write_bytes(struct.pack("<Q", 2**62) + b"{}"), "cannot be read"),
+    "long_header.safetensors": (lambda f: f.write_bytes(struct.pack("<Q", 99_000_000) + b"{"), "cannot be read"),
+    "deep.safetensors": (header(b"[" * 100_000), "cannot be read"),
+    "overlap.safetensors": (header({"a": f32([2], 0, 8), "b": f32([2], 4, 12)}, bytes(12)), "invalid offset"),
+    "beyond.safetensors": (header({"a": f32([2**40], 0, 2**42)}, bytes(12)), "cannot be read"),
+    "overflow.safetensors": (header({"a": f32([2**33, 2**33], 0, 16)}, bytes(16)), "cannot be read"),
+    "names.safetensors": (header({"a\0\x1b[31m\n../x": f32([2], 0, 8)}, bytes(8)), r"'a\\x00\\x1b\[31m\\n\.\./x'"),
+    "old.pth": (
+        save({"a": torch.zeros(2)}, zipped=False),
+        "it is no zip archive, as torch.save writes since torch 1.6",
+    ),
+    "bomb.pth": (bomb, "packed as torch.save packs none: it could fill the memory"),
+    "system.bin": (save({"a": Reduced(os.system, ("touch executed",))}), r"other than tensors \(posix.system\)"),
+    "eval.pt": (save({"a": Reduced(eval, ("__import__('os').mkdir('executed')",))}), "something other than tensors"),
+    "old_system.bin": (save(Reduced(os.system, ("touch executed",)), zipped=False), "it is no zip archive"),
+    "memory.pth": (save({"a": Reduced(bytearray, (10**15,))}), "it asks for more memory than there is"),
+    "rebuild.pth": (save({"a": Reduced(torch._utils._rebuild_tensor_v2, (1, 2, 3))}), "cannot be read"),
+    "beyond.pth": (
+        save(
+            {
+                "a": Reduced(
+                    torch._utils._rebuild_tensor_v2, (torch.zeros(2)._typed_storage(), 0, (2**30,), (1,), False, {})
+                )
+            }
+        ),
+        "cannot be read",
+    ),
+    "no_tensor.pth": (save({"a": Reduced(torch.Size, ((10**9,),))}), "is not a state dict"),
+    "subclass.pth": (save_positions(lambda t: t.as_subclass(Subclass)), "something other than tensors"),
+    "stride_0.pth": (
+        save_positions(lambda t: torch.zeros(1).expand(10**9, 10**9)),
+        r"is \(1000000000, 1000000000\), not",
+    ),
+    "sparse.pth": (save_positions(Tensor.to_sparse), "pos_emb.weight is sparse"),
+    "quantized.pth": (
+        save_positions(lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.qint8)),
+        "pos_emb.weight is sparse, quantized or nested",
+    ),
+    "complex.pth": (save_positions(lambda t: t.to(torch.complex64)), "pos_emb.weight is complex64"),
+    "integers.pth": (save_positions(Tensor.long), "pos_emb.weight is int64"),
+    "meta.pth": (save_positions(lambda t: t.to("meta")), "pos_emb.weight is empty"),
+    "nan.pth": (save_positions(lambda t: t * float("nan")), "not finite in pos_emb.weight"),
+    "integers.safetensors": (
+        lambda f: save_file({**GPTModel(CONFIG).state_dict(), "pos_emb.weight": torch.ones(40, 24).long()}, f),
+        "pos_emb.weight is I64",
+    ),
+    "fifo.pth": (os.mkfifo, "fifo.pth is no regular file"),
+    "device.pth": (lambda f: f.symlink_to("/dev/zero"), "device.pth is no regular file"),
+    "folder.pth": (Path.mkdir, "the weights folder .*folder.pth has neither"),
+    "above.index.json": (
+        lambda f: f.write_text('{"weight_map": {"a": "../../etc/passwd"}}'),
+        "no plain names .*etc/passwd",
+    ),
+    "root.index.json": (lambda f: f.write_text('{"weight_map": {"a": "/etc/passwd"}}'), "no plain names .*/etc/passwd"),
+    "number.index.json": (lambda f: f.write_text('{"weight_map": {"a": 5}}'), "no plain names .*: 5"),
+    "itself.index.json": (lambda f: f.write_text('{"weight_map": {"a": "itself.index.json"}}'), "no plain names"),
+    "null.index.json": (
+        lambda f: f.write_text('{"weight_map": {"a": "x\\u0000y.bin"}}'),
+        r"no plain names .*'x\\x00y.bin'",
+    ),
+    "list.index.json": (lambda f: f.write_text("[1]"), "is not an index of sharded weights"),
+    "lists.index.json": (lambda f: f.write_text('{"weight_map": {"a": [[]]}}'), "is not an index of sharded weights"),
+    "deep.index.json": (lambda f: f.write_text("[" * 200_000), "is not an index of sharded weights"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*", "ignore:TypedStorage")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clear message each; nothing is run, nothing waits, no memory is filled."""
+    monkeypatch.chdir(tmp_path)
+    write, message = HOSTILE[name]
+    write(tmp_path / name)
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=message) as caught:
+        load_weights(GPTModel(CONFIG), tmp_path / name)
+    assert "\x1b" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch's own words lead to switching it off
+    assert time.monotonic() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    assert not (tmp_path / "executed").exists()
+
+
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     model = GPTModel(CONFIG)
@@ -270,14 +402,135 @@ def test_pretrained_weights_come_from_the_cache_and_are_checked(
         file.parent.mkdir(parents=True)
     blob.write_bytes(content)
     link.symlink_to(os.path.relpath(blob, link.parent))
+    monkeypatch.setitem(weights_module._SHA256, "gpt2-small", blob.name)
     path = fetch_pretrained("gpt2-small")
     logits, _ = logits_of(path)
     with torch.no_grad():
         torch.testing.assert_close(logits, theirs(some_ids()).logits, atol=2e-5, rtol=1e-5)
-    blob.write_bytes(content[:-4] + b"abcd")
+    damaged = content[:-4] + b"abcd"
+    blob.write_bytes(damaged)
     os.utime(blob, ns=(1, 1))
-    with pytest.raises(UserError, match=r"are damaged .* delete that file and run again"):
+    aside = blob.with_name(f"model.safetensors.wrong-sha256-{hashlib.sha256(damaged).hexdigest()[:8]}")
+    with pytest.raises(
+        UserError, match=rf"are damaged: .*{blob.name}. They are kept as {aside} and not used: run again"
+    ):
         fetch_pretrained("gpt2-small")
+    assert aside.read_bytes() == damaged
+    assert not blob.exists()
+    with pytest.raises(UserError, match="LIT_CLS_OFFLINE is set"):  # nor is it ever used
+        fetch_pretrained("gpt2-small")
+
+
+HUB = """
+import sys
+from lit_cls.errors import UserError
+from lit_cls.model import weights
+weights._SHA256["gpt2-small"] = sys.argv[1]
+try:
+    print(weights.fetch_pretrained("gpt2-small"))
+except UserError as error:
+    print(error)
+"""
+
+
+class Hub:
+    """The part of the hub that a download needs, on this machine: a head with name and size, and ranges."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self.requests: list[tuple[str, str | None]] = []
+        self.cut: int | None = None
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.answer(send=False)
+
+            def do_GET(self) -> None:
+                self.answer(send=True)
+
+            def answer(self, send: bool) -> None:
+                if "/resolve/" not in self.path:  # the hub's own questions about the repository
+                    return self.send_error(404)
+                hub.requests.append((self.command, self.headers.get("Range")))
+                start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+                self.send_response(206 if start else 200)
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header("Content-Length", str(len(content) - start))
+                self.send_header("ETag", f'"{name}"')
+                self.send_header("X-Repo-Commit", weights_module._PRETRAINED["gpt2-small"][1])
+                self.end_headers()
+                if send:
+                    self.wfile.write(content[start : hub.cut])
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Keeps the test's output free of access logs."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def fetch(self, home: Path, published: str) -> str:
+        """What `fetch_pretrained` says, in a process whose hub this is."""
+        endpoint = f"http://127.0.0.1:{self._http.server_address[1]}"
+        env = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "0",
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(home),
+            "no_proxy": "127.0.0.1",
+        }
+        env = {name: value for name, value in env.items() if name not in ("LIT_CLS_OFFLINE", "HF_HUB_CACHE")}
+        told = subprocess.run(
+            [sys.executable, "-c", HUB, published], env=env, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert not told.returncode, told.stderr
+        return told.stdout.strip()
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+def test_pretrained_weights_from_the_hub(tmp_path: Path) -> None:
+    """Broken off, gone on from, verified, linked into the hub's cache, and used from there."""
+    content = os.urandom(100_000)
+    name = hashlib.sha256(content).hexdigest()
+    hub = Hub(content, name)
+    try:
+        hub.cut = 30_000
+        told = hub.fetch(tmp_path, name)
+        assert "could not be downloaded (broke off after 30,000 of 100,000 bytes)" in told
+        [partial] = tmp_path.rglob("*.partial")
+        assert partial.read_bytes() == content[:30_000]
+        hub.cut = None
+        path = Path(hub.fetch(tmp_path, name))
+        assert path.read_bytes() == content
+        assert path.resolve().name == name
+        assert ("GET", "bytes=30000-") in hub.requests
+        assert not list(tmp_path.rglob("*.partial*"))
+        asked = len(hub.requests)
+        assert Path(hub.fetch(tmp_path, name)) == path
+        assert len(hub.requests) == asked
+    finally:
+        hub.stop()
+
+
+def test_wrong_weights_from_the_hub(tmp_path: Path) -> None:
+    content, right = os.urandom(1000), "0" * 64
+    wrong = hashlib.sha256(content).hexdigest()
+    liar, other = Hub(content, right), Hub(content, wrong)
+    try:
+        told = liar.fetch(tmp_path, right)
+        [aside] = tmp_path.rglob("*.wrong-sha256-*")
+        assert f"its sha256 is {wrong}, not {right}: not used, kept as {aside}" in told
+        assert aside.read_bytes() == content
+        told = other.fetch(tmp_path, right)
+        assert f"the server offers a file with the sha256 {wrong}, the published one has {right}" in told
+    finally:
+        liar.stop()
+        other.stop()
 
 
 def classifier(path: Path, trainable_layers: TrainableLayers = "last_layer") -> GPTClassifier:

@@ -8,18 +8,22 @@ never holds the weights twice.
 import hashlib
 import json
 import os
+import pickle
+import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
 from lit_cls.model.gpt import GPTBackbone, GPTConfig, GPTModel
+from lit_cls.transfer import Limits, TransferError, alone_in, discard, set_aside, transfer
 
 ModelSize = Literal["gpt2-nano", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 
@@ -39,6 +43,14 @@ _PRETRAINED: dict[str, tuple[str, str]] = {
     "gpt2-large": ("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519"),
     "gpt2-xl": ("openai-community/gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2"),
 }
+
+_FILE = "model.safetensors"
+# The published sha256 at those commits, where it is known here; of the others the hub's own word is taken.
+_SHA256 = {
+    "gpt2-small": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+    "gpt2-xl": "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+}
+_MAX_DOWNLOAD_BYTES = 7 * 10**9  # GPT-2 XL takes 6.4 GB
 
 # Hugging Face's names within a block, to ours. Its linear layers are Conv1D, stored (in, out).
 _HF_BLOCK = {
@@ -63,6 +75,9 @@ _HF_TOP = {
 _QKV = ("W_query", "W_key", "W_value")
 # Causal masks that older code stored beside the weights.
 _MASK_SUFFIXES = (".attn.bias", ".attn.masked_bias", ".att.mask")
+# GPT-2 XL's names and shapes take 100 KB.
+_MAX_PICKLE_BYTES = 32 << 20
+_SHARD = re.compile(r"\w[\w.-]*\.(safetensors|bin)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -71,16 +86,18 @@ class StoredTensor:
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    kind: str = ""
+    """What it is instead of a plain tensor of floating-point numbers; empty when it is one."""
 
     def third(self, part: int) -> "StoredTensor":
         """One of the three equal parts of the last dimension (query, key or value)."""
         width = self.shape[-1] // 3
         columns = slice(part * width, (part + 1) * width)
-        return StoredTensor((*self.shape[:-1], width), lambda: self.read()[..., columns])
+        return StoredTensor((*self.shape[:-1], width), lambda: self.read()[..., columns], self.kind)
 
     def transposed(self) -> "StoredTensor":
         """(in, out) as (out, in), or the other way round."""
-        return StoredTensor(self.shape[::-1], lambda: self.read().t())
+        return StoredTensor(self.shape[::-1], lambda: self.read().t(), self.kind)
 
 
 def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
@@ -142,6 +159,12 @@ def _read_all(path: Path, stored: dict[str, StoredTensor]) -> Iterator[tuple[str
         tensors = _kept.setdefault(key, tensors)
     for name, tensor in stored.items():
         values = tensors[name] if name in tensors else tensor.read().to(torch.float32).contiguous()
+        # A sum needs no second copy; a finite one has finite terms.
+        if name not in tensors and not values.sum().isfinite() and not values.isfinite().all():
+            raise UserError(
+                f"the weights file {path} holds numbers that are not finite in {name}: it is damaged, or of a training "
+                "that diverged. Give another file with --model.weights"
+            )
         if _kept is not None:
             tensors[name] = values
         yield name, values
@@ -206,27 +229,74 @@ def fetch_pretrained(size: ModelSize) -> Path:
     check_pretrained(size)
     # Imported here: only this path needs it, and it brings an HTTP client with it.
     import huggingface_hub
+    from huggingface_hub.utils import logging
 
     repo, revision = _PRETRAINED[size]
     offline = os.environ.get("LIT_CLS_OFFLINE", "0") not in ("", "0")
-    huggingface_hub.utils.logging.set_verbosity_error()  # its retries; the end of them is told below
-    url = f"https://huggingface.co/{repo}/resolve/{revision}/model.safetensors"
+    logging.set_verbosity_error()  # its retries; the end of them is told below
     try:
-        path = huggingface_hub.hf_hub_download(repo, "model.safetensors", revision=revision, local_files_only=offline)
+        if offline or is_downloaded(size):
+            path = huggingface_hub.hf_hub_download(repo, _FILE, revision=revision, local_files_only=True)
+        else:
+            path = _download(size)
     except Exception as error:  # the hub's own, its HTTP client's, the disk's: each has types of its own
         reason = "LIT_CLS_OFFLINE is set" if offline else (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"the pretrained weights of {size} are not on this machine and could not be downloaded ({reason}):\n"
-            f"  {url}\n"
+            f"  https://huggingface.co/{repo}/resolve/{revision}/{_FILE}\n"
             "Download that file elsewhere and pass --model.weights PATH, or start untrained with --model.weights random"
         ) from error
-    blob = Path(path).resolve()  # the cache names a file by its sha256 and links to it
-    if len(blob.name) == 64 and file_sha256(path) != blob.name:
-        raise UserError(
-            f"the cached weights {blob} are damaged (their sha256 is not the published {blob.name}): "
-            "delete that file and run again"
-        )
+    _check_cached(size, Path(path))
     return Path(path)
+
+
+def _download(size: str) -> str:
+    """Fetches the file to where the hub's cache keeps it, which then links it into place.
+
+    The hub's own download starts anew after each break and waits for ever on a server that dawdles.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repo, revision = _PRETRAINED[size]
+    url = huggingface_hub.hf_hub_url(repo, _FILE, revision=revision)
+    offered = huggingface_hub.get_hf_file_metadata(url, timeout=30)
+    published = _SHA256.get(size) or offered.etag or ""
+    if offered.etag != published or not re.fullmatch(r"[0-9a-f]{64}", published):
+        raise TransferError(
+            f"the server offers a file with the sha256 {offered.etag}, the published one has {published}"
+        )
+    if not offered.size or offered.size > _MAX_DOWNLOAD_BYTES:
+        raise TransferError(f"the server offers a file of {offered.size} bytes")
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
+    blobs.mkdir(parents=True, exist_ok=True)
+    with alone_in(blobs):
+        if not (blobs / published).exists():
+            partial = blobs / f"{published}.partial"
+            transfer(url, partial, Limits(max_bytes=offered.size), f"the weights of {size}")
+            digest = _digest((partial,))
+            if digest != published:
+                aside = set_aside(partial, _FILE, digest)
+                discard(partial)
+                raise TransferError(f"its sha256 is {digest}, not {published}: not used, kept as {aside}")
+            os.replace(partial, blobs / published)
+            discard(partial)
+    return huggingface_hub.hf_hub_download(repo, _FILE, revision=revision)
+
+
+def _check_cached(size: str, path: Path) -> None:
+    """A file with the wrong sha256 is moved out of the hub's cache, whose next download is whole."""
+    blob = path.resolve()  # the cache names a file by its sha256 and links to it
+    published = _SHA256.get(size) or blob.name
+    if len(published) != 64 or (digest := file_sha256(path)) == published:
+        return
+    aside = set_aside(blob, _FILE, digest)
+    path.unlink(missing_ok=True)
+    raise UserError(
+        f"the cached weights {blob} are damaged: their sha256 is {digest}, not the published {published}. They are "
+        f"kept as {aside} and not used: run again to download them anew"
+    )
 
 
 def is_downloaded(size: ModelSize) -> bool:
@@ -234,7 +304,7 @@ def is_downloaded(size: ModelSize) -> bool:
     import huggingface_hub
 
     repo, revision = _PRETRAINED[size]
-    return isinstance(huggingface_hub.try_to_load_from_cache(repo, "model.safetensors", revision=revision), str)
+    return isinstance(huggingface_hub.try_to_load_from_cache(repo, _FILE, revision=revision), str)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -245,8 +315,12 @@ def file_sha256(path: str | Path) -> str:
 @cache
 def _sha256(files: tuple[tuple[Path, int], ...]) -> str:
     # Asked for several times in a run; GPT-2 XL is 6 GB.
+    return _digest(tuple(file for file, _ in files))
+
+
+def _digest(files: tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
-    for file, _ in files:
+    for file in files:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
@@ -263,7 +337,10 @@ def _check_fit(
     """Reports every missing, unexpected and misshapen tensor at once."""
     groups = {
         "missing": sorted(set(expected) - set(stored) - optional),
-        "unexpected": sorted(set(stored) - set(expected)),
+        "unexpected": [_shown(name) for name in sorted(set(stored) - set(expected))],
+        "of no floating-point numbers": [
+            f"{name} is {stored[name].kind}" for name in sorted(set(stored) & set(expected)) if stored[name].kind
+        ],
         "misshapen": [
             f"{name} is {stored[name].shape}, not {expected[name]}"
             for name in sorted(set(stored) & set(expected))
@@ -283,6 +360,11 @@ def _check_fit(
     else:
         lines.append("Give a GPT-2 file of this size with --model.weights, or start with --model.weights random")
     raise UserError("\n".join(lines))
+
+
+def _shown(name: str) -> str:
+    """A name from a file, without what could steer a terminal."""
+    return name[:100] if name.isprintable() else ascii(name[:100])
 
 
 def _guess_size(stored: dict[str, StoredTensor]) -> ModelSize | None:
@@ -314,7 +396,7 @@ def _to_our_names(tensors: dict[str, StoredTensor]) -> tuple[dict[str, StoredTen
 
 def _hugging_face_block(block: str, rest: str, full_name: str, tensor: StoredTensor) -> dict[str, StoredTensor]:
     is_matrix = len(tensor.shape) == 2
-    if rest in ("attn.c_attn.weight", "attn.c_attn.bias"):
+    if rest in ("attn.c_attn.weight", "attn.c_attn.bias") and tensor.shape:
         kind = rest.rpartition(".")[2]
         parts = [tensor.third(part) for part in range(3)]
         if is_matrix:
@@ -331,10 +413,10 @@ def _open(path: Path) -> dict[str, StoredTensor]:
     for file in _weight_files(path):
         try:
             tensors.update(_open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file))
-        except (UserError, MemoryError):
+        except UserError:
             raise
         except Exception as error:  # the readers raise a type of their own for each kind of damage
-            reason = (str(error).splitlines() or [""])[0][:200]
+            reason = _shown((str(error).splitlines() or [type(error).__name__])[0])
             raise UserError(
                 f"the weights file {file} cannot be read (truncated, damaged, or not a weights file): {reason}"
             ) from error
@@ -355,12 +437,14 @@ def _open_safetensors(file: Path) -> Iterator[tuple[str, StoredTensor]]:
 
     with safe_open(file, framework="pt") as handle:
         for name in list(handle.keys()):
-            yield name, StoredTensor(tuple(handle.get_slice(name).get_shape()), partial(read, name))
+            found = handle.get_slice(name)
+            kind = found.get_dtype() if found.get_dtype()[0] not in "FB" or found.get_dtype() == "BOOL" else ""
+            yield name, StoredTensor(tuple(found.get_shape()), partial(read, name), kind)
 
 
 def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     """`.pth` and `.ckpt` files; nothing but tensors and plain containers is ever unpickled."""
-    state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    state = read_pickle(file)
     if isinstance(state, dict) and (state.get("lit_cls") or {}).get("weights_sha256"):
         raise UserError(
             f"the checkpoint {file} holds only what was trained, on top of weights from another file: "
@@ -370,7 +454,46 @@ def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise UserError(f"the weights file {file} is not a state dict (names with a tensor each)")
     for name, tensor in state.items():
-        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), partial(_same, tensor))
+        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), partial(_same, tensor), _kind(tensor))
+
+
+def read_pickle(file: Path) -> Any:
+    """What `torch.save` wrote, tensors memory-mapped; nothing but tensors and plain containers is ever unpickled.
+
+    Raises:
+        UserError: anything else, told so that nobody is led to switch the protection off, as torch's words do.
+    """
+    if not zipfile.is_zipfile(file):
+        raise UserError(
+            f"the file {file} cannot be read (truncated, damaged, or not a weights file): it is no zip archive, as "
+            "torch.save writes since torch 1.6. Of an older file, make a new one: as .safetensors, or with torch.save"
+        )
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    pickles = sum(member.file_size for member in members if member.filename.endswith(".pkl"))
+    if pickles > _MAX_PICKLE_BYTES or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UserError(
+            f"the file {file} is packed as torch.save packs none: it could fill the memory, and is not read"
+        )
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))
+        what = f" ({named[1]})" if named else ""
+        raise UserError(
+            f"the file {file} cannot be read: it holds something other than tensors{what}, which could run code when "
+            "read. Nothing of it was run. Ask its author for a .safetensors file"
+        ) from error
+    except MemoryError as error:
+        raise UserError(f"the file {file} cannot be read: it asks for more memory than there is") from error
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "empty"
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        return "sparse, quantized or nested"
+    return "" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -384,17 +507,33 @@ def _weight_files(path: Path) -> list[Path]:
             if (path / name).is_file():
                 return _weight_files(path / name)
         raise UserError(f"the weights folder {path} has neither model.safetensors nor model.safetensors.index.json")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no regular file: give a file of weights with --model.weights")
     if not path.is_file():
         raise UserError(f"there is no weights file {path}: check --model.weights (pretrained, random, or a path)")
     if path.name.endswith(".index.json"):
-        try:
-            shards = sorted({str(shard) for shard in json.loads(path.read_text())["weight_map"].values()})
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{path} is not an index of sharded weights (no weight_map)") from error
+        shards = _shards(path)
         missing = [shard for shard in shards if not (path.parent / shard).is_file()]
         if missing:
-            raise UserError(f"{path} names shards that are not beside it: {', '.join(missing)}")
+            raise UserError(f"{path} names shards that are not beside it: {', '.join(map(_shown, missing))}")
         return [path.parent / shard for shard in shards]
     if path.suffix not in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
         raise UserError(f"the weights file {path} is of no known kind: .safetensors, .pth, .pt, .bin or .ckpt")
     return [path]
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the shards, which lie beside the index: it cannot name a file elsewhere."""
+    try:
+        if index.stat().st_size > _MAX_PICKLE_BYTES:
+            raise ValueError("too large")
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        wrong = [shard for shard in shards if not isinstance(shard, str) or not _SHARD.fullmatch(shard)]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(f"{index} is not an index of sharded weights (no weight_map)") from error
+    if wrong:
+        raise UserError(
+            f"{index} names shards that are no plain names of .safetensors or .bin files beside it: "
+            f"{', '.join(_shown(str(shard)) for shard in wrong[:3])}"
+        )
+    return sorted(shards)
