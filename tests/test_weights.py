@@ -450,7 +450,8 @@ class Hub:
 
             def answer(self, send: bool) -> None:
                 if "/resolve/" not in self.path:  # the hub's own questions about the repository
-                    return self.send_error(404)
+                    self.send_error(404)
+                    return
                 hub.requests.append((self.command, self.headers.get("Range")))
                 start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
                 self.send_response(206 if start else 200)
