@@ -82,7 +82,7 @@ def find(path: Path, n_positions: int, width: int, dtype: torch.dtype) -> tuple[
         return None
     try:
         seconds = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):  # without its note, a file is none of ours
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # without its note, a file is none of ours
         return None
     values = torch.from_file(str(path), shared=False, size=n_positions * width, dtype=dtype)
     return values.view(n_positions, width), seconds
