@@ -454,7 +454,7 @@ def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise UserError(f"the weights file {file} is not a state dict (names with a tensor each)")
     for name, tensor in state.items():
-        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), partial(_same, tensor), _kind(tensor))
+        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), partial(_same, tensor), plainness(tensor))
 
 
 def read_pickle(file: Path) -> Any:
@@ -462,12 +462,10 @@ def read_pickle(file: Path) -> Any:
 
     Raises:
         UserError: anything else, told so that nobody is led to switch the protection off, as torch's words do.
+        Exception: of a damaged file, in the reader's own ways.
     """
     if not zipfile.is_zipfile(file):
-        raise UserError(
-            f"the file {file} cannot be read (truncated, damaged, or not a weights file): it is no zip archive, as "
-            "torch.save writes since torch 1.6. Of an older file, make a new one: as .safetensors, or with torch.save"
-        )
+        raise ValueError("it is no zip archive, as torch.save writes since torch 1.6: save an older file again")
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     pickles = sum(member.file_size for member in members if member.filename.endswith(".pkl"))
@@ -488,7 +486,8 @@ def read_pickle(file: Path) -> Any:
         raise UserError(f"the file {file} cannot be read: it asks for more memory than there is") from error
 
 
-def _kind(tensor: Tensor) -> str:
+def plainness(tensor: Tensor) -> str:
+    """What it is instead of a plain tensor of floating-point numbers; empty when it is one."""
     if tensor.is_meta:
         return "empty"
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
