@@ -22,6 +22,8 @@ from torch import Tensor
 import lit_cls
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.weights import read_pickle
+from lit_cls.training.checkpoint_content import problem_of
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 """A run's checkpoints: its last state, the one before that, and that of the lowest validation loss."""
@@ -140,10 +142,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"there is no checkpoint {path}: check --ckpt_path (best, last, or the path of a .ckpt file)")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = read_pickle(Path(path))
         about = Path(path).stat()
         if not _was_intact(Path(path).resolve(), about.st_mtime_ns, about.st_size):
             raise OSError("a checksum is wrong")
+    except UserError:
+        raise
     except Exception as error:  # a damaged file fails in the reader's own ways, from EOFError to RuntimeError
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(f"the checkpoint {path} cannot be read (truncated, damaged, or not one): {reason}") from error
@@ -151,6 +155,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a checkpoint written by lit_cls fit. GPT-2 weights to start from belong to --model.weights"
         )
+    if problem := problem_of(checkpoint):
+        raise UserError(f"the checkpoint {path} is damaged: {problem}")
     described, known = checkpoint[KEY], {field.name for field in fields(ModelSettings)}
     complete = described.keys() >= _ENTRIES and checkpoint[DATA_KEY].keys() >= _DATA_ENTRIES
     if not complete or described["model"].keys() != known:
@@ -250,6 +256,10 @@ def checked_state(net: GPTClassifier, checkpoint: dict[str, Any]) -> dict[str, T
     everything = {name for name, _ in net.named_parameters()}
     needed = trained_tensors(net) if checkpoint[KEY]["weights_sha256"] else everything
     missing, unexpected = sorted(needed - set(state)), sorted(set(state) - everything)
+    shapes = {name: p.shape for name, p in net.named_parameters()}
+    misshapen = [name for name in sorted(set(state) & everything) if state[name].shape != shapes[name]]
+    if misshapen:
+        raise UserError(f"the checkpoint is not whole: {len(misshapen)} tensors of another shape {misshapen[:3]}")
     if missing or unexpected:
         raise UserError(
             f"the checkpoint is not whole: {len(missing)} tensors missing {missing[:3]}, "

@@ -1,0 +1,89 @@
+"""Whether a checkpoint that may have been changed or made by hand holds what it must, in the types it must."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
+
+from lit_cls.model.lora import LoRAConfig
+from lit_cls.model.weights import SIZES, plainness
+
+_MOST_LABELS = 100_000
+
+
+def _number(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _lora(value: Any) -> bool:
+    if value is None:
+        return True
+    names = {field.name for field in fields(LoRAConfig)}
+    return (
+        isinstance(value, dict)
+        and value.keys() == names
+        and _number(1, 10_000)(value["rank"])
+        and all(isinstance(value[name], int | float) for name in ("alpha", "dropout", "train_head"))
+        and isinstance(value["scaling"], str)
+        and isinstance(value["targets"], list | tuple)
+        and all(isinstance(target, str) for target in value["targets"])
+    )
+
+
+def _labels(value: Any) -> bool:
+    if not isinstance(value, list) or not 2 <= len(value) <= _MOST_LABELS:
+        return False
+    return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
+def _tensors(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return False
+    return all(isinstance(tensor, Tensor) and not plainness(tensor) for tensor in value.values())
+
+
+_LONGEST = max(config.context_length for config in SIZES.values())
+_RULES: dict[tuple[str, ...], Callable[[Any], bool]] = {
+    ("lit_cls",): lambda value: isinstance(value, dict),
+    ("lit_cls", "model"): lambda value: isinstance(value, dict),
+    ("lit_cls", "model", "size"): lambda value: isinstance(value, str) and value in SIZES,
+    ("lit_cls", "model", "weights"): lambda value: isinstance(value, str),
+    ("lit_cls", "model", "token_position"): lambda value: isinstance(value, str),
+    ("lit_cls", "model", "trainable_layers"): lambda value: isinstance(value, str | int),
+    ("lit_cls", "model", "causal"): lambda value: isinstance(value, bool),
+    ("lit_cls", "model", "lora"): _lora,
+    ("lit_cls", "model", "drop_rate"): lambda value: isinstance(value, int | float) and 0 <= value < 1,
+    ("lit_cls", "label_names"): _labels,
+    ("lit_cls", "weights_sha256"): lambda value: value is None or isinstance(value, str),
+    ("lit_cls", "precision"): lambda value: isinstance(value, str),
+    ("ClassificationData",): lambda value: isinstance(value, dict),
+    ("ClassificationData", "settings"): lambda value: isinstance(value, dict),
+    ("ClassificationData", "settings", "truncation"): lambda value: value in ("head", "tail", "head_tail"),
+    ("ClassificationData", "label_names"): _labels,
+    ("ClassificationData", "cut_to"): _number(1, _LONGEST),
+    ("ClassificationData", "pad_to"): lambda value: value is None or _number(1, _LONGEST)(value),
+    ("ClassificationData", "split_sha256"): lambda value: isinstance(value, dict),
+    ("state_dict",): _tensors,
+}
+
+
+def problem_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """The first thing that is not as every checkpoint of ours has it, in words; what is absent is not looked at.
+
+    Args:
+        checkpoint: what was read.
+    """
+    for keys, holds in _RULES.items():
+        value: Any = checkpoint
+        for key in keys:
+            if not isinstance(value, Mapping) or key not in value:
+                break
+            value = value[key]
+        else:
+            if not holds(value):
+                return f"{'.'.join(keys)} is {ascii(value)[:80]}"
+    weights, sha256 = (checkpoint.get("lit_cls", {}).get(key, {}) for key in ("model", "weights_sha256"))
+    if isinstance(sha256, str) and isinstance(weights, dict) and weights.get("weights") == "random":
+        return "random weights cannot come from a file with a sha256"
+    return None
