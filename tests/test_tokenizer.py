@@ -41,6 +41,7 @@ TEXTS = [
     "a" * 500,
     "xyz" * 300,
     " " * 200 + "end",
+    "\t" + " " * 30_000 + "end\n" + "\u2003\u3000" * 8_000 + " of \x1f" + "\n" * 20_000,
     "\ufeffbyte order mark \ufffd",
 ]
 
@@ -125,6 +126,19 @@ def test_the_special_spelling_is_ordinary_text() -> None:
 def test_a_batch_is_its_texts_in_order() -> None:
     assert encode(TEXTS) == [encode([text])[0] for text in TEXTS]
     assert encode([]) == []
+
+
+@pytest.mark.timeout(120)  # with tiktoken before 0.13 it takes days
+@pytest.mark.parametrize(
+    ("text", "n"),
+    [("a" * 2_000_000, 500_000), ("🙂" * 250_000, 500_000), ("x" + " " * 2_000_000 + "x", 2_000_001)],
+    ids=["letters", "emoji", "blanks before a word"],
+)
+def test_one_character_a_million_times(text: str, n: int) -> None:
+    (ids,) = encode([text])
+    assert len(ids) == n
+    bytes_of = {i: token for token, i in merge_ranks().items()}
+    assert b"".join(bytes_of[i] for i in ids).decode() == text
 
 
 def test_needs_no_network_and_writes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
