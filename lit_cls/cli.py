@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lit_cls {__version__}")
         return 0
     try:
+        for word in words:
+            if not _is_unicode(word):  # could be written into no config.yaml
+                raise UserError(f"{word!r} is not UTF-8: a file with such a name has to be renamed")
         if words[0] not in VERBS:
             raise UserError(_unknown(words[0]))
         return _run(words[0], words[1:])
@@ -100,6 +103,11 @@ def _run(verb: str, words: list[str]) -> int:
 
     run_verb([verb, *words])
     return 0
+
+
+def _is_unicode(word: str) -> bool:
+    """Whether no byte of it stands for itself alone, as in the name of a file that is not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 def _unknown(word: str) -> str:
