@@ -1,6 +1,7 @@
 """Going on with a training: which run, from which state, with which options."""
 
 import inspect
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def folder_to_resume(given: str) -> Path:
     Raises:
         UserError: there is none, or it is not of a training.
     """
-    folder = Path(given).expanduser()
+    folder = Path(os.path.expanduser(given))
     if folder.suffix == ".ckpt":
         raise UserError(
             f"resume takes the folder of a run, not a checkpoint: lit_cls resume {folder.parent}, or for a new run "

@@ -1,6 +1,7 @@
 """One run: it trains or evaluates, shows what comes out, and leaves it in a folder of its own."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -152,7 +153,7 @@ class Run:
             copies = 4 if self.keep == "best" else 3  # best, last, the one before, and the one being written
             check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
         if module.cache_dir is not None:
-            check_folder(Path(module.cache_dir).expanduser())
+            check_folder(Path(os.path.expanduser(module.cache_dir)))
         with self._open(trainer, data, origin):
             trainer.fit(module, datamodule=data, ckpt_path=None if origin is None else str(origin.path))
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it

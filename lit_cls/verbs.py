@@ -1,6 +1,7 @@
 """fit, resume, validate, test and predict, through LightningCLI."""
 
 import logging
+import os
 import re
 import shlex
 import warnings
@@ -229,7 +230,7 @@ class Verbs(LightningCLI):
         self.config = parser.parse_args(self.words)
         config = self.config[verb]
         self._check_groups(config)
-        self.root = Path(config.trainer.default_root_dir).expanduser()
+        self.root = Path(os.path.expanduser(config.trainer.default_root_dir))
         self.run_name = self._resolve_run_name(config)
         if self.resumed is not None:
             self.root, self.run_name = self.resumed.parent.parent, self.resumed.parent.name
@@ -292,7 +293,7 @@ class Verbs(LightningCLI):
             newest = newest_checkpoint(found.parent, self.notes.append) if given == "last" else None
             return newest or (found, read_checkpoint(found))
         if given is not None:
-            path = Path(str(given)).expanduser()
+            path = Path(os.path.expanduser(str(given)))
             return path, read_checkpoint(path)
         if verb == "fit":
             return None
@@ -463,4 +464,4 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(Path(os.path.expanduser(path)).absolute())

@@ -1,5 +1,6 @@
 """`lit_cls verify-resume`: a run that is killed again and again ends as the one that was left alone."""
 
+import os
 import random
 import signal
 import subprocess
@@ -61,7 +62,7 @@ def verify_resume(words: Sequence[str]) -> int:
     own, others = _parser().split(words)
     if own.kills < 1:
         raise UserError(f"--kills {own.kills} is less than 1")
-    console, out = make_console(), Path(own.out).expanduser()
+    console, out = make_console(), Path(os.path.expanduser(own.out))
     fit = ["fit", *others, "--trainer.default_root_dir", str(out)]
     children = Children(out / "verify-resume.log")
     console.print("a run that is left alone …", soft_wrap=True)

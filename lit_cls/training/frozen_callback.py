@@ -1,5 +1,6 @@
 """When the frozen trunk is computed: before the first use of each split, in a training and after it."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -263,7 +264,7 @@ def _key(trainer: Trainer, net: GPTClassifier, dataset: TextDataset, weights: st
 
 def _folder(module: ClassifierModule) -> Path:
     assert module.cache_dir is not None, "asked for where it is given"
-    return Path(module.cache_dir).expanduser()
+    return Path(os.path.expanduser(module.cache_dir))
 
 
 def _module(pl_module: LightningModule) -> ClassifierModule:
