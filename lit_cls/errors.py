@@ -1,4 +1,4 @@
-"""The two exceptions whose message is all that a person needs."""
+"""The two exceptions whose message is all that a person needs, and how such a message quotes what it was given."""
 
 
 class UserError(ValueError):
@@ -13,3 +13,9 @@ class RunError(RuntimeError):
 
     The command prints it without a traceback and exits with 1.
     """
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: what cannot be printed is spelt out, what is long is cut."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}… ({len(text):,} characters)"

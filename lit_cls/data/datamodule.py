@@ -268,9 +268,9 @@ class ClassificationData(LightningDataModule):
         """What a checkpoint keeps of the data: what prediction needs, and how to find the same splits."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
         if self.path:
-            settings["path"] = str(Path(self.path).expanduser().resolve())
+            settings["path"] = str(Path(os.path.expanduser(self.path)).resolve())
         if files := self.reading.split_files:
-            settings["split"] = [str(Path(file).expanduser().resolve()) for file in files]
+            settings["split"] = [str(Path(os.path.expanduser(file)).resolve()) for file in files]
         elif not isinstance(self.split, str):
             settings["split"] = list(self.split)
         return {

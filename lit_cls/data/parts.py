@@ -1,5 +1,6 @@
 """From a source and its options to the rows of each split, tokenised: what every padding starts from."""
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from lit_cls.data.splits import (
     undersample,
 )
 from lit_cls.data.tokenizer import encode
-from lit_cls.errors import UserError
+from lit_cls.errors import UserError, shown
 
 SplitChoice = Literal["ch06"] | tuple[float, float, float] | tuple[str, str, str]
 
@@ -184,10 +185,10 @@ def _read(reading: Reading, stamps: tuple["_Stamp | None", ...]) -> Parts:
 
 def _stamp(path: str) -> _Stamp | None:
     """None where there is no file, which reading it will tell."""
-    file = Path(path).expanduser().absolute()
     try:
+        file = Path(os.path.expanduser(path)).absolute()
         status = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
     return str(file), status.st_mtime_ns, status.st_size
 
@@ -208,11 +209,11 @@ def _assemble(origin: str, sha256: str, notes: list[str], tables: dict[SplitName
         absent = sorted(set(label_names) - set(tables[name].labels))
         if absent and name == "train":
             raise UserError(
-                f"labels that occur outside the train split alone: {', '.join(map(repr, absent[:5]))}. "
+                f"labels that occur outside the train split alone: {', '.join(map(shown, absent[:5]))}. "
                 "They cannot be learnt: set data.stratify to true, or move rows into the train file"
             )
         if absent:
-            notes.append(f"the {name} split has no text of {', '.join(map(repr, absent[:5]))}")
+            notes.append(f"the {name} split has no text of {', '.join(map(shown, absent[:5]))}")
     class_id = {name: i for i, name in enumerate(label_names)}
     splits: dict[SplitName, Part] = {}
     for name, rows in tables.items():

@@ -8,7 +8,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,11 +19,13 @@ from typing import Any, Literal
 
 from lit_cls.data import demo
 from lit_cls.data.downloads import SMS_SPAM, fetch
-from lit_cls.errors import UserError
+from lit_cls.errors import UserError, shown
 
 SourceName = Literal["sms_spam", "demo", "file"]
 EmptyPolicy = Literal["error", "drop", "keep"]
 Column = str | int
+
+LONGEST_LABEL = 1000  # characters; labels head the columns of tables and files
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ def read_sms_spam(path: str | None, quoted: bool) -> Rows:
     Raises:
         UserError: not that file, or not to be had.
     """
-    file = _existing_file(path) if path else fetch(SMS_SPAM)
-    content = file.read_bytes()
+    file = Path(os.path.expanduser(path)) if path else fetch(SMS_SPAM)
+    content = _content(file)
     digest = hashlib.sha256(content).hexdigest()
     if digest != SMS_SPAM.sha256:
         raise UserError(
@@ -97,46 +101,48 @@ def read_file(path: str, text_column: Column, label_column: Column, header: bool
     Raises:
         UserError: whatever is wrong with the file, with the rows that show it.
     """
-    file = _existing_file(path)
-    content = file.read_bytes()
-    if not content:
-        raise UserError(f"{file} is empty")
+    file = Path(os.path.expanduser(path))
+    content = _content(file)
     suffix = file.suffix.lower()
+    if suffix not in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet"):
+        raise UserError(
+            f"{file} is of no known kind: .csv, .tsv, .txt (tabs), .jsonl or .parquet. For the SMS Spam "
+            "Collection, pass --data.source sms_spam as well"
+        )
     if suffix == ".parquet":
-        raw = _read_parquet(file, text_column, label_column)
+        raw = _read_parquet(content, file, text_column, label_column)
     else:
         text, notes = _decode(content, file)
         if suffix in (".jsonl", ".ndjson"):
             raw = _read_jsonl(text, file, text_column, label_column)
-        elif suffix in (".csv", ".tsv", ".txt"):
+        else:
             table = _csv_lines(text, file) if suffix == ".csv" else _tab_lines(text)
             raw = _pick_columns(table, file, text_column, label_column, header)
-        else:
-            raise UserError(
-                f"{file} is of no known kind: .csv, .tsv, .txt (tabs), .jsonl or .parquet. For the SMS Spam "
-                "Collection, pass --data.source sms_spam as well"
-            )
         raw = replace(raw, notes=notes + raw.notes)
     return _check(raw, file, hashlib.sha256(content).hexdigest(), empty)
 
 
-def _existing_file(path: str) -> Path:
-    file = Path(path).expanduser()
+def _content(file: Path) -> bytes:
+    """All bytes of a file; only of what has an end."""
     if os.path.isdir(file):
         raise UserError(f"{file} is a folder: give the file of labelled texts with data.path")
     if not os.path.exists(file):
-        raise UserError(f"there is no file {file}: check data.path (it is looked up from {Path.cwd()})")
+        raise UserError(f"there is no file {file}: check data.path (it is looked up from {os.path.abspath('.')})")
+    if not os.path.isfile(file):
+        raise UserError(f"{file} is a pipe or a device: write the texts to a file, and give it with data.path")
     try:
-        with file.open("rb"):
-            return file
+        content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    if not content:
+        raise UserError(f"{file} is empty")
+    return content
 
 
 def _decode(content: bytes, file: Path) -> tuple[str, list[str]]:
     """UTF-8, else cp1252 (Western European Windows) with a note."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{file} is UTF-16: save it as UTF-8")
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in content[:4]:
+        raise UserError(f"{file} is UTF-16 or UTF-32, or no text at all: save it as UTF-8")
     try:
         return content.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
@@ -192,7 +198,7 @@ def _both_columns(
     label_at = _column_index(label_column, "label", names, file, hint)
     if text_at == label_at:
         raise UserError(
-            f"{file}: column {names[text_at]!r} is named for both texts and labels: "
+            f"{file}: column {shown(names[text_at])} is named for both texts and labels: "
             "change data.text_column or data.label_column"
         )
     return text_at, label_at
@@ -202,14 +208,15 @@ def _column_index(column: Column, role: str, names: list[str], file: Path, hint:
     """Place of a column given by name, or by number from 0."""
     matches = [i for i, name in enumerate(names) if name.strip() == str(column)]
     if len(matches) > 1:
-        raise UserError(f"{file} has {len(matches)} columns named {column!r}: give data.{role}_column by number")
+        raise UserError(f"{file} has {len(matches)} columns named {shown(column)}: give data.{role}_column by number")
     if matches:
         return matches[0]
-    if str(column).isdecimal() and int(column) < len(names):
-        return int(column)
-    found = ", ".join(repr(name) for name in names[:20])
+    numbers = {str(i): i for i in range(len(names))}
+    if str(column) in numbers:
+        return numbers[str(column)]
+    found = ", ".join(shown(name) for name in names[:20])
     raise UserError(
-        f"{file} has no column {column!r} for the {role}s; its columns are {found}{hint}. "
+        f"{file} has no column {shown(column)} for the {role}s; its columns are {found}{hint}. "
         f"Name one with --data.{role}_column; a file without a header line also needs --data.header false"
     )
 
@@ -224,7 +231,7 @@ def _read_jsonl(text: str, file: Path, text_column: Column, label_column: Column
         except (ValueError, RecursionError) as error:
             raise UserError(f"{file}: line {number} is not JSON: {error}") from error
         if not isinstance(record, dict):
-            raise UserError(f"{file}: line {number} is not an object with a text and a label: {line[:60]!r}")
+            raise UserError(f"{file}: line {number} is not an object with a text and a label: {shown(line)}")
         records.append(record)
     if not records:
         raise UserError(f"{file} has no rows")
@@ -237,24 +244,33 @@ def _read_jsonl(text: str, file: Path, text_column: Column, label_column: Column
     )
 
 
-def _read_parquet(file: Path, text_column: Column, label_column: Column) -> _Raw:
+def _read_parquet(content: bytes, file: Path, text_column: Column, label_column: Column) -> _Raw:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(f"{file} needs pyarrow to be read: pip install 'lit_cls[parquet]'") from error
+    # What it raises on a damaged file, or on a date that Python has no value for, is of many kinds.
+    wrong = (pyarrow.ArrowException, OSError, ValueError, LookupError, ArithmeticError, TypeError)
     try:
-        table = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowException, OSError) as error:
+        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).read()
+        table.validate(full=True)
+    except wrong as error:
         raise UserError(f"{file} cannot be read as parquet: {error}") from error
     if not table.num_rows:
         raise UserError(f"{file} has no rows")
-    text_at, label_at = _both_columns(text_column, label_column, table.column_names, file, "")
-    return _Raw(
-        _scalars(table.column(text_at).to_pylist(), file, "text"),
-        _scalars(table.column(label_at).to_pylist(), file, "label"),
-        [],
-    )
+    found = []
+    for at, role in zip(
+        _both_columns(text_column, label_column, table.column_names, file, ""), ("text", "label"), strict=True
+    ):
+        try:
+            values = table.column(at).to_pylist()
+        except wrong as error:
+            raise UserError(
+                f"{file}: the {role}s, of parquet's type {table.schema.types[at]}, cannot be read as texts: {error}"
+            ) from error
+        found.append(_scalars(values, file, role))
+    return _Raw(*found, [])
 
 
 def _scalars(values: Iterable[Any], file: Path, role: str) -> list[str | None]:
@@ -262,8 +278,9 @@ def _scalars(values: Iterable[Any], file: Path, role: str) -> list[str | None]:
     found: list[str | None] = []
     for number, value in enumerate(values, start=1):
         if isinstance(value, dict | list | bytes):
-            raise UserError(f"{file}: the {role} of row {number} is a {type(value).__name__}, not a text or a number")
-        if value is None:
+            kind = {dict: "an object", list: "a list"}.get(type(value), "bytes")
+            raise UserError(f"{file}: the {role} of row {number} is {kind}, not a text or a number")
+        if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas' missing value
             found.append(None)
         elif isinstance(value, str):
             # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
@@ -278,6 +295,16 @@ def _check(raw: _Raw, file: Path, sha256: str, empty: EmptyPolicy) -> Rows:
     unlabelled = [i for i, label in enumerate(raw.labels, start=1) if label is None or not label.strip()]
     if unlabelled:
         raise UserError(f"{file}: {_rows_named(unlabelled)} no label. Label them or remove them")
+    for number, label in enumerate(raw.labels, start=1):
+        if label and any(unicodedata.category(c) == "Cc" for c in label.strip()):
+            raise UserError(
+                f"{file}: the label of row {number} has a line break or another control character: {shown(label)}"
+            )
+        if label and len(label) > LONGEST_LABEL:
+            raise UserError(
+                f"{file}: the label of row {number} has {len(label):,} characters, more than the {LONGEST_LABEL:,} "
+                f"of a name: {shown(label)}. Check data.label_column"
+            )
     blank = {i for i, text in enumerate(raw.texts, start=1) if text is None or not text.strip()}
     notes = list(raw.notes)
     if blank and empty == "error":

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from lit_cls.errors import UserError
+from lit_cls.errors import UserError, shown
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -142,13 +142,13 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     alike = [names for names in near.values() if len(names) > 1]
     if alike:
         found = "; ".join(
-            " and ".join(f"{name!r} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
+            " and ".join(f"{shown(name)} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
         )
         raise UserError(
             f"labels that differ in case, white space or Unicode form alone: {found}. Make them the same in the file"
         )
     if len(counts) < 2:
-        found = f"only {next(iter(counts))!r}" if counts else "none"
+        found = f"only {shown(next(iter(counts)))}" if counts else "none"
         raise UserError(
             f"a classifier needs at least two different labels, the data has {found} ({_count(len(labels), 'row')}): "
             "check data.label_column"
@@ -164,7 +164,7 @@ def check_enough_of_each(labels: Sequence[str]) -> None:
     """
     short = {label: n for label, n in sorted(Counter(labels).items()) if n < len(SPLIT_NAMES)}
     if short:
-        found = ", ".join(f"{label!r} has {n}" for label, n in list(short.items())[:5])
+        found = ", ".join(f"{shown(label)} has {n}" for label, n in list(short.items())[:5])
         more = f", and {len(short) - 5} more labels" if len(short) > 5 else ""
         raise UserError(
             "too few texts of a label to split into train, validation and test (at least 3 of each label are needed): "

@@ -1,5 +1,6 @@
 """`lit_cls reproduce`: the rows of the published table, run, written down and compared."""
 
+import os
 import shlex
 import shutil
 import string
@@ -62,12 +63,12 @@ def reproduce(words: Sequence[str]) -> int:
     own, others = _parser().split(words)
     console = make_console()
     if own.check is not None:
-        return check(Path(own.check).expanduser(), console)
+        return check(Path(os.path.expanduser(own.check)), console)
     if own.size is not None and own.size not in SIZES:
         raise UserError(f"--size {own.size} is not one of {', '.join(get_args(ModelSize))}")
     rows, seeds = choose_rows(own.rows), whole_numbers("--seeds", own.seeds)
     require_reports()
-    out = Path(own.out).expanduser()
+    out = Path(os.path.expanduser(own.out))
     wanted = [(row.number, seed) for row in rows for seed in seeds]
     # What an earlier command finished here is in the table too, if its settings are these.
     others_here = sorted(_finished(out) - set(wanted))
@@ -131,7 +132,7 @@ def _job(row: Row, seed: int, own: Namespace, others: Sequence[str]) -> Job:
 
 def _frozen_layers(out: str) -> Path:
     """Where rows with the same frozen layers find what these put out, as long as the series runs."""
-    return Path(out).expanduser() / ".reproduce_frozen_layers"
+    return Path(os.path.expanduser(out)) / ".reproduce_frozen_layers"
 
 
 def _weights(given: str, size: str) -> str:

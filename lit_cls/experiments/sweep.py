@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def sweep(words: Sequence[str]) -> int:
         if word.startswith("--") and word[2:].split("=")[0] in grid:
             raise UserError(f"{word.split('=')[0]} is varied: leave it out, or take it out of --vary")
     require_reports()
-    console, out = make_console(), Path(own.out).expanduser()
+    console, out = make_console(), Path(os.path.expanduser(own.out))
     command = shlex.join(["lit_cls", "sweep", *words])
     again = shlex.join(["lit_cls", "sweep", *(word for word in words if word != "--rerun")])
     series = Series(out, tuple(grid), _jobs(grid, others, own.rerun), console, again)

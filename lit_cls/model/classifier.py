@@ -3,6 +3,7 @@
 Shapes: B batch, T tokens, C emb_dim, K classes.
 """
 
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,7 +41,7 @@ class ModelSettings:
         if self.lora is not None:
             plain["lora"]["targets"] = list(self.lora.targets)
         if self.weights not in ("pretrained", "random"):
-            plain["weights"] = str(Path(self.weights).expanduser().resolve())
+            plain["weights"] = str(Path(os.path.expanduser(self.weights)).resolve())
         return plain
 
     @classmethod
@@ -66,7 +67,7 @@ class ModelSettings:
         """The file or folder the weights come from, downloaded if need be; None when random."""
         if self.weights == "random":
             return None
-        return fetch_pretrained(self.size) if self.weights == "pretrained" else Path(self.weights).expanduser()
+        return fetch_pretrained(self.size) if self.weights == "pretrained" else Path(os.path.expanduser(self.weights))
 
 
 class GPTClassifier(GPTBackbone):
