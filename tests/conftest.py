@@ -1,6 +1,7 @@
 """Shared places; no fixture hides what a test does."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 # Before torch looks: tests that are not about a GPU give the same on every machine.
@@ -27,6 +28,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"needs the reference files in {SHARED.name}/ beside the checkout"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many inputs the property-based tests tried; across all workers, where there are several."""
+    tried: Counter[str] = Counter()
+    for outcome in ("passed", "failed", "error", ""):  # "" has the reports of the teardown
+        for report in terminalreporter.getreports(outcome):
+            if report.when == "teardown":
+                tried.update({name: n for name, n in report.user_properties if name.startswith("tried: ")})
+    for name, n in sorted(tried.items()):
+        terminalreporter.write_line(f"{name} {n:,}")
 
 
 @pytest.fixture(scope="session")
