@@ -1,17 +1,11 @@
-"""The options of the command: which classes they may name, what a complaint means, what device and trainer can do."""
+"""The options of the command: what a parser's complaint means, what a device can do, what a trainer must not."""
 
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import yaml
-from jsonargparse import _common, set_parsing_settings
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from lit_cls.errors import UserError
@@ -28,177 +22,9 @@ _KINDS = {
     "tuple[str, str, str]": "three files",
 }
 
-# What a configuration that someone sent may name. Naming a class imports its module, which runs that module's code.
-_PACKAGES = ("lightning", "lit_cls", "torch", "torchmetrics")
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_PLAIN_TEXT = ("default_root_dir", "model_registry", "max_time")  # of the trainer's options, those that take no class
-_MAX_CONFIG_BYTES = 1 << 20
-
-
-def check_class_paths(verb: str, words: Sequence[str]) -> None:
-    """Refuses configurations that name foreign code; to be called before the parser, which imports what they name.
-
-    `fit` may name any class: it is its user's own command. The other verbs are given what others wrote.
-    Looked at are the options among the words, each file of `--config` and each file that those name
-    where a class or a group of options may stand.
-
-    Args:
-        verb: whose rule holds: `fit`, `validate`, `test`, `predict`, `resume`.
-        words: what follows the verb.
-
-    Raises:
-        UserError: a class outside the allowed packages, or a configuration that cannot be read.
-    """
-    if verb == "fit":
-        return
-    search = _ClassSearch(verb)
-    for at, word in enumerate(words):
-        if word == "--":
-            break
-        short = re.fullmatch(r"-c(?!-)=?(.*)", word, re.DOTALL)
-        long = re.fullmatch(r"--([\w.]+)\+?(?:=(.*))?", word, re.DOTALL)
-        if not short and not long:
-            continue
-        name, value = ("config", short[1] or None) if short else (long[1], long[2]) if long else ("", None)
-        if value is None and at + 1 < len(words):
-            value = words[at + 1]
-        search.look(value, tuple(name.split(".")), Path())
-
-
-class _ClassSearch:
-    """Goes through options and the files they name, each once.
-
-    Args:
-        verb: for messages.
-    """
-
-    def __init__(self, verb: str) -> None:
-        self.verb = verb
-        self._seen: set[tuple[object, ...]] = set()
-        self._alive: list[Any] = []  # an id is of one object only as long as that lives
-
-    def look(self, value: Any, at: tuple[str, ...], folder: Path) -> None:
-        """One value, at these keys, of a file in this folder."""
-        if len(at) > 50:
-            raise UserError(f"the configuration is nested too deeply at {'.'.join(at[:5])}…: leave that option out")
-        if isinstance(value, Mapping | list | tuple):
-            # YAML's aliases can make a small file a huge tree of the same few branches.
-            key = (id(value), at[:2], _takes_class(at))
-            if key in self._seen:
-                return
-            self._seen.add(key)
-            self._alive.append(value)
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                self.look(inner, (*at, *str(name).rstrip("+").split(".")), folder)
-        elif isinstance(value, list | tuple):
-            for inner in value:
-                self.look(inner, at, folder)
-        elif isinstance(value, str) and value:
-            self._text(value, at, folder)
-
-    def _text(self, text: str, at: tuple[str, ...], folder: Path) -> None:
-        names_class = at[-1:] == ("class_path",)
-        if names_class or _takes_class(at):
-            name = text.strip()
-            # A file's name can read like a class's, as long as there is no such package.
-            if _DOTTED.fullmatch(name) and (find_spec(name.split(".")[0]) or not _is_file(text, folder)):
-                self._check(name, at)
-            elif names_class and "." in text and not _is_file(text, folder):
-                raise UserError(f"{'.'.join(at)} is no name of a class: {text!r}")
-        if not names_class and not _takes_class(at) and at not in (("trainer",), ("model",), ("data",), ("config",)):
-            return
-        inner_at = () if at == ("config",) else at
-        found = [file for file in dict.fromkeys((Path(text), folder / text)) if _is_file(str(file), Path())]
-        for file in found:
-            key = (file.resolve(), inner_at)
-            if key not in self._seen:
-                self._seen.add(key)
-                self.look(_yaml_file(file), inner_at, file.parent)
-        if not found and re.search(r"[:\[{]", text):  # written out, as the parser takes it too
-            inner = _yaml_text(text, "the configuration" if at == ("config",) else ".".join(at))
-            if not isinstance(inner, str):
-                self.look(inner, inner_at, folder)
-
-    def _check(self, name: str, at: tuple[str, ...]) -> None:
-        # Below another class's arguments a type may be as wide as `object`, and torch has classes that start processes.
-        allowed = _PACKAGES[:2] if at[-1] == "class_path" and {"init_args", "dict_kwargs"} & set(at) else _PACKAGES
-        parts = name.split(".")
-        if parts[0] in allowed and not any(part.startswith("_") for part in parts) and _home(parts) in allowed:
-            return
-        way_out = "a file's name, write ./ before it" if at[-1] != "class_path" else "your own, use it with fit alone"
-        raise UserError(
-            f"{'.'.join(at)} names {name}: a configuration for {self.verb} may only name classes of "
-            f"{', '.join(allowed)}, because naming one runs code. Leave it out; if it is {way_out}"
-        )
-
-
-def _takes_class(at: tuple[str, ...]) -> bool:
-    """Whether the parser may read a text at these keys as the name of a class or of its file."""
-    if at[:1] == ("trainer",):
-        return len(at) > 1 and at[1] not in _PLAIN_TEXT
-    return at[:2] == ("model", "lora") or bool({"init_args", "dict_kwargs"} & set(at))
-
-
-def _home(parts: Sequence[str]) -> str:
-    """The package that an object of an allowed package comes from: `torch.os.system` is none of torch's."""
-    found: Any = import_module(parts[0])
-    for at, part in enumerate(parts[1:], start=1):
-        if not hasattr(found, part):
-            try:
-                import_module(".".join(parts[: at + 1]))
-            except Exception:  # there is none now, but there could be when the parser looks
-                return ""
-        found = getattr(found, part, None)
-        if isinstance(found, ModuleType) and found.__name__.split(".")[0] not in _PACKAGES:
-            return found.__name__
-    home = getattr(found, "__module__", None) or getattr(type(found), "__module__", "")
-    return parts[0] if isinstance(found, ModuleType) else str(home).split(".")[0]
-
-
-def _is_file(text: str, folder: Path) -> bool:
-    try:
-        return Path(text).is_file() or (folder / text).is_file()
-    except (OSError, ValueError):  # too long for a name, or with a null character
-        return False
-
-
-def _yaml_file(file: Path) -> Any:
-    if file.stat().st_size > _MAX_CONFIG_BYTES:
-        raise UserError(f"{file} is larger than {_MAX_CONFIG_BYTES >> 20} MB: not a configuration")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the configuration {file} is not UTF-8 or cannot be read: {error}") from error
-    return _yaml_text(text, f"the configuration {file}")
-
-
-def _yaml_text(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def only_allowed_classes(verb: str) -> Iterator[None]:
-    """The same rule inside the parser, for what `check_class_paths` may not foresee; `fit` is free.
-
-    Nothing where jsonargparse is too old to know such a rule.
-    """
-    before = dict(_common.parsing_settings)
-    if verb != "fit" and "import_path_verdicts" in before:
-        set_parsing_settings(
-            import_path_denylist=["*"],
-            import_path_allowlist=list(_PACKAGES),
-            instantiate_subclass_spec_in_any=False,  # such a value could be any class
-        )
-    try:
-        yield
-    finally:
-        # The library has no way back, and a later verb of this process may be fit.
-        _common.parsing_settings.clear()
-        _common.parsing_settings.update(before)
+# One of these is set where processes are told of other machines.
+CLUSTERS = {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "KUBERNETES_PORT"}
+METRICS = ("train_loss", "train_loss_step", "val_loss", "val_acc")  # what callbacks can monitor
 
 
 def explain(message: str, verb: str) -> str:
@@ -233,12 +59,41 @@ def explain(message: str, verb: str) -> str:
     return message.replace("Parser key ", "") + way_out
 
 
+def explain_class(message: str) -> str:
+    """What a class that the configuration names says of its arguments, without jsonargparse's list of types."""
+    problem = re.search(r"Problem with given class_path.*\n.*", message)
+    if problem:
+        return " ".join(problem[0].split())
+    told = [line.strip(" -") for line in message.splitlines()]
+    mine = [
+        line
+        for line in told
+        if line and not re.search("<class |Subtypes|Errors:|^Given value|^Does not validate|^Expected a", line)
+    ]
+    return " ".join(" ".join(mine or told).split())
+
+
 def _allowed(message: str) -> list[str]:
     message = re.sub(r"Given value type: .*", "", message)
     literals = re.findall(r"Literal\[(.*?)\]", message)
     named = dict.fromkeys(word.strip("' ") for group in literals for word in group.split(","))
     kinds = dict.fromkeys(words for kind, words in _KINDS.items() if kind in message)
     return [*named, *kinds]
+
+
+def check_processes(option: str, n: int) -> None:
+    """Refuses a number of processes that would only bring the machine down.
+
+    Raises:
+        UserError: how many there may be.
+    """
+    most = max(16, os.cpu_count() or 1)  # a small machine may still try out what a large one will do
+    if n > most:
+        raise UserError(f"{option} {n} is more processes than this machine runs, at most {most}")
+
+
+def _number_of(devices: Any) -> int:
+    return int(devices) if re.fullmatch(r"\d{1,99}", str(devices)) else 0
 
 
 def check_device(precision: Any, accelerator: str) -> None:
@@ -280,6 +135,22 @@ def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_
     """
     if compares_losses and config["limit_val_batches"] == 0:
         raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
+    for name, least in (("num_nodes", 1), ("log_every_n_steps", 0)):
+        if config[name] is not None and config[name] < least:
+            raise UserError(f"trainer.{name} {config[name]} is less than {least}")
+    check_processes("trainer.devices", _number_of(config["devices"]))
+    if config["num_nodes"] > 1 and not CLUSTERS & set(os.environ):
+        raise UserError(
+            f"trainer.num_nodes {config['num_nodes']}: nothing says where the other machines are, and they would be "
+            "waited for; start it through SLURM or torchrun, or set MASTER_ADDR and NODE_RANK"
+        )
+    for callback in callbacks:
+        monitored = getattr(callback, "monitor", None)
+        if monitored not in (None, *METRICS):
+            raise UserError(
+                f"trainer.callbacks: {type(callback).__name__} monitors {monitored!r}, which is not measured: "
+                f"there are {', '.join(METRICS)}"
+            )
     if config["use_distributed_sampler"]:
         raise UserError("trainer.use_distributed_sampler repeats rows: leave it out, rows are dealt out without it")
     if config["accumulate_grad_batches"] < 1:

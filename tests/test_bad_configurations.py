@@ -4,7 +4,6 @@ The options are those of the parser, so that a new one is tried as soon as it is
 nothing grows without bound: a run has one step, and none starts other processes.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -521,7 +521,7 @@ def test_other_labels_than_the_checkpoints(file: str, three_files: tuple[str, st
     ("options", "message"),
     [
         ({"batch_size": 0}, r"data\.batch_size 0 is less than 1"),
-        ({"num_workers": -1}, r"data\.num_workers -1 is less than 0"),
+        ({"num_workers": -1}, r"data\.num_workers -1 is not between 0 and"),
         ({"split_seed": -3}, r"data\.split_seed -3 is less than 0"),
         (
             {"padding": "none", "batch_size": 2},

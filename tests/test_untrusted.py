@@ -15,7 +15,7 @@ from conftest import data, module, save
 import lit_cls
 from lit_cls.cli import main
 from lit_cls.errors import UserError
-from lit_cls.options import check_class_paths
+from lit_cls.class_paths import check_class_paths
 from lit_cls.training.frozen_files import find
 from lit_cls.verbs import Verbs
 

@@ -141,8 +141,9 @@ class ClassificationData(LightningDataModule):
     def _check_options(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"data.batch_size {self.batch_size} is less than 1")
-        if self.num_workers < 0:
-            raise UserError(f"data.num_workers {self.num_workers} is less than 0")
+        most = max(16, os.cpu_count() or 1)
+        if not 0 <= self.num_workers <= most:
+            raise UserError(f"data.num_workers {self.num_workers} is not between 0 and {most}")
         if self.padding == "none" and self.batch_size > 1:
             raise UserError(
                 f"data.padding none needs data.batch_size 1, not {self.batch_size}: texts of different lengths cannot "
