@@ -2,13 +2,13 @@
 
 import logging
 import os
-import re
 import shlex
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
@@ -24,7 +24,7 @@ from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.inference import load
 from lit_cls.model.weights import SIZES
-from lit_cls.options import check_device, check_trainer, explain
+from lit_cls.options import check_device, check_trainer, explain, explain_class
 from lit_cls.presets import PRESETS, Preset
 from lit_cls.resuming import (
     asks_for_other_data,
@@ -159,7 +159,24 @@ class Verbs(LightningCLI):
         keep_freed_memory()
         with _told(self.subcommand):
             seed_everything(self.config[self.subcommand].seed_everything, workers=True, verbose=False)
-            super()._run_subcommand(self.subcommand)
+            try:
+                super()._run_subcommand(self.subcommand)
+            except UserError:
+                raise
+            except Exception as error:
+                if (named := self._named_class(error)) is None:
+                    raise
+                raise UserError(f"{named}, which the configuration names, does not work here: {error}") from error
+
+    def _named_class(self, error: Exception) -> str | None:
+        """The class of the configuration in whose own code an error arose."""
+        trainer = self._get(self.config_init, "trainer")
+        options = ("callbacks", "logger", "profiler", "plugins")
+        named = {id(thing) for option in options for thing in _as_list(trainer[option]) if hasattr(thing, "__dict__")}
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if id(frame.f_locals.get("self")) in named:
+                return type(frame.f_locals["self"]).__name__
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Every value that the run uses, as its config.yaml has it."""
@@ -221,15 +238,16 @@ class Verbs(LightningCLI):
         Options and files of --config stand above both.
         """
         self.words = cast("list[str]", args)
-        self.config = parser.parse_args([word for word in self.words if not word.startswith("--print_config")])
+        self.config = _parse(parser, [word for word in self.words if not word.startswith("--print_config")])
         verb = self.config.subcommand
         if preset := self.config[verb].preset:
             ours = self._subcommand_parsers[verb]
             known = {name: value for name, value in PRESETS[preset].items() if name != "keep" or verb == "fit"}
             ours.set_defaults(known)
-        self.config = parser.parse_args(self.words)
+        self.config = _parse(parser, self.words)
         config = self.config[verb]
         self._check_groups(config)
+        self._check_nulls(verb, config)
         self.root = Path(os.path.expanduser(config.trainer.default_root_dir))
         self.run_name = self._resolve_run_name(config)
         if self.resumed is not None:
@@ -240,7 +258,7 @@ class Verbs(LightningCLI):
         if self.checkpoint_path is not None and self.resumed is None:
             other = asks_for_other_data(config.data, [PRESETS[preset].get("data.split")] if preset else [])
             self._subcommand_parsers[verb].set_defaults(settings_of(self.checkpoint, other, training=verb == "fit"))
-            self.config = parser.parse_args(self.words)
+            self.config = _parse(parser, self.words)
             self.config[verb].ckpt_path = str(self.checkpoint_path.absolute())
         self.config[verb].run_name = self.run_name
 
@@ -251,8 +269,15 @@ class Verbs(LightningCLI):
                 raise UserError(f"{group} is {config.get(group)!r} in the configuration, not a group of options")
         if config.trainer.default_root_dir is None:
             raise UserError("trainer.default_root_dir is null: give the folder of all runs, for example checkpoints")
-        if not 0 <= config.seed_everything < 2**32:
+        if type(config.seed_everything) is not int or not 0 <= config.seed_everything < 2**32:
             raise UserError(f"seed_everything {config.seed_everything} is not between 0 and {2**32 - 1}")
+
+    def _check_nulls(self, verb: str, config: Namespace) -> None:
+        """jsonargparse takes null in a file for any option, whatever its type."""
+        hints = {action.dest: getattr(action, "_typehint", None) for action in self._subcommand_parsers[verb]._actions}
+        for name, hint in hints.items():
+            if hint is not None and type(None) not in get_args(hint) and config.get(name, "") is None:
+                raise UserError(f"{name} is null in the configuration: leave it out for the default, or give a value")
 
     def _make_repeatable(self, config: Namespace) -> None:
         """What is saved as config.yaml must mean the same from another folder, and later."""
@@ -324,6 +349,10 @@ class Verbs(LightningCLI):
             trainer.precision, why = auto_precision(trainer.accelerator)
             self.notes.append(f"precision {trainer.precision} (trainer.precision auto): {why}")
         check_device(trainer.precision, trainer.accelerator)
+        try:
+            self._parser(self.config.subcommand).dump(self.config[self.config.subcommand])
+        except ValueError as error:  # a class with an argument that YAML cannot spell
+            raise UserError(f"the configuration cannot be saved: {explain_class(str(error))}") from error
 
     def instantiate_classes(self) -> None:
         """Makes the model, the data, the trainer and whatever classes the configuration names."""
@@ -332,9 +361,7 @@ class Verbs(LightningCLI):
         except UserError:
             raise
         except ValueError as error:  # jsonargparse's, when a named class refuses its arguments
-            problem = re.search(r"Problem with given class_path.*\n.*", str(error))
-            told = " ".join((problem[0] if problem else str(error)).split())
-            raise UserError(f"the configuration cannot be carried out: {told}") from error
+            raise UserError(f"the configuration cannot be carried out: {explain_class(str(error))}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds what every run has: our checkpoints, our lines, a bar on a terminal."""
@@ -366,7 +393,7 @@ class Verbs(LightningCLI):
         }
         try:
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
+        except Exception as error:  # which kind, depends on which option Lightning trips over
             raise UserError(f"the trainer cannot be set up like this: {error}") from error
 
     def fit(self, model: ClassifierModule, **kwargs: Any) -> None:
@@ -426,6 +453,15 @@ class Verbs(LightningCLI):
     def _check_checkpoint(self) -> None:
         check_same_network(self.checkpoint, self.model.settings, self.datamodule.label_names)
         self.datamodule.load_state_dict(self.checkpoint[DATA_KEY])
+
+
+def _parse(parser: LightningArgumentParser, words: list[str]) -> Namespace:
+    try:
+        return parser.parse_args(words)
+    except (ArgumentError, UserError, UnicodeDecodeError):
+        raise
+    except Exception as error:  # of any kind: a value that jsonargparse or PyYAML did not expect
+        raise UserError(f"the configuration cannot be read: {shlex.join(words[1:])}: {error}") from error
 
 
 @contextmanager
