@@ -259,7 +259,7 @@ def _read_parquet(content: bytes, file: Path, text_column: Column, label_column:
         raise UserError(f"{file} cannot be read as parquet: {error}") from error
     if not table.num_rows:
         raise UserError(f"{file} has no rows")
-    found = []
+    found: list[list[str | None]] = []
     for at, role in zip(
         _both_columns(text_column, label_column, table.column_names, file, ""), ("text", "label"), strict=True
     ):
@@ -270,7 +270,8 @@ def _read_parquet(content: bytes, file: Path, text_column: Column, label_column:
                 f"{file}: the {role}s, of parquet's type {table.schema.types[at]}, cannot be read as texts: {error}"
             ) from error
         found.append(_scalars(values, file, role))
-    return _Raw(*found, [])
+    texts, labels = found
+    return _Raw(texts, labels, [])
 
 
 def _scalars(values: Iterable[Any], file: Path, role: str) -> list[str | None]:
