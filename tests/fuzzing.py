@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from lit_cls.cli import main
 
-MANY = int(os.environ.get("LIT_CLS_FUZZ_EXAMPLES", "0"))
+MANY = int(os.environ.get("LIT_CLS_FUZZ_EXAMPLES") or 0)
 NANO = ["--model.size", "gpt2-nano", "--model.weights", "random"]
 ONE_STEP = ["--trainer.max_steps", "1", "--trainer.max_epochs", "1"]
 
@@ -84,7 +84,8 @@ def run(words: list[str], harmless: tuple[type[BaseException], ...] = ()) -> tup
     if code == 2:
         check_message(complaint)
         assert complaint.count("lit_cls: error: ") == 1, complaint
-        assert not list(Path().glob("checkpoints/*/version_*")), f"{words} left a run: {complaint}"
+        running = "does not work here" in complaint  # a class that the configuration names, known only by trying
+        assert running or not list(Path().glob("checkpoints/*/version_*")), f"{words} left a run: {complaint}"
     return code, printed, complaint
 
 

@@ -205,7 +205,7 @@ def count(record_property: Callable[[str, object], None]) -> Iterator[Callable[[
         record_property(f"tried: {what}", n)
 
 
-@examples(few=400)
+@examples(few=250)
 @given(file=files(), options=OPTIONS)
 def test_any_file_is_read_or_refused(
     file: tuple[str, bytes], options: dict[str, Any], count: Callable[[str], None]
@@ -225,7 +225,7 @@ def test_any_file_is_read_or_refused(
     count("files read, and refused")
 
 
-@examples(few=40, share=0.05)
+@examples(few=25, share=0.05)
 @given(file=files(), options=OPTIONS)
 def test_any_file_is_fitted_or_refused(
     file: tuple[str, bytes], options: dict[str, Any], count: Callable[[str], None]
