@@ -135,7 +135,7 @@ def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_
     """
     if compares_losses and config["limit_val_batches"] == 0:
         raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
-    for name, least in (("num_nodes", 1), ("log_every_n_steps", 0)):
+    for name, least in (("num_nodes", 1), ("log_every_n_steps", 0), ("check_val_every_n_epoch", 1)):
         if config[name] is not None and config[name] < least:
             raise UserError(f"trainer.{name} {config[name]} is less than {least}")
     check_processes("trainer.devices", _number_of(config["devices"]))
