@@ -81,3 +81,30 @@ def test_bfloat16_on_a_gpu_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="bf16-mixed: Tesla T4 has no bfloat16; pass --trainer.precision 16-mixed"):
         check_device("bf16-mixed", "auto")
     check_device("16-mixed", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.devices", "1000000"], "trainer.devices 1000000 is more processes than this machine runs"),
+        (["--trainer.num_nodes", "1000"], "trainer.num_nodes 1000: nothing says where the other machines are"),
+        (["--trainer.num_nodes", "0"], "trainer.num_nodes 0 is less than 1"),
+        (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch 0 is less than 1"),
+        (["--data.num_workers", "1000000"], "data.num_workers 1000000 is not between 0 and"),
+        (["--trainer.max_time", "99999999999:00:00:00"], "the trainer cannot be set up like this"),
+        (["--trainer.callbacks", "Timer"], "the configuration cannot be saved"),
+        (
+            ["--trainer.callbacks", '{"class_path": "EarlyStopping", "init_args": {"monitor": "nothing"}}'],
+            "EarlyStopping monitors 'nothing', which is not measured: there are train_loss",
+        ),
+        (["--seed_everything", "false"], "seed_everything False is not between 0 and"),
+    ],
+)
+def test_what_would_hang_or_fail_later_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nano = ["--model.size", "gpt2-nano", "--model.weights", "random", "--data.source", "demo"]
+    assert main(["fit", *nano, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
