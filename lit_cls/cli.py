@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(verb: str, words: list[str]) -> int:
     match verb:
         case "resume":
-            from lit_cls.verbs import resume
+            from lit_cls.resume import resume
 
             resume(words)
             return 0

@@ -2,11 +2,16 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_cls.errors import UserError
 
@@ -163,3 +168,31 @@ def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_
         )
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
         raise UserError("GradientAccumulationScheduler is not supported: use --trainer.accumulate_grad_batches")
+
+
+def parse(parser: LightningArgumentParser, words: list[str]) -> Namespace:
+    """Parses words, whatever they are.
+
+    Raises:
+        UserError: they, or a file they name, cannot be read.
+        ArgumentError: a wrong option or value, which `told` puts into words.
+    """
+    try:
+        return parser.parse_args(words)
+    except (ArgumentError, UserError, UnicodeDecodeError):
+        raise
+    except Exception as error:  # of any kind: a value that jsonargparse or PyYAML did not expect
+        raise UserError(f"the configuration cannot be read: {shlex.join(words[1:])}: {error}") from error
+
+
+@contextmanager
+def told(verb: str) -> Iterator[None]:
+    """Mistakes that the libraries find, as errors of the user's."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise UserError(explain(str(error), verb)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the configuration is not UTF-8: {error}") from error
+    except MisconfigurationException as error:
+        raise UserError(f"{error}") from error

@@ -5,7 +5,6 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from lit_cls.errors import UserError
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
+from lit_cls.origin import Origin
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
 from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, copy_checkpoint, read_checkpoint
 from lit_cls.training.frozen_callback import FrozenTrunk
@@ -32,19 +32,6 @@ from lit_cls.training.saving import Saver
 from lit_cls.training.stopping import Stopped, StopSignals
 
 Keep = Literal["best", "last"]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The state that a training goes on from.
-
-    Args:
-        path: the checkpoint.
-        content: as `read_checkpoint` returns it.
-    """
-
-    path: Path
-    content: dict[str, Any]
 
 
 class Run:

@@ -1,40 +1,30 @@
-"""fit, resume, validate, test and predict, through LightningCLI."""
+"""fit, validate, test and predict, through LightningCLI."""
 
-import logging
 import os
 import shlex
 import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_cls.allocator import keep_freed_memory
+from lit_cls.class_paths import check_class_paths, only_allowed_classes
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.inference import load
 from lit_cls.model.weights import SIZES
-from lit_cls.options import check_device, check_trainer, explain, explain_class
+from lit_cls.options import check_device, check_trainer, explain_class, parse, told
+from lit_cls.origin import Origin, asks_for_other_data, changed_options, check_going_on, settings_of
 from lit_cls.presets import PRESETS, Preset
-from lit_cls.resuming import (
-    asks_for_other_data,
-    changed_options,
-    check_going_on,
-    folder_to_resume,
-    is_complete,
-    settings_of,
-)
-from lit_cls.runs import Keep, Origin, Run
+from lit_cls.runs import Keep, Run
+from lit_cls.training.callbacks import quiet_lightning
 from lit_cls.training.checkpoints import (
     DATA_KEY,
     PREVIOUS,
@@ -69,41 +59,9 @@ def run_verb(words: list[str]) -> None:
     Raises:
         UserError: a mistake in the options, the files or the data.
     """
-    Verbs(words).start()
-
-
-RESUME_HELP = """\
-usage: lit_cls resume RUN_FOLDER [any option of fit]
-
-Goes on with a training that was stopped, where it was: in the same folder, with its config.yaml, from
-its newest whole checkpoint. It ends with the weights and figures of a run that was never stopped.
-
-  lit_cls resume checkpoints/fit/version_0
-"""
-
-
-def resume(words: list[str]) -> None:
-    """Goes on with a run that was stopped.
-
-    Args:
-        words: its folder, then options that are to be different from here on.
-
-    Raises:
-        UserError: no such run, or an option under which it cannot go on.
-    """
-    if not words or words[0] in ("-h", "--help"):
-        print(RESUME_HELP, end="")
-        return
-    folder = folder_to_resume(words[0])
-    if is_complete(folder):
-        more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
-        if words[1:]:
-            raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
-        print(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
-        return
-    verbs = Verbs(["fit", "--config", str(folder / "config.yaml"), *words[1:]], resumed=folder)
-    verbs.run.command = ["resume", *words]
-    verbs.start()
+    check_class_paths(words[0], words[1:])
+    with only_allowed_classes(words[0]):
+        Verbs(words).start()
 
 
 class Verbs(LightningCLI):
@@ -126,8 +84,8 @@ class Verbs(LightningCLI):
     def __init__(self, words: list[str], resumed: Path | None = None) -> None:
         self.resumed = resumed
         self.notes: list[str] = []
-        _quiet_lightning()
-        with _told(words[0]):
+        quiet_lightning()
+        with told(words[0]):
             super().__init__(
                 ClassifierModule,
                 ClassificationData,
@@ -157,7 +115,7 @@ class Verbs(LightningCLI):
         """
         assert self.subcommand is not None
         keep_freed_memory()
-        with _told(self.subcommand):
+        with told(self.subcommand):
             seed_everything(self.config[self.subcommand].seed_everything, workers=True, verbose=False)
             try:
                 super()._run_subcommand(self.subcommand)
@@ -238,13 +196,13 @@ class Verbs(LightningCLI):
         Options and files of --config stand above both.
         """
         self.words = cast("list[str]", args)
-        self.config = _parse(parser, [word for word in self.words if not word.startswith("--print_config")])
+        self.config = parse(parser, [word for word in self.words if not word.startswith("--print_config")])
         verb = self.config.subcommand
         if preset := self.config[verb].preset:
             ours = self._subcommand_parsers[verb]
             known = {name: value for name, value in PRESETS[preset].items() if name != "keep" or verb == "fit"}
             ours.set_defaults(known)
-        self.config = _parse(parser, self.words)
+        self.config = parse(parser, self.words)
         config = self.config[verb]
         self._check_groups(config)
         self._check_nulls(verb, config)
@@ -258,7 +216,7 @@ class Verbs(LightningCLI):
         if self.checkpoint_path is not None and self.resumed is None:
             other = asks_for_other_data(config.data, [PRESETS[preset].get("data.split")] if preset else [])
             self._subcommand_parsers[verb].set_defaults(settings_of(self.checkpoint, other, training=verb == "fit"))
-            self.config = _parse(parser, self.words)
+            self.config = parse(parser, self.words)
             self.config[verb].ckpt_path = str(self.checkpoint_path.absolute())
         self.config[verb].run_name = self.run_name
 
@@ -453,44 +411,6 @@ class Verbs(LightningCLI):
     def _check_checkpoint(self) -> None:
         check_same_network(self.checkpoint, self.model.settings, self.datamodule.label_names)
         self.datamodule.load_state_dict(self.checkpoint[DATA_KEY])
-
-
-def _parse(parser: LightningArgumentParser, words: list[str]) -> Namespace:
-    try:
-        return parser.parse_args(words)
-    except (ArgumentError, UserError, UnicodeDecodeError):
-        raise
-    except Exception as error:  # of any kind: a value that jsonargparse or PyYAML did not expect
-        raise UserError(f"the configuration cannot be read: {shlex.join(words[1:])}: {error}") from error
-
-
-@contextmanager
-def _told(verb: str) -> Iterator[None]:
-    """Mistakes that the libraries find, as errors of the user's."""
-    try:
-        yield
-    except ArgumentError as error:
-        raise UserError(explain(str(error), verb)) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the configuration is not UTF-8: {error}") from error
-    except MisconfigurationException as error:
-        raise UserError(f"{error}") from error
-
-
-def _quiet_lightning() -> None:
-    """Leaves out Lightning's advertisements and hints that do not apply here; its warnings stay."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Nothing of the data module's is lost by it: it has no such hook.
-    warnings.filterwarnings("ignore", message=".*You have overridden `on_before_batch_transfer`.*")
-    # Texts are tokenised once, in memory: workers would have nothing to do.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Lightning's own use of a torch function.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # Asked for: with num_sanity_val_steps 0 and few batches, every step may be logged.
-    warnings.filterwarnings("ignore", message=".*number of training batches .* is smaller than the logging interval.*")
-    # fit's callbacks, which test and validate do not need.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
 
 
 def _as_list(value: Any) -> list[Any]:

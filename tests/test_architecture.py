@@ -8,7 +8,7 @@ import lit_cls
 PACKAGE = Path(lit_cls.__file__).parent
 
 # What each part may import of the others. Arrows run one way:
-# cli -> experiments -> verbs -> resuming, runs, inference -> training, evaluation -> model, data; everybody may
+# cli -> experiments, resume -> verbs -> runs, inference -> origin -> training, evaluation -> model, data; everybody may
 # raise a UserError.
 ALLOWED = {
     "errors": set(),
@@ -20,14 +20,17 @@ ALLOWED = {
     "evaluation": {"errors"},
     "inference": {"errors", "model", "data", "training"},
     "options": {"errors"},
-    "runs": {"errors", "model", "data", "training", "evaluation"},
+    "runs": {"errors", "model", "data", "training", "evaluation", "origin"},
     "presets": set(),
-    "resuming": {"errors", "data", "training"},
+    "class_paths": {"errors"},
+    "origin": {"errors", "data", "training"},
     "verbs": {
-        *("errors", "allocator", "model", "data", "training", "inference", "options", "presets", "resuming", "runs"),
+        *("errors", "allocator", "class_paths", "model", "data", "training", "inference", "options", "origin"),
+        *("presets", "runs"),
     },
+    "resume": {"errors", "class_paths", "verbs"},
     "experiments": {"errors", "model", "data", "training", "evaluation", "presets", "verbs"},
-    "cli": {"errors", "verbs", "experiments"},
+    "cli": {"errors", "verbs", "resume", "experiments"},
     "__init__": {"inference"},
     "__main__": {"cli"},
 }

@@ -1,6 +1,5 @@
 """A parser's complaints, in words; devices that are not there."""
 
-
 import pytest
 import torch
 

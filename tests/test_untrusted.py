@@ -15,7 +15,6 @@ from conftest import data, module, save
 import lit_cls
 from lit_cls.cli import main
 from lit_cls.errors import UserError
-from lit_cls.class_paths import check_class_paths
 from lit_cls.training.frozen_files import find
 from lit_cls.verbs import Verbs
 
@@ -147,10 +146,10 @@ def test_a_configuration_that_yaml_would_run(
     assert "could not determine a constructor" in refused(verb_words(verb, "--config", "c.yaml"), capsys)
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+@pytest.mark.parametrize("verb", ["validate", "test", "predict", "resume"])
 @pytest.mark.parametrize("option", ["callbacks", "logger", "plugins", "profiler", "strategy", "accelerator"])
 def test_a_configuration_that_names_foreign_code(
-    option: str, verb: str, here: Path, monkeypatch: pytest.MonkeyPatch
+    option: str, verb: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Importing the module is enough to run it; a known module's class would start a process."""
     monkeypatch.syspath_prepend(str(here))
@@ -158,9 +157,12 @@ def test_a_configuration_that_names_foreign_code(
     (here / "sent_module.py").write_text("import os\nos.mkdir('executed')\n")
     for named in ("sent_module.Anything", "subprocess.Popen"):
         spec = {"class_path": named, "init_args": {"args": ["mkdir", "executed"]}}
-        (here / "c.yaml").write_text(json.dumps({"trainer": {option: [spec] if option == "callbacks" else spec}}))
-        with pytest.raises(UserError, match=f"names {named}: a configuration for {verb} may only name classes of"):
-            check_class_paths(verb, ["--config", "c.yaml", "--ckpt_path", "sent.ckpt"])
+        config = json.dumps({"keep": "best", "trainer": {option: [spec] if option == "callbacks" else spec}})
+        (here / "sent").mkdir(exist_ok=True)
+        (here / "sent" / "config.yaml").write_text(config)
+        words = ["--config", "sent/config.yaml", "--ckpt_path", "sent.ckpt"] if verb != "resume" else ["sent"]
+        told = refused([verb, *words], capsys)
+        assert f"names {named}: a configuration for {verb} may only name classes of" in told
         assert not (here / "executed").exists()
     with pytest.raises(UserError):  # the marker does work: the parser alone imports it
         Verbs(["test", "--trainer.callbacks", "sent_module.Anything", "--ckpt_path", "sent.ckpt"])

@@ -1,6 +1,8 @@
 """What a person sees while it runs, and the predictions that evaluation needs."""
 
+import logging
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -233,3 +235,19 @@ def make_console() -> Console:
     """Standard output; as wide as a table may be where it is not a terminal."""
     console = rich.get_console()  # the one that Lightning's bar is drawn on: lines are printed above it
     return console if console.is_terminal else Console(width=120)
+
+
+def quiet_lightning() -> None:
+    """Leaves out Lightning's advertisements and hints that do not apply here; its warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Nothing of the data module's is lost by it: it has no such hook.
+    warnings.filterwarnings("ignore", message=".*You have overridden `on_before_batch_transfer`.*")
+    # Texts are tokenised once, in memory: workers would have nothing to do.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Lightning's own use of a torch function.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # Asked for: with num_sanity_val_steps 0 and few batches, every step may be logged.
+    warnings.filterwarnings("ignore", message=".*number of training batches .* is smaller than the logging interval.*")
+    # fit's callbacks, which test and validate do not need.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")

@@ -1,12 +1,10 @@
-"""Going on with a training: which run, from which state, with which options."""
+"""What a training goes on from: a state, the options that it brings, and those that it can take."""
 
 import inspect
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
@@ -17,35 +15,17 @@ _MACHINES = ("ckpt_path", "run_name", "config", "trainer.default_root_dir")
 """Options that say where things are, not what a run does."""
 
 
-def folder_to_resume(given: str) -> Path:
-    """The folder of a run that was stopped.
+@dataclass(frozen=True)
+class Origin:
+    """The state that a training goes on from.
 
-    Raises:
-        UserError: there is none, or it is not of a training.
+    Args:
+        path: the checkpoint.
+        content: as `read_checkpoint` returns it.
     """
-    folder = Path(os.path.expanduser(given))
-    if folder.suffix == ".ckpt":
-        raise UserError(
-            f"resume takes the folder of a run, not a checkpoint: lit_cls resume {folder.parent}, or for a new run "
-            f"lit_cls fit --ckpt_path {folder}"
-        )
-    if not folder.is_dir():
-        raise UserError(f"there is no run folder {folder}: give one, for example checkpoints/fit/version_0")
-    config = folder / "config.yaml"
-    if not config.is_file():
-        raise UserError(f"{folder} is not the folder of a run that can be gone on with: it has no config.yaml")
-    try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{config} cannot be read: {error}") from error
-    if not isinstance(settings, dict) or "keep" not in settings:
-        raise UserError(f"{folder} is not the folder of a training (lit_cls fit)")
-    return folder.absolute()
 
-
-def is_complete(folder: Path) -> bool:
-    """Whether the run has trained, and its figures are written."""
-    return (folder / "report" / "report.json").is_file()
+    path: Path
+    content: dict[str, Any]
 
 
 def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) -> dict[str, Any]:
@@ -54,15 +34,15 @@ def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) ->
     Args:
         checkpoint: as `read_checkpoint` returns it.
         other_data: whether other data was asked for, which replaces the checkpoint's as a whole.
-        training: whether its training goes on, so that the options of its run hold too; but never a
-            class that they name: a checkpoint may be a stranger's.
+        training: whether its training goes on, so that the options of its run hold too; but none that
+            could name a class: a checkpoint may be a stranger's.
     """
     described, settings = checkpoint[KEY], {}
     if training and RUN_KEY in checkpoint:
         settings = {
             name: value
             for name, value in _options(checkpoint[RUN_KEY]["settings"]).items()
-            if name not in _MACHINES and not _names_a_class(value)
+            if name not in _MACHINES and _is_plain(value)
         }
     settings["trainer.precision"] = described["precision"]
     settings.update({f"model.{name}": value for name, value in described["model"].items()})
@@ -133,10 +113,9 @@ def _options(settings: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _names_a_class(value: Any) -> bool:
-    if isinstance(value, dict):
-        return "class_path" in value or any(map(_names_a_class, value.values()))
-    return isinstance(value, list) and any(map(_names_a_class, value))
+def _is_plain(value: Any) -> bool:
+    """Whether the parser can see no class in it, which it would import."""
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and "." not in value)
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,78 @@
+"""`lit_cls resume`: goes on with a run that was stopped."""
+
+import os
+import shlex
+from pathlib import Path
+
+import yaml
+
+from lit_cls.class_paths import check_class_paths, only_allowed_classes
+from lit_cls.errors import UserError
+from lit_cls.verbs import Verbs
+
+HELP = """\
+usage: lit_cls resume RUN_FOLDER [any option of fit]
+
+Goes on with a training that was stopped, where it was: in the same folder, with its config.yaml, from
+its newest whole checkpoint. It ends with the weights and figures of a run that was never stopped.
+
+  lit_cls resume checkpoints/fit/version_0
+"""
+
+
+def resume(words: list[str]) -> None:
+    """Goes on with a run that was stopped.
+
+    Args:
+        words: its folder, then options that are to be different from here on.
+
+    Raises:
+        UserError: no such run, or an option under which it cannot go on.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return
+    folder = folder_to_resume(words[0])
+    if is_complete(folder):
+        more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
+        if words[1:]:
+            raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
+        print(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
+        return
+    options = ["--config", str(folder / "config.yaml"), *words[1:]]
+    check_class_paths("resume", options)
+    with only_allowed_classes("resume"):
+        verbs = Verbs(["fit", *options], resumed=folder)
+        verbs.run.command = ["resume", *words]
+        verbs.start()
+
+
+def folder_to_resume(given: str) -> Path:
+    """The folder of a run that was stopped.
+
+    Raises:
+        UserError: there is none, or it is not of a training.
+    """
+    folder = Path(os.path.expanduser(given))
+    if folder.suffix == ".ckpt":
+        raise UserError(
+            f"resume takes the folder of a run, not a checkpoint: lit_cls resume {folder.parent}, or for a new run "
+            f"lit_cls fit --ckpt_path {folder}"
+        )
+    if not folder.is_dir():
+        raise UserError(f"there is no run folder {folder}: give one, for example checkpoints/fit/version_0")
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise UserError(f"{folder} is not the folder of a run that can be gone on with: it has no config.yaml")
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{config} cannot be read: {error}") from error
+    if not isinstance(settings, dict) or "keep" not in settings:
+        raise UserError(f"{folder} is not the folder of a training (lit_cls fit)")
+    return folder.absolute()
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the run has trained, and its figures are written."""
+    return (folder / "report" / "report.json").is_file()

@@ -1,0 +1,81 @@
+"""What a checkpoint's run brings to the one that goes on, and what it may not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_cls.errors import UserError
+from lit_cls.origin import changed_options, check_going_on, settings_of
+
+ORDER = {"seed_everything": 123, "data.batch_size times trainer.devices": 8, "trainer.accumulate_grad_batches": 1}
+
+
+def checkpoint(**place: int) -> dict[str, Any]:
+    trainer = {"max_epochs": 7, "default_root_dir": "theirs", "callbacks": [{"class_path": "a.B"}], "logger": "a.B"}
+    settings = {"seed_everything": 5, "keep": "last", "trainer": trainer, "model": {"size": "gpt2-nano"}, "data": {}}
+    return {
+        "lit_cls": {"precision": "32-true", "model": {"size": "gpt2-nano", "causal": False}},
+        "ClassificationData": {"settings": {"source": "demo", "path": None, "split": "ch06", "padding": "none"}},
+        "lit_cls_run": {
+            "settings": settings,
+            "order": ORDER,
+            "place": {"epochs": 2, "batches": 0, "steps": 20, **place},
+        },
+    }
+
+
+def test_a_training_takes_over_all_but_classes_and_places() -> None:
+    taken = settings_of(checkpoint(), other_data=False, training=True)
+    assert taken == {
+        "seed_everything": 5,
+        "keep": "last",
+        "trainer.max_epochs": 7,
+        "trainer.precision": "32-true",
+        "model.size": "gpt2-nano",
+        "model.causal": False,
+        "data.source": "demo",
+        "data.path": None,
+        "data.split": "ch06",
+        "data.padding": "none",
+    }
+    without = settings_of(checkpoint(), other_data=True, training=False)
+    assert without == {
+        "trainer.precision": "32-true",
+        "model.size": "gpt2-nano",
+        "model.causal": False,
+        "data.padding": "none",
+    }
+
+
+def test_what_has_changed() -> None:
+    now = {"seed_everything": 5, "keep": "last", "trainer": {"max_epochs": 9, "devices": 2}, "model": {}, "data": {}}
+    assert changed_options(now, checkpoint()) == [
+        "model.size is null; until here it was gpt2-nano",
+        "trainer.callbacks is null; until here it was [{'class_path': 'a.B'}]",
+        "trainer.devices is 2; until here it was null",
+        "trainer.logger is null; until here it was a.B",
+        "trainer.max_epochs is 9; until here it was 7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("place", "order", "max_epochs", "max_steps", "message"),
+    [
+        ({"batches": 3}, {"seed_everything": 1}, 5, -1, "middle of epoch 3, .*: seed_everything is 1, not 123. Leave"),
+        ({}, {}, 2, -1, "trained 2 epochs, and trainer.max_epochs is 2: give more, .*--trainer.max_epochs 4"),
+        ({}, {}, 1, -1, "trained 2 epochs, and trainer.max_epochs is 1"),
+        ({}, {}, -1, 20, "trained 20 steps, and trainer.max_steps is 20: give more"),
+    ],
+)
+def test_what_cannot_go_on(
+    place: dict[str, int], order: dict[str, int], max_epochs: int, max_steps: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_going_on(Path("a.ckpt"), checkpoint(**place), {**ORDER, **order}, max_epochs, max_steps)
+
+
+def test_what_can() -> None:
+    check_going_on(Path("a.ckpt"), checkpoint(batches=3), ORDER, 3, -1)
+    check_going_on(Path("a.ckpt"), checkpoint(), {**ORDER, "seed_everything": 1}, None, 21)
+    check_going_on(Path("a.ckpt"), checkpoint(), ORDER, -1, -1)
