@@ -42,6 +42,18 @@ class At(Callback):
         os.kill(os.getpid(), self.number)
 
 
+class Terminated(At):
+    """Ends a run at a moment of it, named in a configuration.
+
+    Args:
+        hook: the callback's method.
+        count: at which of its calls, from 1.
+    """
+
+    def __init__(self, hook: str, count: int) -> None:
+        super().__init__(hook, count, signal.SIGTERM)
+
+
 def fit(words: list[str], *moments: At) -> Path:
     """A run that is stopped at the first moment, gone on with, stopped at the next, …; its folder."""
     verbs = Verbs(["fit", *words])

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -176,6 +178,8 @@ class ClassifierModule(LightningModule):
             for block in self.net.trf_blocks:
                 # In place: a wrapper would rename every tensor (Lightning-AI/pytorch-lightning#20233).
                 block.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            _shard(self.net, self.device_mesh["data_parallel"])  # type: ignore[index]
         if self.fast and self.is_whole and (dtype := MIXED.get(str(self.trainer.precision))):
             self.net.hold_frozen(dtype)
         self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
@@ -282,7 +286,7 @@ class ClassifierModule(LightningModule):
         trained = [p for p in self.parameters() if p.requires_grad]
         # On a processor the fused step is several times faster, most of all on the token embedding; on a GPU
         # it needs no temporaries. Under mixed precision it does not allow for clipping.
-        fused = True if self.fast and not self.trainer.gradient_clip_val else None
+        fused = True if self.fast and self.is_whole and not self.trainer.gradient_clip_val else None
         return torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
 
     def on_after_backward(self) -> None:
@@ -315,6 +319,8 @@ class ClassifierModule(LightningModule):
         assert self.net is not None, "configure_model has not run"
         check_same_network(checkpoint, self.settings, self.label_names)
         check_same_weights(checkpoint, self.weights_sha256)
+        if "state_dict" not in checkpoint:  # a strategy that keeps weights in parts has taken it by now
+            return
         state = checked_state(self.net, checkpoint)
         if (
             self.frozen
@@ -339,6 +345,13 @@ class ClassifierModule(LightningModule):
             value: Tensor = getattr(self.train_loss, name)
             value.copy_(sum((state[name].to(value) for state in states), torch.zeros_like(value)))
         self.train_loss._update_count = 1  # or it would warn that there is nothing to compute from
+
+
+def _shard(net: GPTClassifier, mesh: DeviceMesh) -> None:
+    """Has each process hold its share of every tensor (torch's FSDP2), and gather a block when it computes it."""
+    for block in net.trf_blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(net, mesh=mesh)
 
 
 def _mean() -> MeanMetric:

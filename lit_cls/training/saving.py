@@ -97,6 +97,8 @@ class Saver(Callback):
             trainer: that trains.
             stepped: whether the optimizer has taken a step; if not, its gradients are kept too.
         """
+        if not stepped and not cast("ClassifierModule", trainer.lightning_module).is_whole:
+            return  # gradients in parts are not kept: the next batches complete the step
         stop = self._stop(trainer)
         every = self.every_n_steps is not None and stepped and trainer.global_step % self.every_n_steps == 0
         if stop or every or self._best_is_due:

@@ -1,0 +1,100 @@
+"""Several processes: the same run as one's, in whichever number it is stopped and gone on with."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+from stopped_runs import CPU, NANO, At, fit
+
+from lit_cls.training.checkpoints import read_checkpoint
+from lit_cls.training.stopping import Stopped
+from lit_cls.verbs import Verbs
+
+DDP = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "4"]
+ONE = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--data.batch_size", "8"]
+FSDP2 = {
+    "class_path": "lightning.pytorch.strategies.ModelParallelStrategy",
+    "init_args": {"data_parallel_size": 2, "tensor_parallel_size": 1, "save_distributed_checkpoint": False},
+}
+
+
+def words(reviews: str, *options: str) -> list[str]:
+    data = ["--data.path", reviews, "--data.balance", "none", "--data.padding", "longest_in_train"]
+    return [*data, *NANO, *CPU, "--model.learning_rate", "1e-4", "--trainer.max_epochs", "3", *options]
+
+
+def launch(folder: Path, *options: str, code: int = 0) -> str:
+    """`lit_cls fit` as a command, which starts its other processes itself."""
+    command = [sys.executable, "-m", "lit_cls", "fit", *options]
+    path = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
+    environment = {**os.environ, "PYTHONPATH": path, "LIT_CLS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert told.returncode == code, told.stdout + told.stderr
+    return told.stdout
+
+
+def stop_after(folder: Path, batches: int) -> list[str]:
+    spec = {"class_path": "stopped_runs.Terminated", "init_args": {"hook": "on_train_batch_end", "count": batches}}
+    (folder / "stop.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [spec]}}))
+    return ["--config", str(folder / "stop.yaml"), "--run_name", "many"]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """The same rows in the same order, and figures that differ by rounding."""
+    for split in ("train", "validation", "test"):
+        ours, theirs = (rows(run / f"predictions_{split}.csv") for run in (one, other))
+        assert [row["source_row"] for row in ours] == [row["source_row"] for row in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            assert float(a["probability_yes"]) == pytest.approx(float(b["probability_yes"]), abs=2e-3)
+    for name in ("train_loss", "val_loss", "val_acc", "test_acc"):
+        values = [[float(row[name]) for row in rows(run / "metrics.csv") if row[name]] for run in (one, other)]
+        assert values[0] == pytest.approx(values[1], abs=1e-4)
+
+
+def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    straight = fit(words(reviews, *ONE))
+    out = launch(tmp_path, *words(reviews, *DDP), *stop_after(tmp_path, 13), code=143)
+    assert "stopped by SIGTERM after 13 steps" in out
+    many = tmp_path / "checkpoints" / "many"
+    place = read_checkpoint(many / "version_0" / "last.ckpt")["lit_cls_run"]
+    assert place["place"] == {"epochs": 1, "batches": 3, "steps": 13}
+    assert len(place["processes"]) == 2
+    verbs = Verbs(["fit", "--ckpt_path", str(many / "version_0" / "last.ckpt"), "--run_name", "many", *ONE])
+    verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 11, signal.SIGTERM))  # type: ignore[attr-defined]
+    with pytest.raises(Stopped):
+        verbs.start()
+    assert len(read_checkpoint(many / "version_1" / "last.ckpt")["lit_cls_run"]["processes"]) == 1
+    out = launch(tmp_path, "--ckpt_path", "last", "--run_name", "many", *DDP)
+    assert "note: trainer.devices is 2; until here it was 1" in out
+    assert "after 24 steps, 2 epochs and 4 batches" in out
+    assert_close(straight, many / "version_2")
+
+
+def test_weights_in_parts(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FSDP2 on processors: stopped, gone on with, tested; adapters train among frozen weights."""
+    monkeypatch.chdir(tmp_path)
+    options = ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--trainer.accumulate_grad_batches", "2"]
+    straight = fit(words(reviews, *options, *ONE))
+    (tmp_path / "parts.yaml").write_text(yaml.safe_dump({"trainer": {"devices": 2, "strategy": FSDP2}}))
+    parts = ["--config", str(tmp_path / "parts.yaml"), "--data.batch_size", "4", "--run_name", "many"]
+    # In the middle of a step: it is completed first.
+    launch(tmp_path, *words(reviews, *options), *stop_after(tmp_path, 13), *parts, code=143)
+    many = tmp_path / "checkpoints" / "many"
+    last = read_checkpoint(many / "version_0" / "last.ckpt")
+    assert last["lit_cls_run"]["place"] == {"epochs": 1, "batches": 4, "steps": 7}
+    launch(tmp_path, "--ckpt_path", "last", *parts)
+    assert_close(straight, many / "version_1")
