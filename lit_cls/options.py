@@ -61,6 +61,8 @@ def explain(message: str, verb: str) -> str:
         return f"{name} must be {choices}, not {given}{way_out}"
     if key and value:
         return f"{key[1]} cannot be {value[1]}{way_out}"
+    if re.search("NoneType|object has no attribute|unsupported operand", message):  # of the parser's own code
+        return f"{key[1] if key else 'the configuration'} cannot be read: check its value{way_out}"
     return message.replace("Parser key ", "") + way_out
 
 

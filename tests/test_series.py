@@ -4,27 +4,26 @@ import io
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lit_cls.errors import UserError
 from lit_cls.experiments import series as series_file
 from lit_cls.experiments.costs import Cost, Machine, expected_cost
 from lit_cls.experiments.series import Entry, Job, Series, duration
 from lit_cls.model.classifier import ModelSettings
+from lit_cls.training.module import ClassifierModule
 from lit_cls.verbs import Verbs
 
 NANO = ("--model.size=gpt2-nano", "--model.weights=random", "--trainer.max_epochs=1", "--data.balance=none")
-BREAKS = """
-trainer:
-  callbacks:
-    class_path: lightning.pytorch.callbacks.EarlyStopping
-    init_args: {monitor: nothing}
-"""
+BREAKS = 0.987
+"""The learning rate of a run that breaks."""
 
 
 def make(tmp_path: Path, jobs: list[Job], **options: object) -> Series:
@@ -51,11 +50,20 @@ def states(series: Series) -> list[str]:
     return [entry.state for entry in series.entries]
 
 
-def test_a_run_that_fails_stops_no_other_and_is_the_only_one_run_again(tmp_path: Path, reviews: str) -> None:
-    (tmp_path / "breaks.yaml").write_text(BREAKS)
+def test_a_run_that_fails_stops_no_other_and_is_the_only_one_run_again(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = ClassifierModule.training_step
+
+    def breaks(self: ClassifierModule, *args: Any) -> Tensor:
+        if self.learning_rate == BREAKS:
+            raise RuntimeError("nothing works")
+        return step(self, *args)
+
+    monkeypatch.setattr(ClassifierModule, "training_step", breaks)
     jobs = [
         job(reviews, "one"),
-        job(reviews, "breaks", "--config", str(tmp_path / "breaks.yaml")),
+        job(reviews, "breaks", f"--model.learning_rate={BREAKS}"),
         job(reviews, "three", "--model.token_position=last"),
     ]
     seen: list[list[str]] = []
