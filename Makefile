@@ -24,7 +24,7 @@ bench: $(VENV)/.installed-dev ## Speed, side by side: published, Hugging Face, p
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and few minutes.
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not network"
 
 check: $(VENV)/.installed-dev ## Lint, format, types, and the direction of imports.
 	$(BIN)/ruff check .

@@ -90,7 +90,9 @@ def check_going_on(
             "go on from it"
         )
     place, theirs = checkpoint[RUN_KEY]["place"], checkpoint[RUN_KEY]["order"]
-    different = [f"{name} is {order[name]}, not {theirs[name]}" for name in order if order[name] != theirs[name]]
+    different = [
+        f"{name} is {order[name]}, not {theirs.get(name)}" for name in order if order[name] != theirs.get(name)
+    ]
     if place["batches"] and different:
         raise UserError(
             f"{path} is from the middle of epoch {place['epochs'] + 1}, and another order of its texts does not go on "

@@ -4,8 +4,11 @@ import os
 from collections import Counter
 from pathlib import Path
 
-# Before torch looks: tests that are not about a GPU give the same on every machine.
+# Before torch looks: tests that are not about a GPU give the same on every machine, and of several that run at once
+# each takes one core.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -71,3 +71,41 @@ def test_tensors_of_another_shape(content: dict[str, Any], tmp_path: Path) -> No
     torch.save(changed, tmp_path / "sent.ckpt")
     with pytest.raises(UserError, match=r"not whole: 1 tensors of another shape \['out_head\.weight'\]"):
         lit_cls.load(tmp_path / "sent.ckpt")
+
+
+RUN: dict[str, Any] = {
+    "settings": {"trainer": {"max_epochs": 2}, "keep": "best"},
+    "metrics_rows": 4,
+    "best_loss": 0.5,
+    "should_stop": False,
+    "processes": [{"random": {}, "train_loss": {}, "gradients": {}}],
+    "order": {"seed_everything": 123},
+    "place": {"epochs": 1, "batches": 0, "steps": 10},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": 5},
+        {"settings": {"trainer": [1]}},
+        {"metrics_rows": -1},
+        {"metrics_rows": "4"},
+        {"best_loss": "low"},
+        {"should_stop": 1},
+        {"processes": {}},
+        {"processes": [{"random": {}}]},
+        {"order": {"seed_everything": "x"}},
+        {"place": {"epochs": 1, "batches": -1, "steps": 10}},
+        {"place": {"epochs": 1}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_place_that_was_changed(change: dict[str, Any]) -> None:
+    assert problem_of({"lit_cls_run": RUN}) is None
+    assert problem_of({"lit_cls_run": {**RUN, "best_loss": None}}) is None
+    told = problem_of({"lit_cls_run": {**RUN, **change}})
+    assert told is not None
+    assert told.startswith("lit_cls_run is ")
+    assert problem_of({"lit_cls_run": 5}) == "lit_cls_run is 5"

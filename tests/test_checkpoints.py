@@ -11,13 +11,18 @@ from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.training.checkpoints import (
+    BEST,
     DATA_KEY,
     KEY,
+    LAST,
+    PREVIOUS,
     AtomicCheckpointIO,
     check_same_network,
     check_same_weights,
     checked_state,
+    copy_checkpoint,
     describe_network,
+    newest_checkpoint,
     read_checkpoint,
     trained_tensors,
 )
@@ -53,6 +58,61 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         io.save_checkpoint({**checkpoint(GPTClassifier(TINY)), "z": (i for i in range(3))}, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_state_before_the_last_is_kept(tmp_path: Path) -> None:
+    io, path = AtomicCheckpointIO(), tmp_path / LAST
+    contents = [checkpoint(GPTClassifier(TINY)) for _ in range(3)]
+    for content in contents:
+        io.save_checkpoint(content, path)
+    for name, content in ((LAST, contents[2]), (PREVIOUS, contents[1])):
+        kept = read_checkpoint(tmp_path / name)["state_dict"]
+        assert torch.equal(kept["net.tok_emb.weight"], content["state_dict"]["net.tok_emb.weight"])
+    copy_checkpoint(path, tmp_path / BEST)
+    assert (tmp_path / BEST).read_bytes() == path.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted((LAST, PREVIOUS, BEST))
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle, which is a tensor's: torch reads past it."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_newest_whole_one_is_found(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path, print) is None
+    io, told = AtomicCheckpointIO(), []
+    for _ in range(2):
+        io.save_checkpoint(checkpoint(GPTClassifier(TINY)), tmp_path / LAST)
+    io.save_checkpoint(checkpoint(GPTClassifier(TINY)), tmp_path / BEST)
+    for expected in (LAST, PREVIOUS, BEST):
+        told.clear()
+        found = newest_checkpoint(tmp_path, told.append)
+        assert found is not None
+        assert found[0].name == expected
+        assert len(told) == (LAST, PREVIOUS, BEST).index(expected)
+        flip(tmp_path / expected)
+    assert "last.ckpt cannot be read (truncated, damaged, or not one): a checksum is wrong" in told[0]
+    with pytest.raises(UserError, match="best.ckpt cannot be read"):
+        newest_checkpoint(tmp_path, told.append)
+
+
+def test_what_the_disk_does_not_hold_is_not_called_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io, path = AtomicCheckpointIO(), tmp_path / LAST
+    io.save_checkpoint(checkpoint(GPTClassifier(TINY)), path)
+    before, fsync = path.read_bytes(), os.fsync
+
+    def damages(handle: int) -> None:
+        fsync(handle)
+        if (partial := path.with_name(f"{LAST}.partial")).exists():
+            flip(partial)
+
+    monkeypatch.setattr(os, "fsync", damages)
+    with pytest.raises(OSError, match="does not hold what was written to it: the disk is damaged"):
+        io.save_checkpoint(checkpoint(GPTClassifier(TINY)), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [LAST]
 
 
 def test_a_malicious_checkpoint_runs_no_code(tmp_path: Path) -> None:

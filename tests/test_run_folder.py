@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import torch
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig
-from lit_cls.training.run_folder import check_disk, find_checkpoint, new_run_folder, provenance, write_json
+from lit_cls.training.run_folder import check_disk, find_checkpoint, locked, new_run_folder, provenance, write_json
 
 
 def test_every_run_gets_a_new_folder(tmp_path: Path) -> None:
@@ -91,3 +94,32 @@ def test_provenance_names_everything(tmp_path: Path) -> None:
     assert len(told["config_sha256"]) == 64
     assert told["device"] == "cpu x 1"
     json.dumps(told)
+
+
+def test_a_folder_belongs_to_one_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(UserError, match="belongs to a run that is still going on"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_leaves_no_lock_behind_nor_does_its_worker(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from lit_cls.training.run_folder import locked\n"
+        f"with locked(Path({str(tmp_path)!r})):\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        print(child, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        with pytest.raises(UserError), locked(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+        with locked(tmp_path):  # though its worker lives on
+            os.kill(worker, signal.SIGKILL)

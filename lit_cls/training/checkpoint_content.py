@@ -43,6 +43,27 @@ def _tensors(value: Any) -> bool:
     return all(isinstance(tensor, Tensor) and not plainness(tensor) for tensor in value.values())
 
 
+def _run(value: Any) -> bool:
+    if not isinstance(value, Mapping) or value.keys() != _RUN_ENTRIES:
+        return False
+    place, order, processes = value["place"], value["order"], value["processes"]
+    return (
+        isinstance(value["settings"], dict)
+        and all(isinstance(value["settings"].get(group) or {}, dict) for group in ("trainer", "model", "data"))
+        and isinstance(place, dict)
+        and place.keys() == {"epochs", "batches", "steps"}
+        and isinstance(order, dict)
+        and all(isinstance(number, int) and number >= 0 for number in (*place.values(), *order.values()))
+        and _number(0, 10**12)(value["metrics_rows"])
+        and (value["best_loss"] is None or isinstance(value["best_loss"], float))
+        and isinstance(value["should_stop"], bool)
+        and isinstance(processes, list)
+        and all(isinstance(process, dict) and process.keys() == _PROCESS_ENTRIES for process in processes)
+    )
+
+
+_RUN_ENTRIES = {"settings", "metrics_rows", "best_loss", "should_stop", "processes", "order", "place"}
+_PROCESS_ENTRIES = {"random", "train_loss", "gradients"}
 _LONGEST = max(config.context_length for config in SIZES.values())
 _RULES: dict[tuple[str, ...], Callable[[Any], bool]] = {
     ("lit_cls",): lambda value: isinstance(value, dict),
@@ -65,6 +86,7 @@ _RULES: dict[tuple[str, ...], Callable[[Any], bool]] = {
     ("ClassificationData", "pad_to"): lambda value: value is None or _number(1, _LONGEST)(value),
     ("ClassificationData", "split_sha256"): lambda value: isinstance(value, dict),
     ("state_dict",): _tensors,
+    ("lit_cls_run",): _run,
 }
 
 
