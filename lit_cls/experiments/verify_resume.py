@@ -27,7 +27,7 @@ from lit_cls.training.run_folder import version_folders
 _BEGIN, _END = "What trains", "Accuracy"
 """What a run prints before its first step, and once all is evaluated."""
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-_SHARE_ANYWHERE = 0.2  # of the kills: at any moment of a process, its imports and its tests among them
+_SHARE_EARLY = 0.2  # of the kills: before the training, in imports, data and weights
 _STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 _FIXED = {
     "--run_name": "its runs are called straight and stopped",
@@ -77,11 +77,11 @@ def verify_resume(words: Sequence[str]) -> int:
         command = [*fit, "--run_name", "stopped"] if folder is None else ["resume", str(folder)]
         kill = None
         if n_kills < own.kills:
-            number, anywhere = _SIGNALS[draw.randrange(len(_SIGNALS))], draw.random() < _SHARE_ANYWHERE
+            number, early = _SIGNALS[draw.randrange(len(_SIGNALS))], draw.random() < _SHARE_EARLY
             # Of what is left, so much that all the kills find something to end.
             left = straight.seconds_training * (1 - _steps(folder) / n_steps)
-            window = straight.seconds if anywhere else 2 * left / (own.kills - n_kills + 1)
-            kill = Kill(number, anywhere, draw.uniform(0, window))
+            window = straight.seconds_starting if early else 1.5 * left / (own.kills - n_kills + 1)
+            kill = Kill(number, early, draw.uniform(0, window))
         ended = children.run(command, kill)
         if ended.code == 0:
             break
@@ -107,25 +107,26 @@ class Kill:
 
     Args:
         number: of the signal.
-        anywhere: counted from the start of the process instead of from that of the training.
+        early: counted from the start of the process instead of from that of the training.
         after: seconds.
     """
 
     number: signal.Signals
-    anywhere: bool
+    early: bool
     after: float
 
     def __str__(self) -> str:
-        since = "the process" if self.anywhere else "the training"
+        since = "the process" if self.early else "the training"
         return f"{self.number.name} {self.after:.2f} s after the start of {since}"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended, and how long it and its training took."""
+    """How a process ended, and how long it took, until its training and in it."""
 
     code: int
     seconds: float
+    seconds_starting: float
     seconds_training: float
 
 
@@ -161,7 +162,8 @@ class Children:
                 code = child.wait()
             print(f"# ended with {code}", file=log)
         ended = time.monotonic()
-        return Ended(code, ended - started, seen.get(_END, ended) - seen.get(_BEGIN, ended))
+        begun_at = seen.get(_BEGIN, ended)
+        return Ended(code, ended - started, begun_at - started, seen.get(_END, ended) - begun_at)
 
 
 def compare_runs(one: Path, other: Path) -> list[Same]:
@@ -250,7 +252,7 @@ def _begun(out: Path, first: int) -> list[Path]:
 
 
 def _kill(child: "subprocess.Popen[str]", kill: Kill, begun: threading.Event) -> None:
-    if not kill.anywhere:
+    if not kill.early:
         begun.wait()
     time.sleep(kill.after)
     child.send_signal(kill.number)  # nothing, when it has ended
