@@ -20,12 +20,17 @@ class Origin:
     """The state that a training goes on from.
 
     Args:
-        path: the checkpoint.
-        content: as `read_checkpoint` returns it.
+        path: the checkpoint. Its content is not kept: mapped, it would hold the room of a file that a newer one
+            has replaced.
+        place: as `place_of` has it.
+        metrics_rows: of metrics.csv beside it, that were there.
+        best_loss: the lowest val_loss until there.
     """
 
     path: Path
-    content: dict[str, Any]
+    place: dict[str, int]
+    metrics_rows: int
+    best_loss: float | None
 
 
 def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) -> dict[str, Any]:

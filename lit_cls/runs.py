@@ -243,19 +243,18 @@ class Run:
         if origin is None:
             self.metrics.begin_with(self.metrics.path, 0)
             return
-        state = origin.content[RUN_KEY]
-        place = state["place"]
+        place = origin.place
         self.echo(
             f"going on from {origin.path}: after {place['steps']:,} steps, {place['epochs']} epochs and "
             f"{place['batches']} batches"
         )
-        again = self.metrics.begin_with(origin.path.with_name(self.metrics.path.name), state["metrics_rows"])
+        again = self.metrics.begin_with(origin.path.with_name(self.metrics.path.name), origin.metrics_rows)
         if again and self.resumed:
             self.echo(f"note: {again} rows of metrics.csv are of steps after that, which come again")
         best = self.folder / BEST
-        if state["best_loss"] is not None and self.keep == "best" and origin.path.parent != self.folder:
+        if origin.best_loss is not None and self.keep == "best" and origin.path.parent != self.folder:
             theirs = origin.path.with_name(BEST)
-            if theirs.exists() and read_checkpoint(theirs)[RUN_KEY]["best_loss"] == state["best_loss"]:
+            if _has_loss(theirs, origin.best_loss):
                 copy_checkpoint(theirs, best)
             else:
                 self.echo(f"note: {theirs} is not that of the lowest val_loss so far: the lowest from here on is kept")
@@ -359,6 +358,14 @@ class Run:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         entry = {"command": ["lit_cls", *self.command], "started": now, "step": trainer.global_step}
         write_json(path, {**content, "resumed": [*content.get("resumed", []), entry]})
+
+
+def _has_loss(path: Path, loss: float) -> bool:
+    """Whether it is a whole checkpoint, of a validation with this loss."""
+    try:
+        return path.exists() and read_checkpoint(path).get(RUN_KEY, {}).get("best_loss") == loss
+    except UserError:
+        return False
 
 
 def _count(module: ClassifierModule, trained: bool = False) -> int:

@@ -28,6 +28,7 @@ from lit_cls.training.callbacks import quiet_lightning
 from lit_cls.training.checkpoints import (
     DATA_KEY,
     PREVIOUS,
+    RUN_KEY,
     AtomicCheckpointIO,
     check_same_network,
     newest_checkpoint,
@@ -399,7 +400,9 @@ class Verbs(LightningCLI):
         limits = (trainer.max_epochs, trainer.max_steps) if self.resumed is None else (None, -1)
         check_going_on(self.checkpoint_path, self.checkpoint, order, *limits)
         self.notes += [f"note: {line}" for line in changed_options(self.settings(), self.checkpoint)]
-        return Origin(self.checkpoint_path, self.checkpoint)
+        state = self.checkpoint[RUN_KEY]
+        del self.checkpoint  # see Origin
+        return Origin(self.checkpoint_path, state["place"], state["metrics_rows"], state["best_loss"])
 
     def _evaluate(self, split: SplitName) -> None:
         for note in self.notes:

@@ -231,7 +231,10 @@ def test_mistakes_exit_with_2_and_one_message(words: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_exits_with_130_and_names_the_way_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_names_the_way_on_and_exits_with_its_code(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
     words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
     command = [str(Path(sys.executable).with_name("lit_cls")), *words]
     with subprocess.Popen(
@@ -246,13 +249,13 @@ def test_ctrl_c_exits_with_130_and_names_the_way_on(tmp_path: Path) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2/"):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 break
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped by SIGINT after " in out
+    assert process.returncode == code
+    assert f"stopped by {number.name} after " in out
     assert "go on with: lit_cls resume checkpoints/quickstart/version_0\n" in out
-    assert err == "\nlit_cls: SIGINT: saving after this step; a second signal ends at once\n"
+    assert err == f"\nlit_cls: {number.name}: saving after this step; a second signal ends at once\n"
 
 
 def test_module_and_script_are_the_same_command(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ class ClassifierModule(LightningModule):
     def on_train_start(self) -> None:
         """Gives an optimizer whose state came from a checkpoint the options of this run."""
         self.train_loss.set_dtype(torch.float32)  # type: ignore[union-attr]
-        for optimizer in self.trainer.optimizers:
+        for optimizer in self.trainer.optimizers if not self.trainer.lr_scheduler_configs else ():
             for group in optimizer.param_groups:
                 group.update({name: value for name, value in optimizer.defaults.items() if name in group})
 
