@@ -196,7 +196,9 @@ def test_every_configuration_runs_at_a_tiny_size(config: Path, tmp_path: Path) -
     words = ["fit", "--config", str(config), "--model.size", "gpt2-nano", "--model.weights", "random"]
     words += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
     settings = yaml.safe_load(config.read_text())
-    if settings.get("preset") == "published":
+    if "strategy" in settings.get("trainer", {}):
+        words += ["--trainer.devices", "2", "--trainer.strategy.init_args.data_parallel_size", "2"]
+    if settings.get("preset") == "published" or settings.get("data", {}).get("source") == "sms_spam":
         if not SHARED.is_dir():
             pytest.skip("the published split needs the SMS Spam Collection")
         words += ["--data.path", str(SHARED / "data" / "SMSSpamCollection"), "--trainer.limit_predict_batches", "4"]
