@@ -12,7 +12,7 @@ from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader, tr
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
-from lit_cls.model.weights import file_sha256
+from lit_cls.model.weight_files import file_sha256
 from lit_cls.training.checkpoints import DATA_KEY, KEY, check_same_weights, checked_state, read_checkpoint
 from lit_cls.training.precision import MIXED, TRUE, auto_precision, check_precision
 

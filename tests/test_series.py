@@ -154,21 +154,21 @@ def test_a_weights_file_is_read_once_for_all_runs(
     net = ModelSettings(size="gpt2-nano", weights="random").build(2)
     state = {name: tensor.detach() for name, tensor in net.named_parameters() if not name.startswith("out_head")}
     save_file(state, tmp_path / "weights.safetensors")
-    from lit_cls.model import weights
+    from lit_cls.model import weight_files
 
     opened: list[str] = []
-    original = weights._open_safetensors
+    original = weight_files._open_safetensors
 
     def counting(file: Path):  # type: ignore[no-untyped-def]
         for name, stored in original(file):
 
-            def read(name: str = name, stored: weights.StoredTensor = stored):  # type: ignore[no-untyped-def]
+            def read(name: str = name, stored: weight_files.StoredTensor = stored):  # type: ignore[no-untyped-def]
                 opened.append(name)
                 return stored.read()
 
-            yield name, weights.StoredTensor(stored.shape, read)
+            yield name, weight_files.StoredTensor(stored.shape, read)
 
-    monkeypatch.setattr(weights, "_open_safetensors", counting)
+    monkeypatch.setattr(weight_files, "_open_safetensors", counting)
     options = (f"--model.weights={tmp_path / 'weights.safetensors'}",)
     jobs = [job(reviews, f"{layers}", *options, f"--model.trainable_layers={layers}") for layers in ("all", 1, "lora")]
     series = run(make(tmp_path, jobs))

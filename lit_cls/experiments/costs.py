@@ -18,7 +18,8 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.gpt import GPTBackbone
-from lit_cls.model.weights import SIZES, ModelSize, check_pretrained, is_downloaded
+from lit_cls.model.pretrained import check_pretrained, is_downloaded
+from lit_cls.model.weights import SIZES, ModelSize
 from lit_cls.training.frozen_cache import kept_positions
 from lit_cls.training.frozen_files import GB, states_key
 from lit_cls.training.run_folder import checkpoint_size

@@ -23,7 +23,9 @@ from lit_cls.data.parts import Parts
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, Machine, download_size, expected_cost, machine, product_rate
 from lit_cls.experiments.records import Record, is_finished, read_record
-from lit_cls.model.weights import SIZES, ModelSize, check_pretrained, file_sha256, match_weights, reading_once
+from lit_cls.model.pretrained import check_pretrained
+from lit_cls.model.weight_files import file_sha256
+from lit_cls.model.weights import SIZES, ModelSize, match_weights, reading_once
 from lit_cls.training.run_folder import version_folders
 from lit_cls.verbs import Verbs
 

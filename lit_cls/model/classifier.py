@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lit_cls.errors import UserError
 from lit_cls.model.gpt import GPTBackbone, GPTConfig
 from lit_cls.model.lora import LoRAConfig, LoRALinear, add_lora
-from lit_cls.model.weights import SIZES, ModelSize, fetch_pretrained, load_weights
+from lit_cls.model.pretrained import fetch_pretrained
+from lit_cls.model.weights import SIZES, ModelSize, load_weights
 
 TokenPosition = Literal["first", "last", "flexible", "mean", "mean_flexible"]
 NamedLayers = Literal["last_layer", "last_block", "last_two_blocks", "all", "lora"]

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from lit_cls.model.lora import LoRAConfig
-from lit_cls.model.weights import SIZES, plainness
+from lit_cls.model.weight_files import plainness
+from lit_cls.model.weights import SIZES
 
 _MOST_LABELS = 100_000
 

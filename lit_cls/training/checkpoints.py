@@ -22,7 +22,7 @@ from torch import Tensor
 import lit_cls
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
-from lit_cls.model.weights import read_pickle
+from lit_cls.model.weight_files import read_pickle
 from lit_cls.training.checkpoint_content import problem_of
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"

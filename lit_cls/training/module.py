@@ -26,7 +26,8 @@ from lit_cls.model.classifier import (
     check_trainable_layers,
 )
 from lit_cls.model.lora import LoRAConfig
-from lit_cls.model.weights import SIZES, ModelSize, file_sha256
+from lit_cls.model.weight_files import file_sha256
+from lit_cls.model.weights import SIZES, ModelSize
 from lit_cls.training.checkpoints import (
     KEY,
     check_same_network,
