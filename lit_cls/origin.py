@@ -75,7 +75,7 @@ def changed_options(now: dict[str, Any], checkpoint: dict[str, Any]) -> list[str
 
 
 def check_going_on(
-    path: Path, checkpoint: dict[str, Any], order: dict[str, int], max_epochs: int | None, max_steps: int
+    path: Path, checkpoint: dict[str, Any], order: dict[str, float], max_epochs: int | None, max_steps: int
 ) -> None:
     """Refuses options under which the training cannot go on where it was.
 

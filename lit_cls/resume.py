@@ -2,13 +2,18 @@
 
 import os
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
+from lightning.fabric.utilities.rank_zero import _get_rank
 
 from lit_cls.class_paths import check_class_paths, only_allowed_classes
 from lit_cls.errors import UserError
+from lit_cls.training.run_folder import locked
 from lit_cls.verbs import Verbs
+
+_OF_THE_FOLDER = ("--ckpt_path", "--run_name", "--trainer.default_root_dir", "--config", "-c")
 
 HELP = """\
 usage: lit_cls resume RUN_FOLDER [any option of fit]
@@ -33,6 +38,15 @@ def resume(words: list[str]) -> None:
         print(HELP, end="")
         return
     folder = folder_to_resume(words[0])
+    for word in words[1:]:
+        if word.split("=")[0] in _OF_THE_FOLDER:
+            raise UserError(f"{word.split('=')[0]} is no option of resume: the folder says which run goes on, and how")
+    # One of several processes holds it for all.
+    with locked(folder) if not _get_rank() else nullcontext():
+        _resume(folder, words)
+
+
+def _resume(folder: Path, words: list[str]) -> None:
     if is_complete(folder):
         more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
         if words[1:]:

@@ -1,8 +1,10 @@
 """One run: it trains or evaluates, shows what comes out, and leaves it in a folder of its own."""
 
+import itertools
 import json
 import os
 import shlex
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
@@ -16,13 +18,13 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
-from lit_cls.errors import UserError
+from lit_cls.errors import RunError, UserError
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
 from lit_cls.origin import Origin
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
-from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, copy_checkpoint, read_checkpoint
+from lit_cls.training.checkpoints import BEST, LAST, copy_checkpoint, has_loss
 from lit_cls.training.frozen_callback import FrozenTrunk
 from lit_cls.training.frozen_files import check_folder
 from lit_cls.training.metrics_file import MetricsFile
@@ -142,7 +144,15 @@ class Run:
         if module.cache_dir is not None:
             check_folder(Path(os.path.expanduser(module.cache_dir)))
         with self._open(trainer, data, origin):
-            trainer.fit(module, datamodule=data, ckpt_path=None if origin is None else str(origin.path))
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=None if origin is None else str(origin.path))
+            except Exception as error:
+                if origin is None or isinstance(error, UserError | RunError) or not _while_restoring(error):
+                    raise
+                told = f"{type(error).__name__}: {error}"
+                raise UserError(
+                    f"{origin.path} cannot be gone on with (damaged, or changed by hand): {told}"
+                ) from error
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
             kept = self._kept(trainer)
             self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
@@ -166,7 +176,7 @@ class Run:
             return None
         last = self.folder / LAST
         if not trainer.strategy.broadcast(last.exists()):  # not one batch was to be trained on
-            trainer.save_checkpoint(last)
+            self.saver.save(trainer)
         kept = self.folder / f"{self.keep}.ckpt"
         if not kept.exists():
             self.echo("note: nothing was validated, so that there is no best checkpoint: the last is tested")
@@ -217,11 +227,12 @@ class Run:
         """The folder of this run, new or gone on with, held until the end; only one process writes to it."""
         self._data = data
         with ExitStack() as stack:
-            if trainer.is_global_zero:
-                if self.resumed is None:
-                    self.folder = new_run_folder(self.root, self.name)
+            if trainer.is_global_zero and self.resumed is None:  # `lit_cls resume` holds its own
+                self.folder = new_run_folder(self.root, self.name)
                 stack.enter_context(locked(self.folder))
             self.metrics.folder = self.saver.folder = self.folder
+            self.saver.expected = None if origin is None else origin.place
+            self.saver.in_own_folder = self.resumed is not None
             if trainer.is_global_zero:
                 self._begin_files(origin)
             trainer.loggers = [self.metrics, *trainer.loggers]
@@ -236,9 +247,10 @@ class Run:
         config = self.folder / "config.yaml"
         if self.config is not None and not (config.exists() and config.read_text(encoding="utf-8") == self.config):
             if config.exists():
-                n = len(list(self.folder.glob("config_*.yaml")))
-                config.rename(self.folder / f"config_{n}.yaml")
-                self.echo(f"note: the options have changed; those until here are kept as config_{n}.yaml")
+                names = (self.folder / f"config_{n}.yaml" for n in itertools.count())
+                kept = next(name for name in names if not name.exists())
+                write_text(kept, config.read_text(encoding="utf-8"))
+                self.echo(f"note: the options have changed; those until here are kept as {kept.name}")
             write_text(config, self.config)
         if origin is None:
             self.metrics.begin_with(self.metrics.path, 0)
@@ -248,13 +260,17 @@ class Run:
             f"going on from {origin.path}: after {place['steps']:,} steps, {place['epochs']} epochs and "
             f"{place['batches']} batches"
         )
+        last = self.folder / LAST
+        if last.exists() and origin.path.parent == self.folder and origin.path.name != LAST:
+            # A new one would take the place of the one that is whole.
+            last.replace(self.folder / "damaged.ckpt")
         again = self.metrics.begin_with(origin.path.with_name(self.metrics.path.name), origin.metrics_rows)
         if again and self.resumed:
             self.echo(f"note: {again} rows of metrics.csv are of steps after that, which come again")
         best = self.folder / BEST
         if origin.best_loss is not None and self.keep == "best" and origin.path.parent != self.folder:
             theirs = origin.path.with_name(BEST)
-            if _has_loss(theirs, origin.best_loss):
+            if has_loss(theirs, origin.best_loss):
                 copy_checkpoint(theirs, best)
             else:
                 self.echo(f"note: {theirs} is not that of the lowest val_loss so far: the lowest from here on is kept")
@@ -267,8 +283,16 @@ class Run:
         except Stopped as stopped:
             self.echo(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
             if self.keep is not None:
-                self.echo(f"go on with: lit_cls resume {shlex.quote(str(self.folder))}")
+                self.echo(f"go on with: {self._way_on()}")
             raise
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            way_on = f". With that mended, go on with: {self._way_on()}" if self.keep is not None else ""
+            raise RunError(f"the run in {self.folder} failed: {error}{way_on}") from error
+
+    def _way_on(self) -> str:
+        return f"lit_cls resume {shlex.quote(str(self.folder))}"
 
     def _evaluate(
         self,
@@ -354,18 +378,19 @@ class Run:
         if self.resumed is None or self._resumption_written:
             return
         self._resumption_written = True
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # cut off with the power
+            content = {}
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         entry = {"command": ["lit_cls", *self.command], "started": now, "step": trainer.global_step}
         write_json(path, {**content, "resumed": [*content.get("resumed", []), entry]})
 
 
-def _has_loss(path: Path, loss: float) -> bool:
-    """Whether it is a whole checkpoint, of a validation with this loss."""
-    try:
-        return path.exists() and read_checkpoint(path).get(RUN_KEY, {}).get("best_loss") == loss
-    except UserError:
-        return False
+def _while_restoring(error: Exception) -> bool:
+    """Whether it arose where a checkpoint's state is taken up: each value of it fails in a way of its own."""
+    names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return bool(names & {"restore_training_state", "_restore_modules_and_callbacks", "_take_up"})
 
 
 def _count(module: ClassifierModule, trained: bool = False) -> int:

@@ -27,6 +27,7 @@ from lit_cls.runs import Keep, Run
 from lit_cls.training.callbacks import quiet_lightning
 from lit_cls.training.checkpoints import (
     DATA_KEY,
+    LAST,
     PREVIOUS,
     RUN_KEY,
     AtomicCheckpointIO,
@@ -216,10 +217,17 @@ class Verbs(LightningCLI):
             self.checkpoint_path, self.checkpoint = found
         if self.checkpoint_path is not None and self.resumed is None:
             other = asks_for_other_data(config.data, [PRESETS[preset].get("data.split")] if preset else [])
-            self._subcommand_parsers[verb].set_defaults(settings_of(self.checkpoint, other, training=verb == "fit"))
+            theirs = settings_of(self.checkpoint, other, training=verb == "fit")
+            defaults = {action.dest: action.default for action in self._subcommand_parsers[verb]._actions}
+            # The parser takes defaults as they are: what is no option, or no number where one was, is left out.
+            usable = {
+                name: theirs[name] for name in theirs if name in defaults and _is_like(theirs[name], defaults[name])
+            }
+            self._subcommand_parsers[verb].set_defaults(usable)
             self.config = parse(parser, self.words)
             self.config[verb].ckpt_path = str(self.checkpoint_path.absolute())
-        self.config[verb].run_name = self.run_name
+        if self.resumed is None:
+            self.config[verb].run_name = self.run_name
 
     @staticmethod
     def _check_groups(config: Namespace) -> None:
@@ -263,8 +271,12 @@ class Verbs(LightningCLI):
     def _resolve_checkpoint(self, verb: str, config: Namespace) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint that was asked for, and its content."""
         given = config.ckpt_path
-        if self.resumed is not None and (newest := newest_checkpoint(self.resumed, self.notes.append)):
-            return newest
+        # best.ckpt alone, in a run that began with --ckpt_path, is the one that came from there.
+        saved = self.resumed is not None and any((self.resumed / name).exists() for name in (LAST, PREVIOUS))
+        if self.resumed is not None and (saved or given is None):
+            newest = newest_checkpoint(self.resumed, self.notes.append)
+            if newest is not None:
+                return newest
         if given in ("best", "last"):
             # Killed at the one moment without a last.ckpt, a run has the one before.
             names = (given, Path(PREVIOUS).stem) if given == "last" else (given,)
@@ -328,6 +340,8 @@ class Verbs(LightningCLI):
         keep: Keep | None = self._get(self.config_init, "keep")
         if self.subcommand != "fit" or config["enable_checkpointing"] is False or config["fast_dev_run"]:
             keep = None
+        if self.resumed is not None and config["fast_dev_run"]:
+            raise UserError("trainer.fast_dev_run trains nothing that a run could go on with: leave it out")
         callbacks = _as_list(config["callbacks"])
         check_trainer(config, callbacks, compares_losses=keep == "best")
         self._make_repeatable(self.config[self.subcommand])
@@ -396,7 +410,7 @@ class Verbs(LightningCLI):
                 "goes on with its own texts. Leave the options of data out, or train anew without --ckpt_path"
             )
         trainer = self.trainer
-        order = self.datamodule.order(trainer.world_size, trainer.accumulate_grad_batches)
+        order = self.datamodule.order(trainer)
         limits = (trainer.max_epochs, trainer.max_steps) if self.resumed is None else (None, -1)
         check_going_on(self.checkpoint_path, self.checkpoint, order, *limits)
         self.notes += [f"note: {line}" for line in changed_options(self.settings(), self.checkpoint)]
@@ -414,6 +428,10 @@ class Verbs(LightningCLI):
     def _check_checkpoint(self) -> None:
         check_same_network(self.checkpoint, self.model.settings, self.datamodule.label_names)
         self.datamodule.load_state_dict(self.checkpoint[DATA_KEY])
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    return value is None or not isinstance(default, int | float) or isinstance(value, int | float)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -28,7 +28,7 @@ ALLOWED = {
         *("errors", "allocator", "class_paths", "model", "data", "training", "inference", "options", "origin"),
         *("presets", "runs"),
     },
-    "resume": {"errors", "class_paths", "verbs"},
+    "resume": {"errors", "class_paths", "training", "verbs"},
     "experiments": {"errors", "model", "data", "training", "evaluation", "presets", "verbs"},
     "cli": {"errors", "verbs", "resume", "experiments"},
     "__init__": {"inference"},

@@ -7,7 +7,11 @@ import pytest
 from safetensors.torch import save_file
 from stopped_runs import CPU, NANO, At, assert_same, fit
 
+from lit_cls.experiments.verify_resume import compare_runs
 from lit_cls.model.classifier import ModelSettings
+from lit_cls.training.checkpoints import read_checkpoint
+from lit_cls.training.stopping import Stopped
+from lit_cls.verbs import Verbs
 
 TERM, DEATH = signal.SIGTERM, None
 
@@ -91,14 +95,41 @@ def test_early_stopping_is_not_forgotten(reviews: str, tmp_path: Path) -> None:
     assert epochs < 300
 
 
+@pytest.mark.parametrize(
+    ("options", "moments"),
+    [
+        (["--trainer.max_steps", "20"], [("on_validation_batch_end", 2, TERM), ("on_test_start", 1, DEATH)]),
+        (["--trainer.max_steps", "13"], [("on_train_batch_end", 13, TERM), ("on_test_start", 1, DEATH)]),
+        (["--trainer.max_steps", "13"], [("on_train_epoch_end", 2, DEATH)]),
+    ],
+)
+def test_stopped_where_the_training_ends(
+    options: list[str], moments: list[tuple[str, int, signal.Signals | None]], reviews: str, tmp_path: Path
+) -> None:
+    """What is due after the last step comes all the same: validation, figures of the epoch."""
+    options = ["--trainer.max_epochs", "-1", "--save_every_n_steps", "1", *options]
+    straight = fit(words(reviews, tmp_path / "straight", *options))
+    stopped = fit(words(reviews, tmp_path / "stopped", *options), *(At(*moment) for moment in moments))
+    assert_same(straight, stopped)
+
+
+def test_an_interrupted_validation_comes_again(reviews: str, tmp_path: Path) -> None:
+    verbs = Verbs(["fit", *words(reviews, tmp_path)])
+    verbs.trainer.callbacks.insert(0, At("on_validation_batch_end", 1, TERM))  # type: ignore[attr-defined]
+    with pytest.raises(Stopped):
+        verbs.start()
+    loops = read_checkpoint(verbs.run.folder / "last.ckpt")["loops"]["fit_loop"]
+    assert loops["epoch_loop.state_dict"]["validation_due"]
+    assert not (verbs.run.folder / "best.ckpt").exists()
+
+
 def test_more_steps_than_at_first(reviews: str, tmp_path: Path) -> None:
     """trainer.max_steps ended in the middle of an epoch: the rest of its texts comes, none twice."""
-    from lit_cls.experiments.verify_resume import compare_runs
-    from lit_cls.verbs import Verbs
-
     options = ["--trainer.max_epochs", "-1", "--keep", "last"]
     straight = fit(words(reviews, tmp_path / "straight", *options, "--trainer.max_steps", "25"))
     first = fit(words(reviews, tmp_path / "first", *options, "--trainer.max_steps", "13"))
+    place = read_checkpoint(first / "last.ckpt")["lit_cls_run"]["place"]
+    assert place == {"epochs": 1, "batches": 3, "steps": 13}
     more = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_steps", "25"]
     verbs = Verbs(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
     verbs.start()

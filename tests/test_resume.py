@@ -1,12 +1,17 @@
 """Which run goes on, from which state, with which options; told in the words of the command."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from stopped_runs import CPU, NANO, At
+from stopped_runs import CPU, NANO, At, DiedError
 
 from lit_cls.cli import main
 from lit_cls.training.checkpoints import read_checkpoint
@@ -69,6 +74,7 @@ def test_a_run_goes_on_from_elsewhere_and_after_it_was_moved(
     monkeypatch.chdir("/")
     assert main(["resume", str(tmp_path / "moved" / "version_7")]) == 0
     assert (tmp_path / "moved" / "version_7" / "report" / "report.json").exists()
+    assert not (tmp_path / "moved" / "version_7" / "config_0.yaml").exists()
     assert not (tmp_path / "checkpoints" / "fit" / "version_1").exists()
 
 
@@ -97,6 +103,7 @@ def test_changed_options_are_named_and_the_earlier_ones_kept(stopped: Path, caps
         (["--model.size", "gpt2-small"], "model.size is gpt2-small, the checkpoint's is gpt2-nano"),
         (["--model.token_position", "last"], "model.token_position is last, the checkpoint's is flexible"),
         (["--data.padding", "context_length"], "data.padding is context_length, the checkpoint was trained with"),
+        (["--trainer.limit_train_batches", "5"], "trainer.limit_train_batches is 5, not 1.0"),
         (["--data.split_seed", "5"], "the train, validation, test split is not the one"),
     ],
 )
@@ -164,6 +171,7 @@ def test_fit_goes_on_from_the_last_without_repeating_anything(
     for name in ("metrics.csv", "predictions_test.csv"):
         assert (new / name).read_bytes() == (stopped / name).read_bytes()
     assert before[stopped / "config.yaml"] == (stopped / "config.yaml").read_bytes()
+    assert not (stopped / "config_0.yaml").exists()
 
 
 def test_a_checkpoint_from_inside_a_step_is_for_testing_alone(
@@ -184,3 +192,87 @@ def test_one_process_at_a_time(stopped: Path, capsys: pytest.CaptureFixture[str]
     with locked(stopped):
         assert "belongs to a run that is still going on" in refused(["resume", str(stopped)], capsys)
     assert main(["resume", str(stopped)]) == 0
+
+
+def test_options_that_the_folder_decides(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--ckpt_path", "--run_name", "--config", "--trainer.default_root_dir"):
+        assert f"{option} is no option of resume" in refused(["resume", str(stopped), option, "x"], capsys)
+    assert "trains nothing that a run" in refused(["resume", str(stopped), "--trainer.fast_dev_run", "true"], capsys)
+
+
+def test_a_new_run_that_never_saved_goes_on_from_where_it_began(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not from the best weights that it was given on the way."""
+    assert main(["resume", str(stopped)]) == 0
+    words = ["--ckpt_path", str(stopped / "last.ckpt"), "--trainer.max_epochs", "3", "--model.learning_rate", "1e-4"]
+    verbs = Verbs(["fit", *words])
+    verbs.trainer.callbacks.insert(0, At("on_train_batch_start", 1, None))  # type: ignore[attr-defined]
+    with pytest.raises(DiedError):
+        verbs.start()
+    assert (verbs.run.folder / "best.ckpt").exists()
+    assert not (verbs.run.folder / "last.ckpt").exists()
+    capsys.readouterr()
+    assert main(["resume", str(verbs.run.folder)]) == 0
+    assert "last.ckpt: after 20 steps" in capsys.readouterr().out
+
+
+def test_changed_twice_all_the_options_are_kept(stopped: Path) -> None:
+    (stopped / "config_1.yaml").write_text("of an earlier time\n")
+    for epochs in ("3", "4"):
+        words = ["--config", str(stopped / "config.yaml"), "--trainer.max_epochs", epochs]
+        verbs = Verbs(["fit", *words], resumed=stopped)
+        verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 1, signal.SIGTERM))  # type: ignore[attr-defined]
+        with pytest.raises(SystemExit):
+            verbs.start()
+    assert (stopped / "config_1.yaml").read_text() == "of an earlier time\n"
+    kept = [(stopped / f"config{part}.yaml").read_text() for part in ("_0", "_2", "")]
+    assert [re.search(r"max_epochs: (\d)", text)[1] for text in kept] == ["2", "3", "4"]  # type: ignore[index]
+
+
+def test_workers_leave_signals_to_the_run(reviews: str, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal goes to every process of the group."""
+    words = ["--data.path", reviews, "--data.balance", "none", "--data.num_workers", "2", *NANO, *CPU]
+    command = [sys.executable, "-m", "lit_cls", "fit", *words, "--trainer.max_epochs", "1000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "stopped by SIGINT after " in out
+    assert err.count("SIGINT: saving after this step") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(loops={}),
+        lambda content: content.update(callbacks=[]),
+        lambda content: content.update(optimizer_states=[]),
+        lambda content: content.update(lit_cls_epoch_log={"seconds": 1}),
+        lambda content: content["lit_cls_run"]["processes"][0]["random"].update(torch=torch.zeros(3)),
+        lambda content: content["lit_cls_run"]["processes"][0]["random"].update(python=5),
+        lambda content: content["lit_cls_run"]["processes"][0].update(train_loss={}),
+        lambda content: content["lit_cls_run"]["settings"].update(nothing=5),
+        lambda content: content["lit_cls_run"]["settings"]["trainer"].update(max_epochs="many"),
+        lambda content: content["lit_cls_run"].update(order={}),
+        lambda content: content["lit_cls_run"].update(place=None),
+    ],
+)
+def test_a_state_that_was_changed_by_hand(
+    change: Callable[[dict[str, Any]], None], stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One message, or a run; never a traceback."""
+    content = torch.load(stopped / "last.ckpt", weights_only=True)
+    change(content)
+    torch.save(content, "changed.ckpt")
+    capsys.readouterr()
+    code = main(["fit", "--ckpt_path", "changed.ckpt"])
+    told = capsys.readouterr().err
+    assert (code, told) == (0, "") or (code == 2 and told.startswith("lit_cls: error: ")), told
+    assert told.count("lit_cls: error") == (code == 2)

@@ -1,7 +1,9 @@
 """What a training saves, and when; that nothing of it fails in silence."""
 
+import math
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,9 @@ from stopped_runs import CPU, NANO, At, DiedError, assert_same, fit
 from lit_cls.errors import RunError
 from lit_cls.training import saving
 from lit_cls.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lit_cls.training.metrics_file import MetricsFile
+from lit_cls.training.saving import Saver
+from lit_cls.training.stopping import StopSignals
 from lit_cls.verbs import Verbs
 
 
@@ -129,3 +134,17 @@ def test_places(reviews: str, tmp_path: Path) -> None:
     state = read_checkpoint(verbs.run.folder / "last.ckpt")["lit_cls_run"]
     assert state["place"] == {"epochs": 1, "batches": 3, "steps": 13}
     assert state["settings"]["trainer"]["max_epochs"] == 2
+
+
+def test_a_loss_that_is_no_number_is_the_highest() -> None:
+    signals = StopSignals()
+    saver = Saver(MetricsFile(Path()), signals)
+    signals.deferring = True
+    found = []
+    for loss in (math.nan, 5.0, math.nan, 5.0, 4.0):
+        saver._best_is_due = False
+        trainer = SimpleNamespace(callback_metrics={"val_loss": torch.tensor(loss)})
+        saver.on_validation_end(trainer, None)  # type: ignore[arg-type]
+        found.append(saver._best_is_due)
+    assert found == [True, True, False, False, True]
+    assert saver.best_loss == 4.0

@@ -7,6 +7,7 @@ Shapes: B batch, T tokens.
 """
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -215,4 +216,11 @@ def make_loader(dataset: TextDataset, batches: Sampler[PlannedBatch], num_worker
         # Of its own: a loader draws a number for each pass, by default from the state dropout draws from.
         generator=torch.Generator(),
         persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_signals,
     )
+
+
+def _leave_signals(worker: int) -> None:
+    """A signal to all processes is the main one's to act on: a worker that dies of it would end the run."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

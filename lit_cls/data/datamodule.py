@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from lit_cls.data.batches import (
@@ -252,17 +252,17 @@ class ClassificationData(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return make_loader(dataset, EvaluationBatches(dataset, rank, world_size), self.num_workers)
 
-    def order(self, processes: int, accumulate: int) -> dict[str, int]:
-        """What the order of an epoch follows from, the texts and their padding aside, by option.
+    def order(self, trainer: Trainer) -> dict[str, float]:
+        """What the batches of an epoch follow from, the texts and their padding aside, by option.
 
         Args:
-            processes: that train.
-            accumulate: batches of an optimizer step.
+            trainer: that they are for.
         """
         return {
             "seed_everything": _seed(),
-            "data.batch_size times trainer.devices": self.batch_size * processes,
-            "trainer.accumulate_grad_batches": accumulate,
+            "data.batch_size times trainer.devices": self.batch_size * trainer.world_size,
+            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "trainer.limit_train_batches": trainer.limit_train_batches,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ State = Literal["waiting", "running", "finished", "failed", "skipped"]
 # Where a run lands, how it reads its data and where it keeps what it computes once changes no result.
 _NO_SETTINGS = (
     *("config", "run_name", "ckpt_path", "trainer.default_root_dir", "data.num_workers", "data.path"),
-    *("model.cache_dir", "model.cache_gb", "model.gradient_checkpointing", "model.compile"),
+    *("save_every_n_steps", "model.cache_dir", "model.cache_gb", "model.gradient_checkpointing", "model.compile"),
 )
 
 

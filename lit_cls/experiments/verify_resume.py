@@ -34,6 +34,7 @@ _FIXED = {
     "--ckpt_path": "its runs start anew",
     "--trainer.default_root_dir": "give --out",
     "--trainer.fast_dev_run": "it leaves no results",
+    "--trainer.enable_checkpointing": "what is not saved cannot be gone on with",
 }
 
 

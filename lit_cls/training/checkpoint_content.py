@@ -54,7 +54,8 @@ def _run(value: Any) -> bool:
         and isinstance(place, dict)
         and place.keys() == {"epochs", "batches", "steps"}
         and isinstance(order, dict)
-        and all(isinstance(number, int) and number >= 0 for number in (*place.values(), *order.values()))
+        and all(_number(0, 10**12)(number) for number in place.values())
+        and all(isinstance(number, int | float) for number in order.values())
         and _number(0, 10**12)(value["metrics_rows"])
         and (value["best_loss"] is None or isinstance(value["best_loss"], float))
         and isinstance(value["should_stop"], bool)

@@ -10,6 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -88,13 +89,15 @@ def _replace(target: Path, write: Callable[[BinaryIO], None]) -> None:
             # Killed between the two: the one before is found, and it is whole.
             os.replace(target, target.with_name(PREVIOUS))
         os.replace(partial, target)
-        if hasattr(os, "O_DIRECTORY"):  # not on Windows; without it a power cut may undo the renaming
-            folder = os.open(target.parent, os.O_DIRECTORY)
-            os.fsync(folder)
-            os.close(folder)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    with suppress(OSError, AttributeError):  # not everywhere; without it a power cut may undo the renaming
+        folder = os.open(target.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _is_intact(path: Path) -> bool:
@@ -110,6 +113,14 @@ def _is_intact(path: Path) -> bool:
 def _was_intact(path: Path, changed_ns: int, size: int) -> bool:
     # Asked for several times in a run.
     return _is_intact(path)
+
+
+def has_loss(path: Path, loss: float | None) -> bool:
+    """Whether it is a whole checkpoint that names this as the lowest validation loss until there."""
+    try:
+        return path.exists() and loss is not None and read_checkpoint(path).get(RUN_KEY, {}).get("best_loss") == loss
+    except UserError:
+        return False
 
 
 def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:

@@ -65,6 +65,11 @@ class FitLoop(_FitLoop):
 
     epoch_loop: EpochLoop
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train; an epoch that was left open has its end still to come."""
+        return not self.epoch_loop.begin_at and super().done
+
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Takes over the place, so that nothing is left for Lightning to guess."""
         super().load_state_dict(state_dict, prefix)
@@ -73,7 +78,8 @@ class FitLoop(_FitLoop):
         current: Any = self.epoch_progress.current
         in_epoch = current.ready != current.processed
         n_done = batches.current.ready
-        if not in_epoch and not batches.is_last_batch and n_done and not self._at_max_steps():
+        ended = state_dict[f"{prefix}state_dict"].get("should_stop", False) or self._at_max_steps()
+        if not in_epoch and not batches.is_last_batch and n_done and not ended:
             # trainer.max_steps had ended it in the middle of an epoch, and is more now.
             in_epoch = True
             for progress in (total, current):
@@ -83,6 +89,10 @@ class FitLoop(_FitLoop):
         self.epoch_loop.begin_at = n_done if in_epoch else 0
         for loop in (self, self.epoch_loop, self.epoch_loop.val_loop):
             loop._restarting = loop._loaded_from_state_dict = loop._resuming_from_checkpoint = False
+
+    def on_save_checkpoint(self) -> dict[str, Any]:
+        """Adds whether the training was told to stop early."""
+        return {**super().on_save_checkpoint(), "should_stop": self.trainer.should_stop}
 
     def on_advance_start(self) -> None:
         """Begins an epoch, or its rest: the order is that of the epoch, the batches that are done left out."""

@@ -127,6 +127,7 @@ def _let_go() -> None:
     # A data worker that outlives its run must not hold the folder.
     for handle in _held:
         os.close(handle)
+    _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -144,7 +145,10 @@ def write_text(path: Path, content: str) -> None:
     # A name for each writer: with one for all, the second to rename finds its file gone.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.write_text(content, encoding="utf-8")
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

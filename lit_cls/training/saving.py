@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_cls.errors import RunError
-from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, copy_checkpoint
+from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, copy_checkpoint, has_loss
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.random_states import random_states, set_random_states
@@ -41,6 +41,10 @@ class Saver(Callback):
         writes: bool = True,
     ) -> None:
         self.folder = metrics.folder
+        self.expected: dict[str, int] | None = None
+        """The place that the training goes on from."""
+        self.in_own_folder = False
+        """Whether it does so in the folder that it was stopped in."""
         self.metrics = metrics
         self.signals = signals
         self.best = best
@@ -62,8 +66,10 @@ class Saver(Callback):
         self.signals.deferring = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All is saved."""
+        """All is saved; a signal that came since then ends the run here."""
         self.signals.deferring = False
+        if stop := self._stop(trainer):
+            raise Stopped(stop)
 
     def on_validation_batch_end(
         self,
@@ -77,7 +83,7 @@ class Saver(Callback):
         """A validation that is interrupted comes again, whole; processes of several end theirs together."""
         if self.signals.deferring and trainer.world_size == 1 and self.signals.received:
             trainer.fit_loop.epoch_loop.validation_due = True
-            self._save(trainer)
+            self.save(trainer)
             raise Stopped(self.signals.received)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,13 +108,13 @@ class Saver(Callback):
         stop = self._stop(trainer)
         every = self.every_n_steps is not None and stepped and trainer.global_step % self.every_n_steps == 0
         if stop or every or self._best_is_due:
-            self._save(trainer)
+            self.save(trainer)
         if stop:
             raise Stopped(stop)
 
     def on_epoch_complete(self, trainer: Trainer) -> None:
         """Between two epochs, and after the last."""
-        self._save(trainer)
+        self.save(trainer)
         if stop := self._stop(trainer):
             raise Stopped(stop)
 
@@ -132,20 +138,25 @@ class Saver(Callback):
             "best_loss": self.best_loss,
             "should_stop": trainer.should_stop,
             "processes": processes,
-            "order": trainer.datamodule.order(trainer.world_size, trainer.accumulate_grad_batches),  # type: ignore[attr-defined]
+            "order": trainer.datamodule.order(trainer),  # type: ignore[attr-defined]
             "place": place_of(trainer),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps what a training takes up when it starts."""
-        if trainer.state.fn == "fit":
-            self._resumed = checkpoint.get(RUN_KEY)
+        if trainer.state.fn != "fit":
+            return
+        self._resumed = checkpoint.get(RUN_KEY)
+        if self.expected is not None and (self._resumed is None or self._resumed["place"] != self.expected):
+            raise RunError("the checkpoint has been replaced since it was read: its run is still going on")
 
     def _take_up(self, state: dict[str, Any], trainer: Trainer, module: ClassifierModule) -> None:
-        # The first process alone knows the folder, and all must find the same loss the lowest.
-        has_best = trainer.strategy.broadcast((self.folder / BEST).exists())
+        # The first process alone knows the folder, and all must find the same loss the lowest. A file of another
+        # loss is of steps that come again, perhaps with other options.
+        has_best = trainer.strategy.broadcast(has_loss(self.folder / BEST, state["best_loss"]))
         self.best_loss = state["best_loss"] if has_best else None
-        trainer.should_stop = state["should_stop"]
+        # Stopped early, a run stays stopped; one that goes on in a new folder is meant to train.
+        trainer.should_stop = state["should_stop"] and self.in_own_folder
         processes, rank, device = state["processes"], trainer.global_rank, trainer.strategy.root_device
         # Sums add up, whatever the number of processes was.
         if len(processes) == trainer.world_size:
@@ -171,13 +182,18 @@ class Saver(Callback):
             received = signal.Signals(int(number)) if number else None
         return received
 
-    def _save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
+        """Saves the state.
+
+        Raises:
+            RunError: why it could not be, and what there is.
+        """
         if not self.writes:
             return
-        self.metrics.flush()
         last, best = self.folder / LAST, self.folder / BEST
         self._settled = True
         try:
+            self.metrics.flush()
             # The best first: killed between the two, the run finds it the best once more.
             trainer.save_checkpoint(best if self._best_is_due else last)
             if self._best_is_due and trainer.is_global_zero:
@@ -186,7 +202,7 @@ class Saver(Callback):
             kept = ", ".join(path.name for path in sorted(self.folder.glob("*.ckpt"))) or "none"
             raise RunError(
                 f"the state after {trainer.global_step} steps could not be saved in {self.folder}: {error}. "
-                f"Checkpoints there: {kept}. Make room, then go on with: lit_cls resume {self.folder}"
+                f"Checkpoints there: {kept}. With that mended, go on with: lit_cls resume {self.folder}"
             ) from error
         finally:
             self._settled = False
@@ -196,9 +212,11 @@ class Saver(Callback):
 def place_of(trainer: Trainer) -> dict[str, int]:
     """How far a training is: whole epochs, batches of the one that is not whole, optimizer steps."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current
-    in_epoch = epochs.ready != epochs.processed
-    return {"epochs": epochs.processed, "batches": batches.ready if in_epoch else 0, "steps": trainer.global_step}
+    batches = trainer.fit_loop.epoch_loop.batch_progress
+    open_epoch = epochs.ready != epochs.processed
+    cut_epoch = not open_epoch and not batches.is_last_batch and batches.current.ready > 0  # by trainer.max_steps
+    done = batches.current.ready if open_epoch or cut_epoch else 0
+    return {"epochs": epochs.processed - cut_epoch, "batches": done, "steps": trainer.global_step}
 
 
 def _gradients(trainer: Trainer, module: ClassifierModule) -> dict[str, Tensor]:

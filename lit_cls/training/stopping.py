@@ -4,10 +4,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AT_ONCE = 1.0  # seconds
 
 
 class Stopped(SystemExit):
@@ -32,6 +34,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.deferring = False
+        self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -45,18 +48,23 @@ class StopSignals:
         self.deferring = False
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # it was not set from Python
+                    signal.signal(number, handler)
 
     def install(self) -> None:
         """Takes the signals; again after Lightning has put its own handler for SIGTERM in front."""
         if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow it
             for number in _SIGNALS:
-                signal.signal(number, self._handle)
+                if self._before.get(number) is not signal.SIG_IGN:  # of a process in the background
+                    signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            os._exit(128 + number)
-        self.received = signal.Signals(number)
+            # The same one may come twice: to the process, and to its group.
+            if time.monotonic() - self._since > _AT_ONCE:
+                os._exit(128 + number)
+            return
+        self.received, self._since = signal.Signals(number), time.monotonic()
         if not self.deferring:
             raise Stopped(self.received)
         # Not through print: the signal may have come in the middle of one.
