@@ -24,7 +24,7 @@ from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
 from lit_cls.origin import Origin
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
-from lit_cls.training.checkpoints import BEST, LAST, copy_checkpoint, has_loss
+from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, copy_checkpoint, has_loss
 from lit_cls.training.frozen_callback import FrozenTrunk
 from lit_cls.training.frozen_files import check_folder
 from lit_cls.training.metrics_file import MetricsFile
@@ -139,7 +139,10 @@ class Run:
         if weights is not None:
             match_weights(sketch, weights)
         if self.keep is not None:
-            copies = 4 if self.keep == "best" else 3  # best, last, the one before, and the one being written
+            names = (LAST, PREVIOUS, BEST) if self.keep == "best" else (LAST, PREVIOUS)
+            copies = 1 + len(names)  # one is being written; of a run that goes on, some are there
+            if self.resumed is not None:
+                copies -= sum((self.resumed / name).exists() for name in names)
             check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
         if module.cache_dir is not None:
             check_folder(Path(os.path.expanduser(module.cache_dir)))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,3 +277,14 @@ def test_a_state_that_was_changed_by_hand(
     told = capsys.readouterr().err
     assert (code, told) == (0, "") or (code == 2 and told.startswith("lit_cls: error: ")), told
     assert told.count("lit_cls: error") == (code == 2)
+
+
+def test_room_is_asked_for_what_is_not_there_yet(
+    stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """last, previous and best are there: one more is written at a time."""
+    size = (stopped / "last.ckpt").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))  # type: ignore[attr-defined]
+    assert "1 copies exist at once" in refused(["resume", str(stopped)], capsys)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2 * size))  # type: ignore[attr-defined]
+    assert main(["resume", str(stopped)]) == 0
