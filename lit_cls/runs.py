@@ -133,29 +133,9 @@ class Run:
         for note in notes:
             self.echo(note)
         module.take_labels(data.label_names)
-        with torch.device("meta"):
-            sketch = module.settings.build(len(data.label_names))
-        weights = module.settings.weights_path()
-        if weights is not None:
-            match_weights(sketch, weights)
-        if self.keep is not None:
-            names = (LAST, PREVIOUS, BEST) if self.keep == "best" else (LAST, PREVIOUS)
-            copies = 1 + len(names)  # one is being written; of a run that goes on, some are there
-            if self.resumed is not None:
-                copies -= sum((self.resumed / name).exists() for name in names)
-            check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
-        if module.cache_dir is not None:
-            check_folder(Path(os.path.expanduser(module.cache_dir)))
+        self._check_room(module, len(data.label_names))
         with self._open(trainer, data, origin):
-            try:
-                trainer.fit(module, datamodule=data, ckpt_path=None if origin is None else str(origin.path))
-            except Exception as error:
-                if origin is None or isinstance(error, UserError | RunError) or not _while_restoring(error):
-                    raise
-                told = f"{type(error).__name__}: {error}"
-                raise UserError(
-                    f"{origin.path} cannot be gone on with (damaged, or changed by hand): {told}"
-                ) from error
+            self._train(trainer, module, data, origin)
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
             kept = self._kept(trainer)
             self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
@@ -167,6 +147,32 @@ class Run:
         self.echo(f"everything is in {self.folder}")
         if kept is not None:
             self.echo(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
+
+    def _check_room(self, module: ClassifierModule, n_labels: int) -> None:
+        """The weights fit, and what the run will write has room."""
+        with torch.device("meta"):
+            sketch = module.settings.build(n_labels)
+        weights = module.settings.weights_path()
+        if weights is not None:
+            match_weights(sketch, weights)
+        if self.keep is not None:
+            names = (LAST, PREVIOUS, BEST) if self.keep == "best" else (LAST, PREVIOUS)
+            copies = 1 + len(names)  # one is being written; of a run that goes on, some are there
+            if self.resumed is not None:
+                copies -= sum((self.resumed / name).exists() for name in names)
+            check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
+        if module.cache_dir is not None:
+            check_folder(Path(os.path.expanduser(module.cache_dir)))
+
+    @staticmethod
+    def _train(trainer: Trainer, module: ClassifierModule, data: ClassificationData, origin: Origin | None) -> None:
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=None if origin is None else str(origin.path))
+        except Exception as error:
+            if origin is None or isinstance(error, UserError | RunError) or not _while_restoring(error):
+                raise
+            told = f"{type(error).__name__}: {error}"
+            raise UserError(f"{origin.path} cannot be gone on with (damaged, or changed by hand): {told}") from error
 
     def _seconds_training(self) -> float:
         """Of all epochs, and of the frozen layers' outputs that they start from."""
