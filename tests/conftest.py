@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch looks: tests that are not about a GPU give the same on every machine, and of several that run at once
@@ -42,6 +43,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 tried.update({name: n for name, n in report.user_properties if name.startswith("tried: ")})
     for name, n in sorted(tried.items()):
         terminalreporter.write_line(f"{name} {n:,}")
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Iterator[Callable[[str], None]]:
+    """Counts what is tried; the end of the test run shows the sums."""
+    tried: dict[str, int] = {}
+
+    def one_more(what: str) -> None:
+        tried[what] = tried.get(what, 0) + 1
+
+    yield one_more
+    for what, n in tried.items():
+        record_property(f"tried: {what}", n)
 
 
 @pytest.fixture(scope="session")

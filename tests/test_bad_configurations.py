@@ -4,7 +4,7 @@ The options are those of the parser, so that a new one is tried as soon as it is
 nothing grows without bound: a run has one step, and none starts other processes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -275,18 +275,6 @@ class Launched(Exception):
     """Everything was accepted; the other processes would start now."""
 
 
-@pytest.fixture
-def count(record_property: Callable[[str, object], None]) -> Iterator[Callable[[str], None]]:
-    tried: dict[str, int] = {}
-
-    def one_more(what: str) -> None:
-        tried[what] = tried.get(what, 0) + 1
-
-    yield one_more
-    for what, n in tried.items():
-        record_property(f"tried: {what}", n)
-
-
 def outcome(words: list[str]) -> int:
     code, _, _ = run(words, harmless=(Launched,))
     return code
@@ -307,6 +295,7 @@ def test_any_option_is_carried_out_or_refused(words: list[str], count: Callable[
         if any(word.split("=")[0] in ("--trainer.max_steps", "--trainer.max_epochs") for word in words):
             bounds = ["--trainer.max_time", "00:00:00:01"]
         code = outcome(["fit", "--data.path", "data.csv", *NANO, *FAST, *words, *bounds])
+        assert code in (0, 2)  # and see `run`, which reads what was said
         count(f"configurations as words, exit code {code}")
 
 
@@ -317,6 +306,7 @@ def test_any_configuration_file_is_carried_out_or_refused(content: bytes, count:
         write_data()
         Path("any.yaml").write_bytes(content)
         code = outcome(["fit", "--config", "any.yaml", "--data.path", "data.csv", *NANO, *FAST, *ONE_STEP])
+        assert code in (0, 2)
         count(f"configurations as files, exit code {code}")
 
 
@@ -325,4 +315,4 @@ def test_odd_yaml(content: str) -> None:
     with a_new_folder():
         write_data()
         Path("any.yaml").write_text(content, encoding="utf-8")
-        outcome(["fit", "--config", "any.yaml", "--data.path", "data.csv", *NANO, *FAST, *ONE_STEP])
+        assert outcome(["fit", "--config", "any.yaml", "--data.path", "data.csv", *NANO, *FAST, *ONE_STEP]) in (0, 2)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,19 +190,6 @@ OPTIONS = mostly(
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_CLS_OFFLINE", "1")
-
-
-@pytest.fixture
-def count(record_property: Callable[[str, object], None]) -> Iterator[Callable[[str], None]]:
-    """Counts what is tried; the end of the test run shows the sums."""
-    tried: dict[str, int] = {}
-
-    def one_more(what: str) -> None:
-        tried[what] = tried.get(what, 0) + 1
-
-    yield one_more
-    for what, n in tried.items():
-        record_property(f"tried: {what}", n)
 
 
 @examples(few=250)
