@@ -12,8 +12,16 @@ from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader, tr
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.decision import Decision
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.training.checkpoints import DATA_KEY, KEY, check_same_weights, checked_state, read_checkpoint
+from lit_cls.training.checkpoints import (
+    DATA_KEY,
+    KEY,
+    check_same_weights,
+    checked_state,
+    decision_of,
+    read_checkpoint,
+)
 from lit_cls.training.precision import MIXED, TRUE, auto_precision, check_precision
 
 
@@ -37,6 +45,7 @@ class Classifier:
         data: what the checkpoint keeps of the data (`ClassificationData.state_dict`).
         device: where it runs.
         precision: Lightning's word for what it computes in.
+        decision: how answers follow from logits.
     """
 
     def __init__(
@@ -46,12 +55,14 @@ class Classifier:
         data: dict[str, Any],
         device: torch.device,
         precision: str = "32-true",
+        decision: Decision | None = None,
     ) -> None:
         self._autocast = MIXED.get(precision)
         if self._autocast is not None:
             net.requires_grad_(False).hold_frozen(self._autocast)
         self.net = net.to(device, TRUE.get(precision)).eval()
         self.label_names = label_names
+        self.decision = decision or Decision()
         self.device = device
         self._pad_to: int | None = data["pad_to"]
         self._cut_to: int = data["cut_to"]
@@ -81,14 +92,15 @@ class Classifier:
             input_ids = self.net.trim(batch["input_ids"], batch["lengths"])
             with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
                 logits: Tensor = self.net(input_ids.to(self.device), batch["lengths"].to(self.device))
-            probabilities[batch["row_ids"]] = logits.float().softmax(dim=1).cpu()
+            probabilities[batch["row_ids"]] = self.decision.probabilities(logits).cpu()
+        answers = self.decision.labels(probabilities).tolist()
         return [
             Prediction(
-                label=self.label_names[int(row.argmax())],
+                label=self.label_names[answer],
                 probabilities=dict(zip(self.label_names, row.tolist(), strict=True)),
                 truncated=len(ids) > self._cut_to,
             )
-            for row, ids in zip(probabilities, token_ids, strict=True)
+            for answer, row, ids in zip(answers, probabilities, token_ids, strict=True)
         ]
 
 
@@ -112,9 +124,19 @@ def load(
         UserError: not a whole checkpoint, the frozen weights it names are gone or have changed, or no
             such precision.
     """
+    return classifier_of(Path(path), read_checkpoint(path), torch.device(device), weights, precision)
+
+
+def classifier_of(
+    path: Path,
+    checkpoint: dict[str, Any],
+    device: torch.device,
+    weights: str | Path | None = None,
+    precision: str | None = None,
+) -> Classifier:
+    """The same, of a checkpoint that has been read; see `load`."""
     if precision is not None:
         check_precision(precision)
-    checkpoint = read_checkpoint(path)
     described = checkpoint[KEY]
     settings = ModelSettings.from_dict(described["model"])
     if weights is not None:
@@ -130,8 +152,7 @@ def load(
         net.load_weights(file)
         check_same_weights(checkpoint, file_sha256(file))
     net.load_state_dict(checked_state(net, checkpoint), strict=False)
-    device = torch.device(device)
     if precision is None:
         best, _ = auto_precision("cpu" if device.type == "cpu" else "gpu")
         precision = best if described["precision"] == best else "32-true"
-    return Classifier(net, labels, checkpoint[DATA_KEY], device, precision)
+    return Classifier(net, labels, checkpoint[DATA_KEY], device, precision, decision_of(checkpoint))

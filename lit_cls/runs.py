@@ -24,7 +24,8 @@ from lit_cls.evaluation.report import accuracy_table, write_predictions
 from lit_cls.model.weights import match_weights
 from lit_cls.origin import Origin
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
-from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, copy_checkpoint, has_loss
+from lit_cls.training.checkpoint_io import copy_checkpoint
+from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
 from lit_cls.training.frozen_callback import FrozenTrunk
 from lit_cls.training.frozen_files import check_folder
 from lit_cls.training.metrics_file import MetricsFile

@@ -1,7 +1,6 @@
 """fit, validate, test and predict, through LightningCLI."""
 
 import os
-import shlex
 import traceback
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -24,20 +23,19 @@ from lit_cls.options import check_device, check_trainer, explain_class, parse, t
 from lit_cls.origin import Origin, asks_for_other_data, changed_options, check_going_on, settings_of
 from lit_cls.presets import PRESETS, Preset
 from lit_cls.runs import Keep, Run
+from lit_cls.trained import find_trained
 from lit_cls.training.callbacks import quiet_lightning
+from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import (
     DATA_KEY,
     LAST,
     PREVIOUS,
     RUN_KEY,
-    AtomicCheckpointIO,
     check_same_network,
     newest_checkpoint,
-    read_checkpoint,
 )
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.precision import auto_precision
-from lit_cls.training.run_folder import find_checkpoint
 from lit_cls.training.trainer import ClassifierTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -277,41 +275,10 @@ class Verbs(LightningCLI):
             newest = newest_checkpoint(self.resumed, self.notes.append)
             if newest is not None:
                 return newest
-        if given in ("best", "last"):
-            # Killed at the one moment without a last.ckpt, a run has the one before.
-            names = (given, Path(PREVIOUS).stem) if given == "last" else (given,)
-            found = next(filter(None, (find_checkpoint(self.root, self.run_name, name) for name in names)), None)
-            if found is None:
-                raise UserError(
-                    f"no run of {self.run_name!r} below {self.root} has a {given}.ckpt: train one first\n"
-                    f"  {self._command('fit', config)}"
-                )
-            newest = newest_checkpoint(found.parent, self.notes.append) if given == "last" else None
-            return newest or (found, read_checkpoint(found))
-        if given is not None:
-            path = Path(os.path.expanduser(str(given)))
-            return path, read_checkpoint(path)
-        if verb == "fit":
+        if given is None and verb == "fit":
             return None
-        kept = find_checkpoint(self.root, self.run_name, "best") or find_checkpoint(self.root, self.run_name, "last")
-        if kept is None:
-            raise UserError(f"{verb} needs a trained checkpoint: train one first\n  {self._command('fit', config)}")
-        raise UserError(
-            f"{verb} needs a trained checkpoint:\n  {self._command(verb, config)} --ckpt_path {shlex.quote(str(kept))}"
-        )
-
-    def _command(self, verb: str, config: Namespace) -> str:
-        """What was typed, for a verb that works: with texts for predict alone."""
-        texts = config.get("texts") or []
-        words = [word for word in self.words[1:] if verb == "predict" or word not in (*texts, "--")]
-        if "--ckpt_path" in words:
-            at = words.index("--ckpt_path")
-            del words[at : at + 2]
-        if verb == "fit" and not words:
-            words = ["--data.path", "FILE"]
-        if verb == "predict" and not texts:
-            words.append("a text")
-        return shlex.join(["lit_cls", verb, *words])
+        path = None if given is None else str(given)
+        return find_trained(path, self.root, self.run_name, self.words, self.notes.append)
 
     def before_instantiate_classes(self) -> None:
         """Refuses what the device cannot do; Lightning would switch to another precision."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.training.checkpoints import AtomicCheckpointIO
+from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.trainer import ClassifierTrainer
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from lit_cls.arguments import CommandParser
 from lit_cls.errors import UserError
 from lit_cls.experiments.arguments import SeriesParser, whole_numbers
 
@@ -147,3 +148,11 @@ def test_no_short_form_and_no_whole_group_goes_round_a_fixed_option(words: list[
 def test_the_same_number_spelled_twice(given: str) -> None:
     with pytest.raises(UserError, match="different whole numbers"):
         whole_numbers("--seeds", given)
+
+
+def test_a_mistake_names_the_command_that_lists_its_options() -> None:
+    parser = CommandParser("data check", "Looks at data.")
+    with pytest.raises(
+        UserError, match=r"unrecognized arguments: --nothing; lit_cls data check --help lists the options"
+    ):
+        parser.parse_args(["--nothing"])

@@ -12,7 +12,8 @@ from stopped_runs import CPU, NANO, At, DiedError, assert_same, fit
 
 from lit_cls.errors import RunError
 from lit_cls.training import saving
-from lit_cls.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lit_cls.training.checkpoint_io import AtomicCheckpointIO
+from lit_cls.training.checkpoints import read_checkpoint
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.saving import Saver
 from lit_cls.training.stopping import StopSignals

@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
+from lit_cls.arguments import CommandParser
 from lit_cls.errors import UserError
 
 
-class SeriesParser(argparse.ArgumentParser):
+class SeriesParser(CommandParser):
     """Own options are parsed, others handed on.
 
     Args:
@@ -19,18 +19,13 @@ class SeriesParser(argparse.ArgumentParser):
 
     def __init__(self, verb: str, description: str, fixed: dict[str, str], free: Sequence[str] = ()) -> None:
         super().__init__(
-            prog=f"lit_cls {verb}",
-            description=description,
-            epilog="Every other option goes to each fit: --data.path FILE, --trainer.precision bf16-mixed, "
+            verb,
+            description,
+            "Every other option goes to each fit: --data.path FILE, --trainer.precision bf16-mixed, "
             "--trainer.accelerator cpu, …; lit_cls fit --help lists them.",
-            allow_abbrev=False,
         )
         self.fixed = fixed
         self.free = free
-
-    def error(self, message: str) -> NoReturn:
-        """A mistake is told as every other of this command."""
-        raise UserError(f"{message}; lit_cls {self.prog.split()[-1]} --help lists the options")
 
     def split(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Own options, and those of `fit`.

@@ -1,11 +1,13 @@
 """Whether a checkpoint that may have been changed or made by hand holds what it must, in the types it must."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
+from lit_cls.model.decision import Decision
 from lit_cls.model.lora import LoRAConfig
 from lit_cls.model.weight_files import plainness
 from lit_cls.model.weights import SIZES
@@ -64,6 +66,17 @@ def _run(value: Any) -> bool:
     )
 
 
+def _decision(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {field.name for field in fields(Decision)}:
+        return False
+    numbers = [value[name] for name in ("temperature", "threshold")]
+    return (
+        all(isinstance(number, float) and math.isfinite(number) and number > 0 for number in numbers)
+        and (value["label"] is None or _number(0, _MOST_LABELS - 1)(value["label"]))
+        and (value["goal"] is None or isinstance(value["goal"], str))
+    )
+
+
 _RUN_ENTRIES = {"settings", "metrics_rows", "best_loss", "should_stop", "processes", "order", "place"}
 _PROCESS_ENTRIES = {"random", "train_loss", "gradients"}
 _LONGEST = max(config.context_length for config in SIZES.values())
@@ -89,6 +102,7 @@ _RULES: dict[tuple[str, ...], Callable[[Any], bool]] = {
     ("ClassificationData", "split_sha256"): lambda value: isinstance(value, dict),
     ("state_dict",): _tensors,
     ("lit_cls_run",): _run,
+    ("lit_cls_decision",): _decision,
 }
 
 
@@ -107,6 +121,9 @@ def problem_of(checkpoint: Mapping[str, Any]) -> str | None:
         else:
             if not holds(value):
                 return f"{'.'.join(keys)} is {ascii(value)[:80]}"
+    label = checkpoint.get("lit_cls_decision", {}).get("label")
+    if label is not None and label >= len(checkpoint.get("lit_cls", {}).get("label_names", ())):
+        return f"lit_cls_decision.label is {label}, which is no class"
     weights, sha256 = (checkpoint.get("lit_cls", {}).get(key, {}) for key in ("model", "weights_sha256"))
     if isinstance(sha256, str) and isinstance(weights, dict) and weights.get("weights") == "random":
         return "random weights cannot come from a file with a sha256"

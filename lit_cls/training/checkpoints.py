@@ -1,4 +1,4 @@
-"""What a checkpoint holds, how it is written and read.
+"""What a checkpoint holds, and how it is read.
 
 A checkpoint is Lightning's, plus an entry `lit_cls` that says which network it is and which labels
 it knows. Tensors that did not train are named by the sha256 of the file they came from; where they
@@ -6,23 +6,19 @@ came from no file, the checkpoint holds them too. One that a training can go on 
 `lit_cls_run` beside: its place, its random states, its options (see `Saver`).
 """
 
-import os
-import shutil
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
-from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 import lit_cls
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.decision import Decision
 from lit_cls.model.weight_files import read_pickle
 from lit_cls.training.checkpoint_content import problem_of
 
@@ -32,76 +28,14 @@ KEY = "lit_cls"
 RUN_KEY = "lit_cls_run"
 DATA_KEY = "ClassificationData"
 """Where Lightning puts what the LightningDataModule of that name keeps."""
+DECISION_KEY = "lit_cls_decision"
+"""What `lit_cls tune` adds: see `lit_cls.model.decision.Decision`."""
 _ENTRIES = {"model", "label_names", "weights_sha256", "precision"}
 _DATA_ENTRIES = {"settings", "label_names", "cut_to", "pad_to", "split_sha256"}
 
 
-class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target, flushes to disk, verifies, then renames.
-
-    Lightning's own goes through memory and the temporary folder, which may be another, smaller file
-    system (Lightning-AI/pytorch-lightning#19970).
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Saves; the target is the old file or the new one, never half of it.
-
-        The last state before a new one is kept, as `previous.ckpt`.
-        """
-
-        def write(stream: BinaryIO) -> None:
-            torch.save(checkpoint, stream)
-
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        _replace(Path(path), write)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Loads tensors and plain values; nothing else is ever unpickled."""
-        return read_checkpoint(path)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Deletes a checkpoint of this run that a newer one replaces."""
-        Path(path).unlink(missing_ok=True)
-
-
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copies a checkpoint, in one step like any other that is written."""
-
-    def write(stream: BinaryIO) -> None:
-        with source.open("rb") as original:
-            shutil.copyfileobj(original, stream, 1 << 22)
-
-    _replace(target, write)
-
-
-def _replace(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        with partial.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if not _is_intact(partial):
-            raise OSError(f"{partial} does not hold what was written to it: the disk is damaged")
-        if target.name == LAST and target.exists():
-            # Killed between the two: the one before is found, and it is whole.
-            os.replace(target, target.with_name(PREVIOUS))
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    with suppress(OSError, AttributeError):  # not everywhere; without it a power cut may undo the renaming
-        folder = os.open(target.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _is_intact(path: Path) -> bool:
-    """Whether every record has the checksum that was written with it; torch itself reads past a wrong one."""
+def is_intact(path: Path) -> bool:
+    """Whether every record of a file has the checksum that was written with it; torch reads past a wrong one."""
     try:
         with zipfile.ZipFile(path) as records:
             return records.testzip() is None
@@ -112,7 +46,7 @@ def _is_intact(path: Path) -> bool:
 @lru_cache(maxsize=32)
 def _was_intact(path: Path, changed_ns: int, size: int) -> bool:
     # Asked for several times in a run.
-    return _is_intact(path)
+    return is_intact(path)
 
 
 def has_loss(path: Path, loss: float | None) -> bool:
@@ -176,6 +110,26 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was written by another lit_cls ({written}), which this one ({lit_cls.__version__}) cannot read"
         )
     return checkpoint
+
+
+def decision_of(checkpoint: dict[str, Any]) -> Decision:
+    """How answers follow from its logits: as tuned, else the most probable label.
+
+    Args:
+        checkpoint: as `read_checkpoint` returns it.
+    """
+    return Decision(**checkpoint.get(DECISION_KEY, {}))
+
+
+def without_training(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What of a checkpoint its use needs: no optimizer, no place in a training.
+
+    Args:
+        checkpoint: as `read_checkpoint` returns it.
+    """
+    lightnings = ("epoch", "global_step", "pytorch-lightning_version", "loops")
+    names = (KEY, DATA_KEY, DECISION_KEY, "state_dict", *lightnings)
+    return {name: checkpoint[name] for name in names if name in checkpoint}
 
 
 def describe_network(

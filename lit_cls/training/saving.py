@@ -9,7 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_cls.errors import RunError
-from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, copy_checkpoint, has_loss
+from lit_cls.training.checkpoint_io import copy_checkpoint
+from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, has_loss
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.random_states import random_states, set_random_states

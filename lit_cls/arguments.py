@@ -1,0 +1,33 @@
+"""Words of the command line for commands that need no LightningCLI: a mistake is told as every other."""
+
+import argparse
+from typing import NoReturn
+
+from lit_cls.errors import UserError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The options of one command.
+
+    Args:
+        command: its words behind `lit_cls`.
+        description: what it does; its line breaks are kept.
+        epilog: below the list of options; likewise.
+    """
+
+    def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=f"lit_cls {command}",
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of printing a usage that hides the mistake.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message}; {self.prog} --help lists the options")

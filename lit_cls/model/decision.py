@@ -1,0 +1,51 @@
+"""From logits to an answer: a temperature for the probabilities, a threshold for one label.
+
+Without tuning the temperature is 1 and the most probable label is the answer. Shapes: N texts, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How probabilities and labels follow from logits; `lit_cls tune` finds it, the checkpoint keeps it."""
+
+    temperature: float = 1.0
+    """What logits are divided by (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+    label: int | None = None
+    """Class id that the threshold is about; None without one."""
+    threshold: float = 0.5
+    """The label is the answer where its probability is at least this; elsewhere the most probable of the others."""
+    goal: str | None = None
+    """What it was tuned for, and on what, in words; None where nothing was tuned."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(N, K) logits to (N, K) float32 probabilities."""
+        return (logits.float() / self.temperature).softmax(dim=-1)
+
+    def labels(self, probabilities: Tensor) -> Tensor:
+        """(N, K) probabilities to (N,) class ids."""
+        if self.label is None:
+            return probabilities.argmax(dim=-1)
+        others = probabilities.clone()
+        others[..., self.label] = -torch.inf
+        chosen = probabilities[..., self.label] >= self.threshold
+        return torch.where(chosen, self.label, others.argmax(dim=-1))
+
+    def told(self, label_names: Sequence[str]) -> str | None:
+        """The rule in a line, for whoever sees answers that it made; None where nothing was tuned."""
+        if self == Decision():
+            return None
+        rule = f"temperature {self.temperature:.4g}"
+        if self.label is not None:
+            rule += f", {label_names[self.label]} from a probability of {self.threshold:.4g} on"
+        return f"{rule} (tuned: {self.goal})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for a checkpoint or a report."""
+        return asdict(self)
