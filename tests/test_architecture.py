@@ -8,7 +8,7 @@ import lit_cls
 PACKAGE = Path(lit_cls.__file__).parent
 
 # What each part may import of the others. Arrows run one way:
-# cli -> experiments, resume -> verbs -> runs, inference -> origin -> training, evaluation -> model, data; everybody may
+# cli -> commands; cli -> experiments, resume -> verbs -> runs, inference -> origin -> training, evaluation -> model, data; everybody may
 # raise a UserError.
 ALLOWED = {
     "errors": set(),
@@ -26,13 +26,19 @@ ALLOWED = {
     "presets": set(),
     "class_paths": {"errors"},
     "origin": {"errors", "data", "training"},
+    "attribution": {"errors", "data", "model", "inference"},
+    "exports": {"errors", "data", "model", "training", "inference"},
+    "commands": {
+        *("arguments", "errors", "model", "data", "training", "evaluation", "inference", "trained", "attribution"),
+        "exports",
+    },
     "verbs": {
         *("errors", "allocator", "class_paths", "model", "data", "training", "inference", "options", "origin"),
         *("presets", "runs", "trained"),
     },
     "resume": {"errors", "class_paths", "training", "verbs"},
     "experiments": {"arguments", "errors", "model", "data", "training", "evaluation", "presets", "verbs"},
-    "cli": {"errors", "verbs", "resume", "experiments"},
+    "cli": {"commands", "errors", "verbs", "resume", "experiments"},
     "__init__": {"inference"},
     "__main__": {"cli"},
 }

@@ -229,7 +229,7 @@ def test_verbs_without_a_checkpoint_name_the_command_that_would_work(capsys: pyt
         "checkpoints/mine/version_0/best.ckpt",
     ]
     assert main(command[1:]) == 0
-    told = refused(["predict", "--config", "mine.yaml"], capsys)
+    told = refused(["predict", "--config", "mine.yaml", "a text"], capsys)
     assert main(shlex.split(told.splitlines()[-1])[1:]) == 0
 
 

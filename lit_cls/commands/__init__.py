@@ -1,0 +1,1 @@
+"""Commands about data and trained classifiers, one file each; none trains."""
