@@ -8,8 +8,8 @@ import lit_cls
 PACKAGE = Path(lit_cls.__file__).parent
 
 # What each part may import of the others. Arrows run one way:
-# cli -> commands; cli -> experiments, resume -> verbs -> runs, inference -> origin -> training, evaluation -> model, data; everybody may
-# raise a UserError.
+# cli -> commands; cli -> experiments, resume -> verbs -> runs, inference -> origin -> training, evaluation -> model,
+# data; everybody may raise a UserError.
 ALLOWED = {
     "errors": set(),
     "allocator": set(),
