@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart reproduce bench test check clean
+.PHONY: help install quickstart reproduce bench test check docs clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ check: $(VENV)/.installed-dev ## Lint, format, types, and the direction of impor
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+docs: $(VENV)/.installed-dev ## Write docs/commands anew, from what each command says of itself.
+	$(BIN)/python docs/generate.py
 
 clean: ## Remove .venv and caches; runs in checkpoints/ stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
