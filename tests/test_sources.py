@@ -280,13 +280,6 @@ def test_many_row_numbers_are_shortened(tmp_path: Path) -> None:
         read(path)
 
 
-def test_repeated_texts_are_told(tmp_path: Path) -> None:
-    rows = read(write(tmp_path / "a.csv", "text,label\na,x\nb,y\na,x\na,y\n"))
-    assert rows.notes == [
-        "2 texts repeat an earlier one word for word; a split may have both sides of a pair",
-    ]
-
-
 # Wrong input.
 
 

@@ -28,7 +28,7 @@ from lit_cls.errors import UserError
 # or from the model.
 _SETTINGS = (
     *("source", "path", "text_column", "label_column", "header", "empty", "balance", "split", "stratify"),
-    *("split_seed", "padding", "max_length", "truncation", "batch_size"),
+    *("split_seed", "group_near_duplicates", "padding", "max_length", "truncation", "batch_size"),
 )
 
 NamedPadding = Literal["longest_in_batch", "longest_in_train", "context_length", "none"]
@@ -84,6 +84,8 @@ class ClassificationData(LightningDataModule):
             published table.
         stratify: give each split the same mix of labels.
         split_seed: of balancing and splitting, and of the demo messages.
+        group_near_duplicates: keep texts that are the same but for digits, case and punctuation in
+            the same split.
         padding: `longest_in_batch`, `longest_in_train`, `context_length`, `none` (batch size 1), or
             a number of tokens.
         max_length: tokens a text is cut to; by default the model's context length, or the padded
@@ -106,6 +108,7 @@ class ClassificationData(LightningDataModule):
         split: SplitChoice = (0.7, 0.1, 0.2),
         stratify: bool = True,
         split_seed: int = 123,
+        group_near_duplicates: bool = False,
         padding: Padding = "longest_in_batch",
         max_length: int | None = None,
         truncation: Truncation = "head",
@@ -124,6 +127,7 @@ class ClassificationData(LightningDataModule):
         self.split = split
         self.stratify = stratify
         self.split_seed = split_seed
+        self.group_near_duplicates = group_near_duplicates
         self.padding = padding
         self.max_length = max_length
         self.truncation = truncation
@@ -133,7 +137,8 @@ class ClassificationData(LightningDataModule):
         # A configuration file has a list, which cannot be compared by its hash.
         chosen = split if isinstance(split, str) else cast("tuple[float, float, float]", tuple(split))
         self.reading = Reading(
-            source, path, text_column, label_column, header, empty, balance, chosen, stratify, split_seed
+            *(source, path, text_column, label_column, header, empty, balance, chosen, stratify, split_seed),
+            group_near_duplicates,
         )
         self._parts: Parts | None = None
         self._check_options()

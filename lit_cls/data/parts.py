@@ -1,8 +1,9 @@
-"""From a source and its options to the rows of each split, tokenised: what every padding starts from."""
+"""From a source and its options to the rows of each split: what every padding starts from."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +15,12 @@ from lit_cls.data.splits import (
     SplitName,
     ch06_split,
     check_enough_of_each,
+    check_fractions,
     check_labels,
+    near_key,
     part_sha256,
     split_by_fractions,
+    split_in_groups,
     undersample,
 )
 from lit_cls.data.tokenizer import encode
@@ -31,9 +35,12 @@ class Part:
 
     rows: Rows
     label_ids: list[int]
-    token_ids: list[list[int]]
-    """Of the whole texts; they are cut when they are batched."""
     sha256: str
+
+    @cached_property
+    def token_ids(self) -> list[list[int]]:
+        """Of the whole texts; they are cut when they are batched."""
+        return encode(self.rows.texts)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Reading:
     split: SplitChoice
     stratify: bool
     split_seed: int
+    group_near_duplicates: bool = False  # checkpoints of versions before it do not name it
 
     def check(self) -> None:
         """Refuses options that contradict each other, before anything is read.
@@ -81,6 +89,14 @@ class Reading:
             raise UserError("data.split ch06 is balanced by its definition: leave data.balance out")
         if self.split_files and (self.path or self.source not in (None, "file")):
             raise UserError("data.split names three files: leave data.path and data.source out")
+        fixed = "three files" if self.split_files else "ch06" if self.split == "ch06" else None
+        if fixed and self.group_near_duplicates:
+            raise UserError(
+                f"data.split {fixed} says which row is in which part, and data.group_near_duplicates can keep none "
+                "together: leave it out, or give data.split as fractions"
+            )
+        if not fixed:
+            check_fractions(self._fractions)
 
     @property
     def split_files(self) -> tuple[str, str, str] | None:
@@ -104,7 +120,7 @@ class Reading:
         return float(train), float(validation), float(test)
 
     def read(self) -> Parts:
-        """Reads, balances, splits and tokenises; once per process for the same options and files.
+        """Reads, balances and splits; once per process for the same options and files.
 
         Raises:
             UserError: anything wrong with the data or with options that contradict it.
@@ -118,6 +134,8 @@ class Reading:
             for name, path in zip(SPLIT_NAMES, files, strict=True)
         }
         notes = [note for rows in tables.values() for note in rows.notes]
+        if repeated := _repeated([text for rows in tables.values() for text in rows.texts]):
+            notes.append(f"{repeated:,} texts of the three files repeat an earlier one word for word")
         notes.append("the three files are used as they are: data.balance and data.split_seed do not apply")
         for path, rows in zip(files, tables.values(), strict=True):
             if not rows.texts:
@@ -128,7 +146,12 @@ class Reading:
     def _read_one(self) -> Parts:
         name, rows = self._read_source()
         notes = list(rows.notes)
-        split = self._split(rows, notes)
+        if self.effective_source == "file" and (repeated := _repeated(rows.texts)):
+            note = f"{repeated:,} texts repeat an earlier one word for word"
+            if not self.group_near_duplicates:
+                note += "; a split may have both sides of a pair: --data.group_near_duplicates true keeps them together"
+            notes.append(note)
+        split = self.divide(rows, notes)
         tables = {part: _pick(rows, split[part]) for part in SPLIT_NAMES}
         used = {i for part in SPLIT_NAMES for i in split[part]}
         left_out = _pick(rows, [i for i in range(len(rows.texts)) if i not in used])
@@ -150,7 +173,16 @@ class Reading:
             "or --data.source sms_spam or demo"
         )
 
-    def _split(self, rows: Rows, notes: list[str]) -> Split:
+    def divide(self, rows: Rows, notes: list[str]) -> Split:
+        """Balances and splits rows, by one file's or source's options.
+
+        Args:
+            rows: all of the source.
+            notes: gets what there is to tell.
+
+        Raises:
+            UserError: labels that cannot be told apart, or that have too few texts.
+        """
         if self.split == "ch06":
             split = ch06_split(rows.labels)
             used = sum(len(split[name]) for name in SPLIT_NAMES)
@@ -160,7 +192,7 @@ class Reading:
             )
             return split
         check_labels(rows.labels)
-        check_enough_of_each(rows.labels)
+        check_enough_of_each(rows.labels, self._keys(rows.texts))
         kept = list(range(len(rows.labels)))
         if self.balance == "undersample":
             kept = undersample(rows.labels, self.split_seed)
@@ -168,8 +200,25 @@ class Reading:
                 notes.append(
                     f"{left:,} of {len(rows.labels):,} rows left out to balance the labels (data.balance undersample)"
                 )
-        split = split_by_fractions([rows.labels[i] for i in kept], self._fractions, self.split_seed, self.stratify)
+        labels, keys = [rows.labels[i] for i in kept], self._keys([rows.texts[i] for i in kept])
+        if keys is None:
+            split = split_by_fractions(labels, self._fractions, self.split_seed, self.stratify)
+        else:
+            check_enough_of_each(labels, keys)
+            split = split_in_groups(labels, keys, self._fractions, self.split_seed, self.stratify)
+            together = len(keys) - len(set(keys))
+            notes.append(
+                f"{together:,} texts repeat an earlier one but for digits, case and punctuation; each is in the same "
+                "part as that one (data.group_near_duplicates)"
+            )
         return Split(*([kept[i] for i in split[name]] for name in SPLIT_NAMES))
+
+    def _keys(self, texts: Sequence[str]) -> list[str] | None:
+        return [near_key(text) for text in texts] if self.group_near_duplicates else None
+
+
+def _repeated(texts: Sequence[str]) -> int:
+    return len(texts) - len(set(texts))
 
 
 _Stamp = tuple[str, int, int]
@@ -203,7 +252,7 @@ def _pick(rows: Rows, chosen: list[int]) -> Rows:
 
 
 def _assemble(origin: str, sha256: str, notes: list[str], tables: dict[SplitName, Rows], left_out: Rows) -> Parts:
-    """Numbers the classes, checks that each is trained on, and tokenises."""
+    """Numbers the classes and checks that each is trained on."""
     label_names = check_labels([label for rows in tables.values() for label in rows.labels])
     for name in SPLIT_NAMES:
         absent = sorted(set(label_names) - set(tables[name].labels))
@@ -218,6 +267,6 @@ def _assemble(origin: str, sha256: str, notes: list[str], tables: dict[SplitName
     splits: dict[SplitName, Part] = {}
     for name, rows in tables.items():
         label_ids = [class_id[label] for label in rows.labels]
-        splits[name] = Part(rows, label_ids, encode(rows.texts), part_sha256(label_ids, rows.texts))
+        splits[name] = Part(rows, label_ids, part_sha256(label_ids, rows.texts))
     n_rows = len(left_out.texts) + sum(len(rows.texts) for rows in tables.values())
     return Parts(origin, sha256, n_rows, label_names, tuple(notes), splits, left_out)

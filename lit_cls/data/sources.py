@@ -7,18 +7,27 @@ Nothing is repaired in silence: what is dropped, guessed or read in an unusual w
 import csv
 import hashlib
 import io
-import json
-import math
 import os
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lit_cls.data import demo
 from lit_cls.data.downloads import SMS_SPAM, fetch
+from lit_cls.data.files import (
+    SUFFIXES,
+    Finding,
+    Findings,
+    Kind,
+    Table,
+    and_more,
+    content_of,
+    first_ten,
+    read_table,
+    refuse,
+    rows_named,
+)
 from lit_cls.errors import UserError, shown
 
 SourceName = Literal["sms_spam", "demo", "file"]
@@ -42,12 +51,11 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class _Raw:
-    """What a reader finds, before it is checked; None is a missing value."""
+class Raw:
+    """Texts and labels as a file has them, before they are judged; None is a missing value."""
 
     texts: list[str | None]
     labels: list[str | None]
-    notes: list[str]
 
 
 def read_demo(seed: int) -> Rows:
@@ -70,7 +78,7 @@ def read_sms_spam(path: str | None, quoted: bool) -> Rows:
         UserError: not that file, or not to be had.
     """
     file = Path(os.path.expanduser(path)) if path else fetch(SMS_SPAM)
-    content = _content(file)
+    content = content_of(file)
     digest = hashlib.sha256(content).hexdigest()
     if digest != SMS_SPAM.sha256:
         raise UserError(
@@ -102,98 +110,55 @@ def read_file(path: str, text_column: Column, label_column: Column, header: bool
         UserError: whatever is wrong with the file, with the rows that show it.
     """
     file = Path(os.path.expanduser(path))
-    content = _content(file)
-    suffix = file.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet"):
+    content = content_of(file)
+    kind = kind_of(file)
+    if kind is None:
         raise UserError(
             f"{file} is of no known kind: .csv, .tsv, .txt (tabs), .jsonl or .parquet. For the SMS Spam "
             "Collection, pass --data.source sms_spam as well"
         )
-    if suffix == ".parquet":
-        raw = _read_parquet(content, file, text_column, label_column)
-    else:
-        text, notes = _decode(content, file)
-        if suffix in (".jsonl", ".ndjson"):
-            raw = _read_jsonl(text, file, text_column, label_column)
-        else:
-            table = _csv_lines(text, file) if suffix == ".csv" else _tab_lines(text)
-            raw = _pick_columns(table, file, text_column, label_column, header)
-        raw = replace(raw, notes=notes + raw.notes)
-    return _check(raw, file, hashlib.sha256(content).hexdigest(), empty)
+    found: Findings = []
+    table, _ = read_table(content, kind, file, header, found)
+    refuse(found)
+    raw = pick_columns(table, both_columns(table, text_column, label_column, file, header), kind, file, header, found)
+    refuse(found)
+    found += judge(raw, file, empty)
+    refuse(found)
+    notes = [finding.message for finding in found]
+    return keep(raw, file, empty, hashlib.sha256(content).hexdigest(), notes)
 
 
-def _content(file: Path) -> bytes:
-    """All bytes of a file; only of what has an end."""
-    if os.path.isdir(file):
-        raise UserError(f"{file} is a folder: give the file of labelled texts with data.path")
-    if not os.path.exists(file):
-        raise UserError(f"there is no file {file}: check data.path (it is looked up from {os.path.abspath('.')})")
-    if not os.path.isfile(file):
-        raise UserError(f"{file} is a pipe or a device: write the texts to a file, and give it with data.path")
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    if not content:
-        raise UserError(f"{file} is empty")
-    return content
+def kind_of(file: Path) -> Kind | None:
+    """What the name of a file says it is."""
+    return SUFFIXES.get(file.suffix.lower())
 
 
-def _decode(content: bytes, file: Path) -> tuple[str, list[str]]:
-    """UTF-8, else cp1252 (Western European Windows) with a note."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in content[:4]:
-        raise UserError(f"{file} is UTF-16 or UTF-32, or no text at all: save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig"), []
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        where = f"line {line}, byte {error.start}"
-    try:
-        text = content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is neither UTF-8 ({where}) nor cp1252 (byte {error.start}): save it as UTF-8"
-        ) from error
-    return text, [f"{file} is not UTF-8 ({where}): read as cp1252"]
-
-
-def _csv_lines(text: str, file: Path) -> list[list[str]]:
-    csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        return [line for line in reader if line]
-    except csv.Error as error:
-        raise UserError(f"{file} is no well-formed CSV near line {reader.line_num}: {error}") from error
-
-
-def _tab_lines(text: str) -> list[list[str]]:
-    return [line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip("\r")]
-
-
-def _pick_columns(table: list[list[str]], file: Path, text_column: Column, label_column: Column, header: bool) -> _Raw:
-    names = table[0] if header and table else [str(i) for i in range(len(table[0]) if table else 0)]
-    rows = table[1:] if header else table
-    if not rows:
-        raise UserError(f"{file} has no rows{' below its header' if header else ''}")
-    hint = "" if header else " (data.header is false: columns are numbered from 0)"
-    text_at, label_at = _both_columns(text_column, label_column, names, file, hint)
-    ragged = [i for i, row in enumerate(rows, start=1) if len(row) != len(names)]
-    if ragged:
-        first = ragged[0]
-        raise UserError(
-            f"{file}: {_rows_named(ragged)} not as many fields as {'the header' if header else 'the first row'} "
-            f"({len(names)}); row {first} has {len(rows[first - 1])}. Quote texts that contain the separator"
+def pick_columns(table: Table, columns: tuple[int, int], kind: Kind, file: Path, header: bool, found: Findings) -> Raw:
+    """The texts and the labels of a table; what is wrong with their rows is found."""
+    if table.ragged:
+        first = table.ragged[0]
+        told = (
+            f"{file}: {rows_named(table.ragged)} not as many fields as {'the header' if header else 'the first row'} "
+            f"({len(table.names)}); row {first} has {table.first_ragged}. Quote texts that contain the separator"
         )
-    notes = []
-    quoted = sum(len(row[text_at]) > 1 and row[text_at][0] == row[text_at][-1] == '"' for row in rows)
-    if file.suffix.lower() != ".csv" and quoted:
-        notes.append(f"{quoted:,} texts of {file} begin and end with a quote; tab-separated files are read literally")
-    return _Raw([row[text_at] for row in rows], [row[label_at] for row in rows], notes)
+        found.append(Finding("ragged", told, table.ragged))
+    texts, labels = (table.values(at, role, found) for at, role in zip(columns, ("text", "label"), strict=True))
+    if kind == "tabs":
+        quoted = [i for i, text in enumerate(texts, 1) if text and len(text) > 1 and text[0] == text[-1] == '"']
+        if quoted:
+            told = f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
+            found.append(Finding("quotes", told, quoted, refuses=False))
+    return Raw(texts, labels)
 
 
-def _both_columns(
-    text_column: Column, label_column: Column, names: list[str], file: Path, hint: str
-) -> tuple[int, int]:
+def both_columns(table: Table, text_column: Column, label_column: Column, file: Path, header: bool) -> tuple[int, int]:
+    """Places of the columns of texts and of labels.
+
+    Raises:
+        UserError: there is none of the name, or more than one, or both are the same.
+    """
+    names = table.names
+    hint = "" if header or table.lines is None else " (data.header is false: columns are numbered from 0)"
     text_at = _column_index(text_column, "text", names, file, hint)
     label_at = _column_index(label_column, "label", names, file, hint)
     if text_at == label_at:
@@ -221,118 +186,66 @@ def _column_index(column: Column, role: str, names: list[str], file: Path, hint:
     )
 
 
-def _read_jsonl(text: str, file: Path, text_column: Column, label_column: Column) -> _Raw:
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file}: line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{file}: line {number} is not an object with a text and a label: {shown(line)}")
-        records.append(record)
-    if not records:
-        raise UserError(f"{file} has no rows")
-    names = list(dict.fromkeys(key for record in records for key in record))
-    text_at, label_at = _both_columns(text_column, label_column, names, file, "")
-    return _Raw(
-        _scalars((r.get(names[text_at]) for r in records), file, "text"),
-        _scalars((r.get(names[label_at]) for r in records), file, "label"),
-        [],
-    )
-
-
-def _read_parquet(content: bytes, file: Path, text_column: Column, label_column: Column) -> _Raw:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(f"{file} needs pyarrow to be read: pip install 'lit_cls[parquet]'") from error
-    # What it raises on a damaged file, or on a date that Python has no value for, is of many kinds.
-    wrong = (pyarrow.ArrowException, OSError, ValueError, LookupError, ArithmeticError, TypeError)
-    try:
-        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content)).read()
-        table.validate(full=True)
-    except wrong as error:
-        raise UserError(f"{file} cannot be read as parquet: {error}") from error
-    if not table.num_rows:
-        raise UserError(f"{file} has no rows")
-    found: list[list[str | None]] = []
-    for at, role in zip(
-        _both_columns(text_column, label_column, table.column_names, file, ""), ("text", "label"), strict=True
-    ):
-        try:
-            values = table.column(at).to_pylist()
-        except wrong as error:
-            raise UserError(
-                f"{file}: the {role}s, of parquet's type {table.schema.types[at]}, cannot be read as texts: {error}"
-            ) from error
-        found.append(_scalars(values, file, role))
-    texts, labels = found
-    return _Raw(texts, labels, [])
-
-
-def _scalars(values: Iterable[Any], file: Path, role: str) -> list[str | None]:
-    """JSON and parquet values as texts; numbers and truth values as JSON spells them."""
-    found: list[str | None] = []
-    for number, value in enumerate(values, start=1):
-        if isinstance(value, dict | list | bytes):
-            kind = {dict: "an object", list: "a list"}.get(type(value), "bytes")
-            raise UserError(f"{file}: the {role} of row {number} is {kind}, not a text or a number")
-        if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas' missing value
-            found.append(None)
-        elif isinstance(value, str):
-            # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
-            found.append(value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-        else:
-            found.append(json.dumps(value) if isinstance(value, int | float) else str(value))
+def judge(raw: Raw, file: Path, empty: EmptyPolicy) -> Findings:
+    """What is to be said of rows: each needs a label that can be a name; empty texts are treated as `empty` says."""
+    found = [
+        *_judge_labels(raw.labels, file),
+    ]
+    blank = [i for i, text in enumerate(raw.texts, start=1) if is_blank(text)]
+    if blank and empty == "error":
+        told = (
+            f"{file}: {rows_named(blank)} no text. "
+            "Pass --data.empty drop to leave them out, or --data.empty keep to classify them as empty"
+        )
+        found.append(Finding("empty", told, blank, options=("--data.empty", "drop")))
+    elif blank:
+        verb = "dropped" if empty == "drop" else "kept"
+        found.append(Finding("empty", f"{len(blank):,} empty texts {verb}: {first_ten(blank)}", blank, refuses=False))
     return found
 
 
-def _check(raw: _Raw, file: Path, sha256: str, empty: EmptyPolicy) -> Rows:
-    """Every row needs a label; empty texts are treated as `empty` says."""
-    unlabelled = [i for i, label in enumerate(raw.labels, start=1) if label is None or not label.strip()]
+def _judge_labels(labels: list[str | None], file: Path) -> Findings:
+    found: Findings = []
+    unlabelled = [i for i, label in enumerate(labels, start=1) if is_blank(label)]
     if unlabelled:
-        raise UserError(f"{file}: {_rows_named(unlabelled)} no label. Label them or remove them")
-    for number, label in enumerate(raw.labels, start=1):
-        if label and any(unicodedata.category(c) == "Cc" for c in label.strip()):
-            raise UserError(
-                f"{file}: the label of row {number} has a line break or another control character: {shown(label)}"
-            )
-        if label and len(label) > LONGEST_LABEL:
-            raise UserError(
-                f"{file}: the label of row {number} has {len(label):,} characters, more than the {LONGEST_LABEL:,} "
-                f"of a name: {shown(label)}. Check data.label_column"
-            )
-    blank = {i for i, text in enumerate(raw.texts, start=1) if text is None or not text.strip()}
-    notes = list(raw.notes)
-    if blank and empty == "error":
-        raise UserError(
-            f"{file}: {_rows_named(sorted(blank))} no text. "
-            "Pass --data.empty drop to leave them out, or --data.empty keep to classify them as empty"
+        told = f"{file}: {rows_named(unlabelled)} no label. Label them or remove them"
+        found.append(Finding("unlabelled", told, unlabelled))
+    given = [(i, label) for i, label in enumerate(labels, start=1) if label]
+    # Few labels stand in many rows: each is looked at once.
+    odd = {
+        label for label in {label for _, label in given} if any(unicodedata.category(c) == "Cc" for c in label.strip())
+    }
+    broken = [(i, label) for i, label in given if label in odd]
+    if broken:
+        number, label = broken[0]
+        told = f"the label of row {number} has a line break or another control character: {shown(label)}"
+        found.append(_of_labels("control", told, broken, file))
+    long = [(i, label) for i, label in given if len(label) > LONGEST_LABEL]
+    if long:
+        number, label = long[0]
+        told = (
+            f"the label of row {number} has {len(label):,} characters, more than the {LONGEST_LABEL:,} "
+            f"of a name: {shown(label)}"
         )
-    if blank:
-        verb = "dropped" if empty == "drop" else "kept"
-        notes.append(f"{len(blank):,} empty texts {verb}: {_first(sorted(blank))}")
+        found.append(_of_labels("long_label", told, long, file, ". Check data.label_column"))
+    return sorted(found, key=lambda finding: (finding.kind != "unlabelled", finding.rows[0]))
+
+
+def _of_labels(kind: str, told: str, rows: list[tuple[int, str]], file: Path, end: str = "") -> Finding:
+    numbers = [number for number, _ in rows]
+    return Finding(kind, f"{file}: {told}{and_more(numbers, 'row')}{end}", numbers)
+
+
+def is_blank(value: str | None) -> bool:
+    """Whether there is nothing in it, or white space alone."""
+    return value is None or not value.strip()
+
+
+def keep(raw: Raw, file: Path, empty: EmptyPolicy, sha256: str, notes: list[str]) -> Rows:
+    """The rows to work with, once nothing in them is to be refused."""
     kept = [
         (text or "", label or "", number)
         for number, (text, label) in enumerate(zip(raw.texts, raw.labels, strict=True), start=1)
-        if empty == "keep" or number not in blank
+        if empty == "keep" or not is_blank(text)
     ]
-    repeated = sum(n - 1 for n in Counter(text for text, _, _ in kept).values())
-    if repeated:
-        notes.append(f"{repeated:,} texts repeat an earlier one word for word; a split may have both sides of a pair")
     return Rows([t for t, _, _ in kept], [label for _, label, _ in kept], [n for _, _, n in kept], sha256, notes)
-
-
-def _rows_named(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return f"row {numbers[0]} has"
-    return f"{len(numbers):,} rows ({_first(numbers)}) have"
-
-
-def _first(numbers: list[int]) -> str:
-    shown = ", ".join(str(n) for n in numbers[:10])
-    return f"row {shown}{', …' if len(numbers) > 10 else ''}"

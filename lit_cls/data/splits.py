@@ -7,7 +7,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,26 +60,140 @@ def split_by_fractions(
     Raises:
         UserError: fractions that are not positive or do not add up to 1.
     """
-    if not (all(f > 0 for f in fractions) and abs(sum(fractions) - 1) <= 1e-6):
-        raise UserError(
-            f"data.split {list(fractions)}: three positive fractions (train, validation, test) that add up to 1 "
-            "are needed, for example [0.7, 0.1, 0.2]"
-        )
+    check_fractions(fractions)
     by_label = _rows_by_label(labels)
     rng = np.random.default_rng([seed, 1])
     groups = [rows for _, rows in sorted(by_label.items())] if stratify else [list(range(len(labels)))]
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for rows in groups:
         shuffled = [rows[i] for i in rng.permutation(len(rows))]
-        n_val = max(1, round(fractions[1] * len(rows)))
-        n_test = max(1, round(fractions[2] * len(rows)))
-        n_train = max(1, len(rows) - n_val - n_test)
-        n_val = min(n_val, len(rows) - n_train - 1)
+        n_train, n_val, _ = _sizes(len(rows), fractions)
         parts[0].extend(shuffled[:n_train])
         parts[1].extend(shuffled[n_train : n_train + n_val])
         parts[2].extend(shuffled[n_train + n_val :])
     # The labels were cut one after the other: mix them.
     return Split(*([part[i] for i in rng.permutation(len(part))] for part in parts))
+
+
+def split_in_groups(
+    labels: Sequence[str], keys: Sequence[str], fractions: tuple[float, float, float], seed: int, stratify: bool
+) -> Split:
+    """Cuts the rows into train, validation and test without parting rows of one key.
+
+    Sizes, and with `stratify` the mix of labels, are those of `split_by_fractions` as nearly as the groups allow:
+    groups of several rows are dealt out first, the largest before the others, each to the part that it fills
+    least; the rows that stand alone fill up what is missing.
+
+    Args:
+        labels: the label of each row.
+        keys: rows with the same one stay together, whatever their labels; see `near_key`.
+        fractions: of train, validation and test; they add up to 1.
+        seed: of the order in which groups are dealt out.
+        stratify: give the parts the same mix of labels.
+
+    Raises:
+        UserError: fractions that are not positive or do not add up to 1.
+    """
+    check_fractions(fractions)
+    rng = np.random.default_rng([seed, 2])
+    kinds = labels if stratify else [""] * len(labels)
+    sizes = {kind: _sizes(len(rows), fractions) for kind, rows in _rows_by_label(kinds).items()}
+    of_key = list(_rows_by_label(keys).values())
+    groups = sorted((of_key[i] for i in rng.permutation(len(of_key))), key=len, reverse=True)
+    dealt = _Dealt(kinds, sizes)
+    waiting = _seed_parts(dealt, groups)
+    for rows in waiting:
+        if len(rows) > 1:
+            dealt.put(rows, dealt.best_for(rows))
+    alone: dict[str, list[int]] = {}
+    for rows in waiting:
+        if len(rows) == 1:
+            alone.setdefault(kinds[rows[0]], []).append(rows[0])
+    for kind, rows in sorted(alone.items()):
+        start = 0
+        for part, n in enumerate(dealt.missing(kind, len(rows))):
+            dealt.parts[part].extend(rows[start : start + n])
+            start += n
+    return Split(*([part[i] for i in rng.permutation(len(part))] for part in dealt.parts))
+
+
+class _Dealt:
+    """What the three parts hold so far, and what each should hold of each kind of row."""
+
+    def __init__(self, kinds: Sequence[str], sizes: dict[str, tuple[int, int, int]]) -> None:
+        self.kinds = kinds
+        self.sizes = sizes
+        self.parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+        self.held: list[Counter[str]] = [Counter(), Counter(), Counter()]
+
+    def put(self, rows: list[int], part: int) -> None:
+        self.parts[part].extend(rows)
+        self.held[part].update(self.kinds[row] for row in rows)
+
+    def best_for(self, rows: list[int]) -> int:
+        """The part that has the largest share of its rows of these kinds still to come, once they are in it."""
+        counts = Counter(self.kinds[row] for row in rows)
+
+        def room(part: int) -> float:
+            shares = (
+                n * (1 - (self.held[part][kind] + n) / max(self.sizes[kind][part], 1)) for kind, n in counts.items()
+            )
+            return sum(shares)
+
+        return max(range(3), key=room)
+
+    def missing(self, kind: str, n: int) -> list[int]:
+        """How many of n rows that stand alone go into each part."""
+        wanted = np.array([max(0, self.sizes[kind][part] - self.held[part][kind]) for part in range(3)])
+        if wanted.sum() > n:  # groups overfilled a part: the others share what is left
+            exact = wanted * n / wanted.sum()
+            wanted = np.floor(exact).astype(int)
+            most = np.argsort(wanted - exact, kind="stable")[: n - int(wanted.sum())]
+            wanted[most] += 1
+        return [int(count) for count in wanted]
+
+
+def _seed_parts(dealt: _Dealt, groups: list[list[int]]) -> list[list[int]]:
+    """Puts one group of each kind into each part, as far as there are groups; train comes first.
+
+    Returns:
+        The other groups, in their order.
+    """
+    of_kind: dict[str, list[int]] = {}
+    for i, rows in enumerate(groups):
+        for kind in {dealt.kinds[row] for row in rows}:
+            of_kind.setdefault(kind, []).append(i)
+    used: set[int] = set()
+    for part in (0, 2, 1):
+        for kind, candidates in sorted(of_kind.items(), key=lambda item: (len(item[1]), item[0])):
+            # The smallest group disturbs the sizes least; those of one size are in the seed's order.
+            free = next((i for i in reversed(candidates) if i not in used), None)
+            if free is not None and not dealt.held[part][kind]:
+                used.add(free)
+                dealt.put(groups[free], part)
+    return [rows for i, rows in enumerate(groups) if i not in used]
+
+
+def check_fractions(fractions: tuple[float, float, float]) -> None:
+    """Refuses what cannot be the fractions of three parts.
+
+    Raises:
+        UserError: fractions that are not positive or do not add up to 1.
+    """
+    if not (all(f > 0 for f in fractions) and abs(sum(fractions) - 1) <= 1e-6):
+        raise UserError(
+            f"data.split {list(fractions)}: three positive fractions (train, validation, test) that add up to 1 "
+            "are needed, for example [0.7, 0.1, 0.2]"
+        )
+
+
+def _sizes(n: int, fractions: tuple[float, float, float]) -> tuple[int, int, int]:
+    """How many of n rows each part gets: at least one, where there are three."""
+    n_val = max(1, round(fractions[1] * n))
+    n_test = max(1, round(fractions[2] * n))
+    n_train = max(1, n - n_val - n_test)
+    n_val = min(n_val, n - n_train - 1)
+    return n_train, n_val, n - n_train - n_val
 
 
 def ch06_split(labels: Sequence[str]) -> Split:
@@ -114,13 +228,18 @@ def mask(text: str) -> str:
     return re.sub(r"[\d\W_]+", " ", unicodedata.normalize("NFC", text).casefold()).strip()
 
 
+def near_key(text: str) -> str:
+    """What texts that are nearly the same share: the text once masked; one without any word as it stands."""
+    return mask(text) or text
+
+
 def seen_in(train: Sequence[str], texts: Sequence[str]) -> list[bool]:
     """Which texts occur in the train split, word for word or nearly (the same once masked).
 
     A text without any word is compared as it stands.
     """
-    verbatim, masked = set(train), {mask(text) for text in train}
-    return [text in verbatim or (mask(text) != "" and mask(text) in masked) for text in texts]
+    seen = {near_key(text) for text in train}
+    return [near_key(text) in seen for text in texts]
 
 
 def part_sha256(label_ids: Sequence[int], texts: Sequence[str]) -> str:
@@ -136,10 +255,7 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
         UserError: fewer than two labels, or two that differ in case or white space alone.
     """
     counts = Counter(labels)
-    near: dict[str, list[str]] = {}
-    for label in sorted(counts):
-        near.setdefault(" ".join(unicodedata.normalize("NFKC", label).split()).casefold(), []).append(label)
-    alike = [names for names in near.values() if len(names) > 1]
+    alike = alike_labels(counts)
     if alike:
         found = "; ".join(
             " and ".join(f"{shown(name)} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
@@ -156,20 +272,39 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(counts))
 
 
-def check_enough_of_each(labels: Sequence[str]) -> None:
+def alike_labels(labels: Iterable[str]) -> list[list[str]]:
+    """Groups of labels that differ in case, white space or Unicode form alone."""
+    near: dict[str, list[str]] = {}
+    for label in sorted(set(labels)):
+        near.setdefault(" ".join(unicodedata.normalize("NFKC", label).split()).casefold(), []).append(label)
+    return [names for names in near.values() if len(names) > 1]
+
+
+def check_enough_of_each(labels: Sequence[str], keys: Sequence[str] | None = None) -> None:
     """Every label must be able to stand in each of the three parts.
 
+    Args:
+        labels: the label of each row.
+        keys: where rows with the same one stay together; see `near_key`.
+
     Raises:
-        UserError: a label with fewer than three rows.
+        UserError: a label with fewer than three rows that can be apart.
     """
-    short = {label: n for label, n in sorted(Counter(labels).items()) if n < len(SPLIT_NAMES)}
+    short = too_few_of(labels, keys)
     if short:
         found = ", ".join(f"{shown(label)} has {n}" for label, n in list(short.items())[:5])
         more = f", and {len(short) - 5} more labels" if len(short) > 5 else ""
+        apart = "" if keys is None else " that data.group_near_duplicates does not keep together"
         raise UserError(
-            "too few texts of a label to split into train, validation and test (at least 3 of each label are needed): "
-            f"{found}{more}. Add texts, remove the label, or check data.label_column"
+            f"too few texts of a label{apart} to split into train, validation and test (at least 3 of each label are "
+            f"needed): {found}{more}. Add texts, remove the label, or check data.label_column"
         )
+
+
+def too_few_of(labels: Sequence[str], keys: Sequence[str] | None = None) -> dict[str, int]:
+    """Labels that cannot stand in each of the three parts, and how many texts of them there are."""
+    counts = Counter(labels) if keys is None else Counter(label for label, _ in set(zip(labels, keys, strict=True)))
+    return {label: n for label, n in sorted(counts.items()) if n < len(SPLIT_NAMES)}
 
 
 def _rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
