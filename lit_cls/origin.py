@@ -9,6 +9,7 @@ from typing import Any
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
 from lit_cls.training.checkpoints import DATA_KEY, KEY, RUN_KEY
+from lit_cls.training.loss import is_weights
 
 _GROUPS = ("trainer", "model", "data")
 _MACHINES = ("ckpt_path", "run_name", "config", "trainer.default_root_dir")
@@ -47,7 +48,7 @@ def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) ->
         settings = {
             name: value
             for name, value in _options(checkpoint[RUN_KEY]["settings"]).items()
-            if name not in _MACHINES and _is_plain(value)
+            if name not in _MACHINES and (_is_plain(value) or (name == "model.class_weights" and is_weights(value)))
         }
     settings["trainer.precision"] = described["precision"]
     settings.update({f"model.{name}": value for name, value in described["model"].items()})

@@ -134,6 +134,8 @@ class Run:
         for note in notes:
             self.echo(note)
         module.take_labels(data.label_names)
+        for note in module.weigh_classes(data.part("train").label_ids):
+            self.echo(f"note: {note}")
         self._check_room(module, len(data.label_names))
         with self._open(trainer, data, origin):
             self._train(trainer, module, data, origin)
@@ -332,25 +334,31 @@ class Run:
             checkpoint = None  # its weights are in place now
             part = data.part(split)
             ids, logits = self.predictions.row_ids.tolist(), self.predictions.logits
+            probabilities = module.decision.probabilities(logits)
+            answers = module.decision.labels(probabilities).tolist()
             labels = [part.label_ids[i] for i in ids]
-            rows.append(accuracy(split, labels, logits.argmax(dim=1).tolist(), majority))
+            rows.append(accuracy(split, labels, answers, majority))
             if trainer.is_global_zero:
                 write_predictions(
                     self.folder / f"predictions_{split}.csv",
                     [part.rows.texts[i] for i in ids],
                     [part.rows.numbers[i] for i in ids],
                     [data.label_names[label] for label in labels],
-                    logits.softmax(dim=1).tolist(),
+                    probabilities.tolist(),
                     data.label_names,
+                    [data.label_names[answer] for answer in answers],
                 )
         device = trainer.strategy.root_device
         self._peak_gpu_memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        if rule := module.decision.told(data.label_names):
+            self.echo(f"note: answers follow the checkpoint's tuning: {rule}")
         self._report(rows[::-1], module)
 
     @rank_zero_only
     def _report(self, rows: list[Accuracy], module: ClassifierModule) -> None:
         content = {
             "accuracy": [row.as_dict() for row in rows],
+            "decision": module.decision.as_dict(),
             "data": self._data.summary.as_dict(),
             "weights_notes": module.weights_notes,
             "seconds_training": self._seconds_training(),

@@ -13,12 +13,14 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStr
 from safetensors.torch import save_file
 
 import lit_cls
-from lit_cls.data.batches import EvaluationBatches
+from lit_cls.data.batches import EvaluationBatches, TrainingBatches
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, LoRAConfig
 from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.decision import Decision
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.checkpoints import read_checkpoint
+from lit_cls.training.checkpoint_io import AtomicCheckpointIO
+from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
 
 
 def train(
@@ -45,6 +47,110 @@ def test_accumulation_equals_the_larger_batch(tmp_path: Path, reviews: str, batc
     whole = train(tmp_path, reviews, 8)
     parts = train(tmp_path, reviews, batch_size, accumulate_grad_batches=accumulate)
     assert_same_weights(parts, whole)
+
+
+LOSS = {"class_weights": {"yes": 3.0}, "label_smoothing": 0.1, "focal_gamma": 1.5}
+
+
+def skewed(tmp_path: Path) -> str:
+    """Two labels, one of them rare: 54 texts train, steps of 8 have 0 to 3 of the rare one, the last step 6 texts."""
+    rows = [f"{'poor' if i % 7 else 'good'} film {i},{'no' if i % 7 else 'yes'}" for i in range(77)]
+    (tmp_path / "skewed.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    return str(tmp_path / "skewed.csv")
+
+
+def gradient_of_a_step(tmp_path: Path, step: int, batch_size: int, accumulate: int, processes: int) -> torch.Tensor:
+    """Of the head's weights, over all batches and processes of one optimizer step."""
+    seed_everything(7, verbose=False)
+    texts = data(skewed(tmp_path), padding="longest_in_train")
+    trained, part = module(**LOSS), texts.part("train")
+    trained.trainer = trainer(tmp_path, accumulate_grad_batches=accumulate)
+    trained.take_labels(texts.label_names)
+    trained.weigh_classes(part.label_ids)
+    trained.configure_model()
+    trained.log = lambda *_, **__: None  # outside of a loop there is nowhere to log to
+    dataset, lengths = texts._dataset(part), [len(ids) for ids in part.token_ids]
+    for rank in range(processes):
+        batches = TrainingBatches(lengths, batch_size, 7, accumulate=accumulate, rank=rank, world_size=processes)
+        for planned in list(batches)[step * accumulate : (step + 1) * accumulate]:
+            # What Lightning divides by; DDP's mean over processes and the step's own factor cancel.
+            (trained.training_step(dataset[planned], 0) / accumulate).backward()
+    gradient = trained.net.out_head.weight.grad
+    assert gradient is not None
+    return gradient
+
+
+@pytest.mark.parametrize("step", [0, 6])
+def test_a_weighted_steps_gradient_does_not_depend_on_how_it_is_cut(tmp_path: Path, step: int) -> None:
+    """In the last, incomplete step too; with torch's weighted mean of each batch it would."""
+    whole = gradient_of_a_step(tmp_path, step, 8, 1, 1)
+    assert whole.abs().max() > 1e-3
+    for batch_size, accumulate, processes in ((4, 2, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2)):
+        found = gradient_of_a_step(tmp_path, step, batch_size, accumulate, processes)
+        torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-4)
+
+
+def test_a_weighted_step_is_the_weighted_mean_over_its_examples(tmp_path: Path) -> None:
+    """A plain loop again; weights of 3 to 1, that are 1 on average over the 54 texts, 8 of them rare."""
+    seed_everything(7, verbose=False)
+    path, trained = skewed(tmp_path), module(class_weights={"yes": 3.0}, fast=False)
+    fit = trainer(tmp_path)
+    fit.fit(trained, datamodule=data(path, batch_size=8, padding="longest_in_train"))
+    seed_everything(7, verbose=False)
+    texts = data(path, batch_size=8, padding="longest_in_train")
+    n_rare, n = sum(texts.part("train").label_ids), len(texts.part("train").label_ids)
+    assert (n_rare, n) == (8, 54)
+    weights = torch.tensor([1.0, 3.0]) * n / (n - n_rare + 3 * n_rare)
+    net = ModelSettings("gpt2-nano", "random", "flexible", "all").build(2)
+    net.fast = False
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1)
+    total = 0.0
+    for batch in texts.train_dataloader():
+        each = F.cross_entropy(net(batch["input_ids"], batch["lengths"]), batch["labels"], reduction="none")
+        loss = (weights[batch["labels"]] * each).sum() / len(each)
+        total += loss.item() * len(each)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, tensor in net.state_dict().items():
+        torch.testing.assert_close(trained.net.state_dict()[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+    assert fit.callback_metrics["train_loss"].item() == pytest.approx(total / n, rel=1e-4)
+
+
+def test_the_validation_loss_is_plain_whatever_is_trained(tmp_path: Path, reviews: str) -> None:
+    trained, collected = module(**LOSS), CollectPredictions()
+    runner = trainer(tmp_path, callbacks=[collected], limit_train_batches=2)
+    runner.fit(trained, datamodule=data(reviews))
+    [metrics] = runner.validate(trained, datamodule=data(reviews), verbose=False)
+    labels = torch.tensor(data(reviews).part("validation").label_ids)
+    assert metrics["val_loss"] == pytest.approx(F.cross_entropy(collected.logits, labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_weights_of_what_is_no_label_stop_a_training_alone(tmp_path: Path, reviews: str, verb: str) -> None:
+    wrong, runner = module(class_weights={"maybe": 2.0}), trainer(tmp_path)
+    if verb == "fit":
+        with pytest.raises(UserError, match=r"'maybe' is no label of the data. The labels are 'no', 'yes'"):
+            runner.fit(wrong, datamodule=data(reviews))
+    else:
+        runner.validate(wrong, datamodule=data(reviews), verbose=False)
+
+
+def test_a_checkpoints_tuning_is_in_the_metrics_and_goes_with_it(tmp_path: Path, reviews: str) -> None:
+    """Loss at its temperature, accuracy of its answers; a checkpoint without tuning ends that."""
+    trained, collected = module(), CollectPredictions()
+    plain = save(tmp_path, trained, data(reviews), limit_train_batches=3)
+    decision = Decision(2.0, 1, 0.51, "a test")
+    content = {**read_checkpoint(plain), DECISION_KEY: decision.as_dict()}
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "tuned.ckpt")
+    runner = trainer(tmp_path, callbacks=[collected])
+    labels = torch.tensor(data(reviews).part("test").label_ids)
+    for path, expected in ((tmp_path / "tuned.ckpt", decision), (plain, Decision())):
+        [metrics] = runner.test(trained, datamodule=data(reviews), ckpt_path=str(path), verbose=False)
+        assert trained.decision == expected
+        shares = expected.probabilities(collected.logits)
+        assert metrics["test_loss"] == pytest.approx(F.nll_loss(shares.log(), labels).item(), rel=1e-5)
+        assert metrics["test_acc"] == pytest.approx((expected.labels(shares) == labels).float().mean().item())
 
 
 def test_accumulation_with_a_limit_equals_the_larger_batch(tmp_path: Path, reviews: str) -> None:

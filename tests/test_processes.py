@@ -66,8 +66,10 @@ def assert_close(one: Path, other: Path) -> None:
 
 def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    straight = fit(words(reviews, *ONE))
-    out = launch(tmp_path, *words(reviews, *DDP), *stop_after(tmp_path, 13), code=143)
+    # Weights by name have to come along with the checkpoint: nothing repeats them below.
+    loss = ["--model.class_weights", "{'yes': 3}", "--model.label_smoothing", "0.1", "--model.focal_gamma", "0.5"]
+    straight = fit(words(reviews, *loss, *ONE))
+    out = launch(tmp_path, *words(reviews, *loss, *DDP), *stop_after(tmp_path, 13), code=143)
     assert "stopped by SIGTERM after 13 steps" in out
     many = tmp_path / "checkpoints" / "many"
     place = read_checkpoint(many / "version_0" / "last.ckpt")["lit_cls_run"]
@@ -80,6 +82,8 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
     assert len(read_checkpoint(many / "version_1" / "last.ckpt")["lit_cls_run"]["processes"]) == 1
     out = launch(tmp_path, "--ckpt_path", "last", "--run_name", "many", *DDP)
     assert "note: trainer.devices is 2; until here it was 1" in out
+    assert "note: model" not in out
+    assert "class weights (by name; the texts of the train split weigh 1 on average): no 0.5, yes 1.5" in out
     assert "after 24 steps, 2 epochs and 4 batches" in out
     assert_close(straight, many / "version_2")
 

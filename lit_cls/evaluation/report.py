@@ -32,13 +32,18 @@ def write_predictions(
     labels: Sequence[str],
     probabilities: Sequence[Sequence[float]],
     label_names: Sequence[str],
+    predicted: Sequence[str] | None = None,
 ) -> None:
-    """Writes `predictions_<split>.csv`, in one step: one line per text, in the split's order."""
+    """Writes `predictions_<split>.csv`, in one step: one line per text, in the split's order.
+
+    `predicted` are the answers; left out, each is the most probable label.
+    """
+    if predicted is None:
+        predicted = [label_names[max(range(len(shares)), key=shares.__getitem__)] for shares in probabilities]
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)])
-        for row, text, label, shares in zip(source_rows, texts, labels, probabilities, strict=True):
-            predicted = label_names[max(range(len(shares)), key=shares.__getitem__)]
-            writer.writerow([row, text, label, predicted, *(f"{share:.6g}" for share in shares)])
+        for row, text, label, answer, shares in zip(source_rows, texts, labels, predicted, probabilities, strict=True):
+            writer.writerow([row, text, label, answer, *(f"{share:.6g}" for share in shares)])
     partial.replace(path)

@@ -151,6 +151,7 @@ class Series:
             check_pretrained(run.model.settings.size)
         run.datamodule.prepare_data()
         run.model.take_labels(run.datamodule.label_names)
+        run.model.weigh_classes(run.datamodule.part("train").label_ids)
         device, precision = run.trainer.strategy.root_device, str(run.trainer.precision)
         if device not in rooms:
             rooms[device] = machine(device, self.out)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from lit_cls.model.classifier import (
     TrainableLayers,
     check_trainable_layers,
 )
+from lit_cls.model.decision import Decision
 from lit_cls.model.lora import LoRAConfig
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.model.weights import SIZES, ModelSize
@@ -33,10 +35,12 @@ from lit_cls.training.checkpoints import (
     check_same_network,
     check_same_weights,
     checked_state,
+    decision_of,
     describe_network,
     trained_tensors,
 )
 from lit_cls.training.frozen_cache import FrozenStates
+from lit_cls.training.loss import ClassWeights, check_loss, class_weight_list, summed_loss, weight_notes
 from lit_cls.training.precision import MIXED
 
 _SPLIT_OF_STAGE: dict[str, SplitName] = {
@@ -66,6 +70,12 @@ class ClassifierModule(LightningModule):
         weight_decay: of AdamW, on every trained tensor.
         ignore_index: label that the loss leaves out, as torch's; the id of a class is refused, so
             that it never changes anything (row 18 of the published table).
+        class_weights: how much a text counts in training, by its label: `balanced` (all labels the same
+            in total), or numbers by name, `{spam: 3, ham: 1}`; labels that are not named weigh 1. Scaled
+            so that the texts of the train split weigh 1 on average; val_loss is never weighted.
+        label_smoothing: share of the label's probability in the loss that is spread over all labels.
+        focal_gamma: play down texts that are certain already, by (1 - p) to this power (focal loss); 0 is
+            cross entropy, 2 the usual choice.
         fast: leave out work that the result does not depend on; false computes everything in every
             step, for comparison. The same but for rounding.
         cache_gb: memory for the outputs of frozen layers, computed once; beyond it they are mapped
@@ -92,6 +102,9 @@ class ClassifierModule(LightningModule):
         learning_rate: float = 5e-5,
         weight_decay: float = 0.1,
         ignore_index: int = -100,
+        class_weights: ClassWeights | None = None,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
         fast: bool = True,
         cache_gb: float = 4.0,
         cache_dir: str | None = None,
@@ -105,6 +118,13 @@ class ClassifierModule(LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.ignore_index = ignore_index
+        check_loss(class_weights, label_smoothing, focal_gamma)
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
+        self._weights: Tensor | None = None  # (K,), once the train split is known
+        self.decision = Decision()
+        """How answers follow from logits: that of the checkpoint which was loaded last."""
         self.fast = fast
         self.cache_gb = cache_gb
         self.cache_dir = cache_dir
@@ -143,9 +163,11 @@ class ClassifierModule(LightningModule):
         self._probed = False
 
     def setup(self, stage: str) -> None:
-        """Takes the classes from the data: nothing about them is an option of the model."""
+        """Takes the classes from the data: nothing about them but their weights is an option of the model."""
         if not self.label_names:
             self.take_labels(self.trainer.datamodule.label_names)  # type: ignore[attr-defined]
+        if stage == "fit" and self.class_weights is not None:
+            self.weigh_classes(self.trainer.datamodule.part("train").label_ids)  # type: ignore[attr-defined]
 
     def take_labels(self, label_names: tuple[str, ...]) -> None:
         """Takes the names of the classes, in the order of their ids.
@@ -159,6 +181,24 @@ class ClassifierModule(LightningModule):
                 "would count for nothing. Give a number that is no class, or leave it out"
             )
         self.label_names = label_names
+
+    def weigh_classes(self, train_labels: Sequence[int]) -> list[str]:
+        """Takes the class weights that training uses, once the labels are known.
+
+        Args:
+            train_labels: class ids of the train split.
+
+        Returns:
+            What there is to tell about them.
+
+        Raises:
+            UserError: `class_weights` names what is no label.
+        """
+        if self.class_weights is None:
+            return []
+        weights = class_weight_list(self.class_weights, self.label_names, train_labels)
+        self._weights = torch.tensor(weights, dtype=torch.float32, device=self.device)
+        return weight_notes(self.class_weights, weights, self.label_names)
 
     def configure_model(self) -> None:
         """Builds the network, once, where Lightning wants its memory to be."""
@@ -193,6 +233,8 @@ class ClassifierModule(LightningModule):
     def on_train_start(self) -> None:
         """Gives an optimizer whose state came from a checkpoint the options of this run."""
         self.train_loss.set_dtype(torch.float32)  # type: ignore[union-attr]
+        if self._weights is not None:
+            self._weights = self._weights.to(self.device)
         for optimizer in self.trainer.optimizers if not self.trainer.lr_scheduler_configs else ():
             for group in optimizer.param_groups:
                 group.update({name: value for name, value in optimizer.defaults.items() if name in group})
@@ -248,10 +290,13 @@ class ClassifierModule(LightningModule):
 
         Lightning divides by the number of accumulated batches and by the number of processes as if
         all were full. Undone here, every example weighs the same in the last, incomplete step too
-        (Lightning-AI/pytorch-lightning#19987).
+        (Lightning-AI/pytorch-lightning#19987). With class weights the mean is still over examples, not
+        over their weights as torch's is, which would depend on how a step is cut into batches.
         """
         logits = self._logits(batch)
-        total = F.cross_entropy(logits, batch["labels"], reduction="sum", ignore_index=self.ignore_index)
+        total = summed_loss(
+            logits, batch["labels"], self.ignore_index, self._weights, self.label_smoothing, self.focal_gamma
+        )
         n = max(1, len(batch["labels"]))
         mean = total.detach() / n
         self.log("train_loss_step", mean, on_step=True, on_epoch=False, prog_bar=True, batch_size=n)
@@ -276,8 +321,10 @@ class ClassifierModule(LightningModule):
         logits = self._logits(batch)
         labels = batch["labels"]
         metrics: dict[str, Metric] = self.metrics[stage]  # type: ignore[assignment]
-        metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
-        metrics["acc"].update(logits.argmax(dim=1), labels)
+        decision = self.decision
+        # Plain cross entropy whatever is trained, so that val_loss compares one choice of loss with another.
+        metrics["loss"].update(F.cross_entropy(logits / decision.temperature, labels, reduction="none"))
+        metrics["acc"].update(decision.labels(decision.probabilities(logits)), labels)
         for name, metric in metrics.items():
             self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, prog_bar=True)
         return {"row_ids": batch["row_ids"], "logits": logits}
@@ -316,10 +363,11 @@ class ClassifierModule(LightningModule):
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses another network's checkpoint before anything of it is used."""
+        """Refuses another network's checkpoint before anything of it is used; takes over how it is to answer."""
         assert self.net is not None, "configure_model has not run"
         check_same_network(checkpoint, self.settings, self.label_names)
         check_same_weights(checkpoint, self.weights_sha256)
+        self.decision = decision_of(checkpoint)
         if "state_dict" not in checkpoint:  # a strategy that keeps weights in parts has taken it by now
             return
         state = checked_state(self.net, checkpoint)
