@@ -1,6 +1,6 @@
 """A trained classifier in a few lines, without a Trainer: `lit_cls.load(path).predict(texts)`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader, truncate
+from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, Truncation, make_loader, truncate
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
@@ -62,11 +62,13 @@ class Classifier:
             net.requires_grad_(False).hold_frozen(self._autocast)
         self.net = net.to(device, TRUE.get(precision)).eval()
         self.label_names = label_names
+        self.precision = precision
         self.decision = decision or Decision()
         self.device = device
         self._pad_to: int | None = data["pad_to"]
-        self._cut_to: int = data["cut_to"]
-        self._truncation = data["settings"]["truncation"]
+        self.cut_to: int = data["cut_to"]
+        """Tokens that are read of a text; of a longer one, those that `truncation` keeps."""
+        self.truncation: Truncation = data["settings"]["truncation"]
         # Where pads are read, a neighbour's length would change the answer: only equal lengths share a batch.
         self._unpadded = net.needs == "all" and self._pad_to is None
 
@@ -85,23 +87,32 @@ class Classifier:
         if not texts:
             return []
         token_ids = encode(texts)
-        cut = [truncate(ids, self._cut_to, self._truncation) for ids in token_ids]
-        dataset = TextDataset(cut, None, self._pad_to, self._unpadded)
         probabilities = torch.empty(len(texts), len(self.label_names), dtype=torch.float32)
-        for batch in make_loader(dataset, EvaluationBatches(dataset)):
-            input_ids = self.net.trim(batch["input_ids"], batch["lengths"])
+        for batch in self.batches(token_ids):
             with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-                logits: Tensor = self.net(input_ids.to(self.device), batch["lengths"].to(self.device))
+                logits: Tensor = self.net(batch["input_ids"], batch["lengths"])
             probabilities[batch["row_ids"]] = self.decision.probabilities(logits).cpu()
         answers = self.decision.labels(probabilities).tolist()
         return [
             Prediction(
                 label=self.label_names[answer],
                 probabilities=dict(zip(self.label_names, row.tolist(), strict=True)),
-                truncated=len(ids) > self._cut_to,
+                truncated=len(ids) > self.cut_to,
             )
             for answer, row, ids in zip(answers, probabilities, token_ids, strict=True)
         ]
+
+    def batches(self, token_ids: Sequence[list[int]]) -> Iterator[Batch]:
+        """The texts as the network reads them: cut, padded, those of similar length together, on its device.
+
+        Args:
+            token_ids: of each text, whole, as `encode` gives them.
+        """
+        cut = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
+        dataset = TextDataset(cut, None, self._pad_to, self._unpadded)
+        for batch in make_loader(dataset, EvaluationBatches(dataset)):
+            input_ids = self.net.trim(batch["input_ids"], batch["lengths"]).to(self.device)
+            yield {**batch, "input_ids": input_ids, "lengths": batch["lengths"].to(self.device)}
 
 
 def load(

@@ -36,6 +36,8 @@ CHANGES: list[tuple[list[str], object]] = [
     ([OURS, "label_names"], 5),
     ([OURS, "label_names"], ["a"] * 10),
     ([OURS, "label_names"], [1, 2]),
+    ([OURS, "label_names"], ["no", "yes\x1b[2J"]),
+    ([DATA, "label_names"], ["no", "yes\n"]),
     ([OURS, "precision"], [5]),
     ([OURS, "weights_sha256"], "x"),
     ([DATA], 5),

@@ -1,7 +1,7 @@
 """GPT-2's byte-pair encoding, through tiktoken, from the vocabulary that ships with the package."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -16,10 +16,10 @@ PAD_ID = 50256
 # The pattern of tiktoken's own "gpt2" encoding: GPT-2's, in a form that runs faster.
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
-_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what the pattern calls \s
+SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # what the pattern calls \s
 # A run of white space up to, without its last character, what is not white space: a piece of the
 # pattern's by itself. Looked for from the run's start alone, so that no run is read twice.
-_LONG_RUN = re.compile(rf"(?<![{_SPACE}])[{_SPACE}]{{10000,}}(?=[{_SPACE}][^{_SPACE}])")
+_LONG_RUN = re.compile(rf"(?<![{SPACE}])[{SPACE}]{{10000,}}(?=[{SPACE}][^{SPACE}])")
 
 
 def encode(texts: Sequence[str]) -> list[list[int]]:
@@ -32,6 +32,11 @@ def encode(texts: Sequence[str]) -> list[list[int]]:
     pieces = [_pieces(text) for text in texts]
     ids = iter(_encoding().encode_ordinary_batch([piece for text in pieces for piece in text]))
     return [[i for _ in text for i in next(ids)] or [PAD_ID] for text in pieces]
+
+
+def token_bytes(token_ids: Iterable[int]) -> list[int]:
+    """How many bytes of its text's UTF-8 each token is; a character may be spread over several tokens."""
+    return [len(_encoding().decode_single_token_bytes(i)) for i in token_ids]
 
 
 def _pieces(text: str) -> list[str]:

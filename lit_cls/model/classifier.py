@@ -137,7 +137,14 @@ class GPTClassifier(GPTBackbone):
         Embeddings and blocks; with `last_layer` the final norm and the reading too, (B, 1, C).
         Frozen as a whole with `n_frozen_blocks`; the embeddings alone, frozen or not, without.
         """
-        x = self.embed(input_ids)  # (B, T, C)
+        return self._lower(self.embed(input_ids), lengths)
+
+    def forward_embedded(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """`forward` from token embeddings on, which need be no token's: (B, T, C) and (B,) to (B, K) logits."""
+        return self.rest(self._lower(self.add_positions(x), lengths), lengths)
+
+    def _lower(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The trunk behind the embeddings: (B, T, C) to (B, T, C), or (B, 1, C)."""
         blocks = self.trf_blocks[: self.n_frozen_blocks]
         if self._head_alone:
             return self._run_and_read(blocks, x, lengths)[:, None]

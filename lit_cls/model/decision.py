@@ -28,6 +28,12 @@ class Decision:
         """(N, K) logits to (N, K) float32 probabilities."""
         return (logits.float() / self.temperature).softmax(dim=-1)
 
+    def log_odds(self, logits: Tensor, label: int) -> Tensor:
+        """log(p / (1 - p)) of a label's probability, exact where p rounds to 1: (N, K) logits to (N,) float32."""
+        scaled = logits.float() / self.temperature
+        others = torch.cat([scaled[:, :label], scaled[:, label + 1 :]], dim=-1)  # (N, K - 1)
+        return scaled[:, label] - others.logsumexp(dim=-1)
+
     def labels(self, probabilities: Tensor) -> Tensor:
         """(N, K) probabilities to (N,) class ids."""
         if self.label is None:

@@ -232,14 +232,18 @@ class GPTBackbone(nn.Module):
             UserError: T exceeds the position table. On a GPU the look-up itself would be an
                 assertion that ends the process (huggingface/transformers#4501).
         """
-        T = input_ids.shape[1]
+        return self.add_positions(self.tok_emb(input_ids))
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """The second half of `embed`, from token embeddings on: (B, T, C) to (B, T, C)."""
+        T = x.shape[1]
         if self.config.context_length < T:
             raise UserError(
                 f"a batch of {T} tokens exceeds the model's context length of {self.config.context_length}: "
                 "cut the texts first (data.max_length, data.truncation)"
             )
-        positions = torch.arange(T, device=input_ids.device)
-        return self.drop_emb(self.tok_emb(input_ids) + self.pos_emb(positions))  # (B, T, C)
+        positions = torch.arange(T, device=x.device)
+        return self.drop_emb(x + self.pos_emb(positions))  # (B, T, C)
 
     def run_blocks(self, blocks: Iterable[nn.Module], x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
         """Applies blocks in order: (B, T, C) to (B, T, C).

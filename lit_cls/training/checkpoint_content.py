@@ -1,6 +1,7 @@
 """Whether a checkpoint that may have been changed or made by hand holds what it must, in the types it must."""
 
 import math
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -37,7 +38,10 @@ def _lora(value: Any) -> bool:
 def _labels(value: Any) -> bool:
     if not isinstance(value, list) or not 2 <= len(value) <= _MOST_LABELS:
         return False
-    return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+    if not all(isinstance(name, str) for name in value) or len(set(value)) < len(value):
+        return False
+    # As in data.sources: a terminal would obey them.
+    return not any(unicodedata.category(character) == "Cc" for name in value for character in name)
 
 
 def _tensors(value: Any) -> bool:

@@ -1,0 +1,264 @@
+"""Which words an answer rests on: integrated gradients, and leaving out one word after the other.
+
+Both are about one quantity, the log-odds of a label, log(p / (1 - p)) of the probability that `predict`
+gives it: not bounded as a probability is, so that a word still counts where the answer is certain.
+
+Shapes: B batch, T tokens, C emb_dim, K classes.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_cls.data.batches import Batch, truncate
+from lit_cls.data.tokenizer import PAD_ID, SPACE, encode, token_bytes
+from lit_cls.errors import UserError, shown
+from lit_cls.inference import Classifier
+
+Progress = Callable[[int, int], None]
+"""Told what is done, and of how much."""
+TOLERANCE = 0.01
+"""Share of the difference that the attributions may miss before the steps are doubled."""
+MOST_STEPS = 512
+"""At which doubling ends."""
+
+_FLOOR = 0.001  # log-odds: where text and baseline are nearly the same, 1 % of nothing cannot be reached
+_TOKENS = 1024  # of a forward and backward pass: about 1 GB in GPT-2 small
+_WORD = re.compile(rf"[^{SPACE}]+")  # apart where the tokenizer's pattern has them apart: no token is in two words
+
+
+@dataclass(frozen=True)
+class Word:
+    """What stands between white space, and what it adds."""
+
+    text: str
+    """With the white space before it; that of a text's last word also with what is behind. Together: the text."""
+    score: float | None
+    """What it adds to the log-odds; None where nothing of it is read."""
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Whether the attributions are of the right size: they add up to the change from the baseline to the text."""
+
+    baseline: float
+    """Log-odds of the label where every token is `<|endoftext|>`."""
+    gap: float
+    """What the attributions' sum has in excess of the change."""
+    steps: int
+    """Points on the way at which the gradient was computed."""
+    reached: bool
+    """Whether the gap is within 1 % of the change, or 0.001; else more than `MOST_STEPS` would be needed."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What each word of a text adds to the log-odds of a label."""
+
+    label: str
+    log_odds: float
+    """Of the label, for the text."""
+    words: tuple[Word, ...]
+    completeness: Completeness | None = None
+    """Of integrated gradients."""
+
+
+def integrated_gradients(
+    classifier: Classifier,
+    text: str,
+    label: str | None = None,
+    steps: int = 16,
+    progress: Progress | None = None,
+) -> Attribution:
+    """Integrated gradients on the token embeddings (Sundararajan, Taly & Yan, ICML 2017, section 3).
+
+    The way leads straight from the baseline to the text; positions stay as they are. The baseline is as
+    many `<|endoftext|>`: the boundary between GPT-2's training texts, what an empty text is read as, and
+    what pads are, to which nothing is attributed then. A vector of zeros is no token that the network
+    has ever read. The integral is Gauss and Legendre's sum over `steps` points; they are doubled until
+    the attributions' sum is within 1 % of what it must be.
+
+    Args:
+        classifier: computing in 32-true (or 64-true).
+        text: any string.
+        label: whose log-odds; by default the answer's.
+        steps: to begin with.
+        progress: called during each pass, with the steps that are done and all of them.
+
+    Raises:
+        UserError: another precision, or no such label.
+    """
+    _check(classifier, label)
+    read = _Read(classifier, text)
+    net, decision = classifier.net, classifier.decision
+    [batch] = classifier.batches([read.token_ids])
+    lengths: Tensor = batch["lengths"]
+    with torch.no_grad():
+        x = net.tok_emb(batch["input_ids"])  # (1, T, C)
+        baseline = net.tok_emb(torch.full_like(batch["input_ids"], PAD_ID))
+        logits = net.forward_embedded(torch.cat([x, baseline]), lengths.expand(2))  # (2, K)
+    target = _target(classifier, logits[:1], label)
+    at_text, at_baseline = decision.log_odds(logits, target).tolist()
+
+    def outputs(embedded: Tensor) -> Tensor:
+        return decision.log_odds(net.forward_embedded(embedded, lengths.expand(len(embedded))), target)
+
+    while True:
+        scores = _integrate(outputs, x, baseline, steps, progress)
+        gap = float(scores.sum()) - (at_text - at_baseline)
+        reached = abs(gap) <= max(TOLERANCE * abs(at_text - at_baseline), _FLOOR)
+        if reached or 2 * steps > MOST_STEPS:
+            break
+        steps *= 2
+    words = read.words_of(scores.tolist())
+    completeness = Completeness(at_baseline, gap, steps, reached)
+    return Attribution(classifier.label_names[target], at_text, words, completeness)
+
+
+def _integrate(
+    outputs: Callable[[Tensor], Tensor], x: Tensor, baseline: Tensor, steps: int, progress: Progress | None
+) -> Tensor:
+    """Attributions of the tokens: (1, T, C) twice to (T,) float64.
+
+    Args:
+        outputs: (B, T, C) embeddings to (B,).
+        x: at the end of the way.
+        baseline: at its beginning.
+        steps: points on it.
+        progress: see `integrated_gradients`.
+    """
+    points, shares = (torch.tensor(values) for values in np.polynomial.legendre.leggauss(steps))
+    points, shares = (points + 1) / 2, shares / 2  # from [-1, 1] to [0, 1]
+    at_once = max(1, _TOKENS // x.shape[1])
+    total = torch.zeros(x.shape[1:], dtype=torch.float64)  # (T, C)
+    for start in range(0, steps, at_once):
+        part = points[start : start + at_once].to(x)[:, None, None]
+        on_the_way = (baseline + part * (x - baseline)).requires_grad_()  # (B, T, C)
+        [gradient] = torch.autograd.grad(outputs(on_the_way).sum(), on_the_way)
+        total += torch.einsum("b,btc->tc", shares[start : start + at_once], gradient.cpu().double())
+        if progress is not None:
+            progress(min(start + at_once, steps), steps)
+    return ((x - baseline)[0].cpu().double() * total).sum(dim=-1)
+
+
+def leave_one_word_out(
+    classifier: Classifier, text: str, label: str | None = None, progress: Progress | None = None
+) -> Attribution:
+    """How the log-odds change when a word is taken out, with the white space before it, for each that is read.
+
+    A score is the log-odds of the text less those of the text without the word: positive where the word
+    speaks for the label. The shorter text is read as `predict` reads it: where the text was cut, what
+    was just not read moves up.
+
+    Args:
+        classifier: computing in 32-true (or 64-true).
+        text: any string.
+        label: whose log-odds; by default the answer's.
+        progress: called after each batch, with the texts that are done and all of them.
+
+    Raises:
+        UserError: another precision, or no such label.
+    """
+    _check(classifier, label)
+    read = _Read(classifier, text)
+    [batch] = classifier.batches([read.token_ids])
+    with torch.inference_mode():
+        logits = classifier.net(batch["input_ids"], batch["lengths"])
+    target = _target(classifier, logits, label)
+    [log_odds] = classifier.decision.log_odds(logits, target).tolist()
+    places = sorted({read.word_of_token[token] for token in read.kept})
+    changed = dict(zip(places, _log_odds(classifier, read.without(places), target, progress), strict=True))
+    words = [Word(word, log_odds - changed[i] if i in changed else None) for i, word in enumerate(read.words)]
+    return Attribution(classifier.label_names[target], log_odds, tuple(words))
+
+
+@torch.inference_mode()
+def _log_odds(
+    classifier: Classifier, token_ids: Sequence[list[int]], target: int, progress: Progress | None
+) -> list[float]:
+    """Of each text."""
+    found = torch.empty(len(token_ids))
+    done = 0
+    batches: Iterator[Batch] = classifier.batches(token_ids)
+    for batch in batches:
+        logits = classifier.net(batch["input_ids"], batch["lengths"])
+        found[batch["row_ids"]] = classifier.decision.log_odds(logits, target).cpu()
+        done += len(logits)
+        if progress is not None:
+            progress(done, len(token_ids))
+    return found.tolist()
+
+
+class _Read:
+    """A text, its words and tokens, and which of them the classifier reads."""
+
+    def __init__(self, classifier: Classifier, text: str) -> None:
+        # Half of a surrogate pair has no UTF-8 form: the tokenizer takes it so.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self._cut = (classifier.cut_to, classifier.truncation)
+        [self.token_ids] = encode([text])
+        self.words = _split(text)
+        # No token of an empty text is of a word.
+        self.word_of_token = _words_of_tokens(self.words, self.token_ids) if text else []
+        self.kept = truncate(list(range(len(self.word_of_token))), *self._cut)
+
+    def words_of(self, scores: Sequence[float]) -> tuple[Word, ...]:
+        """The words with the sums of their tokens' scores; those of pads, or of an empty text, are of no word.
+
+        Args:
+            scores: of the tokens that are read; what the network does not look at may be missing at the end.
+        """
+        sums: dict[int, float] = {self.word_of_token[token]: 0.0 for token in self.kept}
+        for token, score in zip(self.kept, scores, strict=False):
+            sums[self.word_of_token[token]] += score
+        return tuple(Word(word, sums.get(i)) for i, word in enumerate(self.words))
+
+    def without(self, places: Sequence[int]) -> list[list[int]]:
+        """Token ids, cut, of the text without one of these words.
+
+        They are those of the shorter text: the tokenizer's pattern takes white space apart from what is
+        before it and looks at nothing behind, so that no other token changes.
+        """
+        starts = np.searchsorted(self.word_of_token, places, side="left").tolist()
+        ends = np.searchsorted(self.word_of_token, places, side="right").tolist()
+        ids = self.token_ids
+        return [
+            truncate(ids[:start] + ids[end:] or [PAD_ID], *self._cut) for start, end in zip(starts, ends, strict=True)
+        ]
+
+
+def _split(text: str) -> list[str]:
+    """The words, each with the white space before it, the last with what is behind; white space alone is one."""
+    ends = [word.end() for word in _WORD.finditer(text)][:-1]
+    return [text[start:end] for start, end in pairwise([0, *ends, len(text)])] if text else []
+
+
+def _words_of_tokens(words: Sequence[str], token_ids: Sequence[int]) -> list[int]:
+    """The word in which each token lies; a character's bytes may be spread over several tokens."""
+    ends = np.cumsum([len(word.encode()) for word in words])
+    lengths = np.asarray(token_bytes(token_ids))
+    found: list[int] = np.searchsorted(ends, np.cumsum(lengths) - lengths, side="right").tolist()
+    return found
+
+
+def _check(classifier: Classifier, label: str | None) -> None:
+    if classifier.precision not in ("32-true", "64-true"):
+        raise UserError(
+            f"attributions are not computed in {classifier.precision}, which rounds too much: "
+            'load the classifier with precision="32-true"'
+        )
+    if label is not None and label not in classifier.label_names:
+        raise UserError(f"there is no label {shown(label)}: the labels are {', '.join(classifier.label_names)}")
+
+
+def _target(classifier: Classifier, logits: Tensor, label: str | None) -> int:
+    """The class id of the label, or of the answer to (1, K) logits."""
+    if label is not None:
+        return classifier.label_names.index(label)
+    decision = classifier.decision
+    return int(decision.labels(decision.probabilities(logits)))
