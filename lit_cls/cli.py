@@ -19,6 +19,7 @@ VERBS = {
     "validate": "accuracy of a checkpoint on the validation split",
     "test": "accuracy of a checkpoint on the test split",
     "predict": "labels and probabilities of texts, from a checkpoint",
+    "tune": "temperature and threshold of a checkpoint, for a goal, on the validation split",
     "reproduce": "the rows of the published table, compared and written down",
     "verify-resume": "prove that killing a run and going on with it changes nothing",
     "sweep": "a grid of any options, with a table and a picture",
@@ -87,6 +88,10 @@ def _run(verb: str, words: list[str]) -> int:
 
             resume(words)
             return 0
+        case "tune":
+            from lit_cls.commands.tune import tune
+
+            return tune(words)
         case "reproduce":
             from lit_cls.experiments.reproduce import reproduce
 

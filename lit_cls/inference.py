@@ -1,6 +1,7 @@
 """A trained classifier in a few lines, without a Trainer: `lit_cls.load(path).predict(texts)`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, Truncation, make_loader, truncate
+from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, Truncation, truncate
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
@@ -72,35 +73,50 @@ class Classifier:
         # Where pads are read, a neighbour's length would change the answer: only equal lengths share a batch.
         self._unpadded = net.needs == "all" and self._pad_to is None
 
-    @torch.inference_mode()
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> list[Prediction]:
         """Labels and probabilities, in the order of the texts.
 
         Args:
             texts: any strings; an empty one is classified as such.
+            after_batch: called with the number of texts that have just been read, several times in a long list.
 
         Raises:
             UserError: `texts` is one string instead of a list of them.
         """
-        if isinstance(texts, str):
-            raise UserError("predict takes a list of texts, not one string: predict([text])")
-        if not texts:
-            return []
-        token_ids = encode(texts)
-        probabilities = torch.empty(len(texts), len(self.label_names), dtype=torch.float32)
-        for batch in self.batches(token_ids):
-            with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-                logits: Tensor = self.net(batch["input_ids"], batch["lengths"])
-            probabilities[batch["row_ids"]] = self.decision.probabilities(logits).cpu()
+        token_ids = _encoded(texts, "predict")
+        probabilities = self.decision.probabilities(self._logits(token_ids, after_batch))
         answers = self.decision.labels(probabilities).tolist()
         return [
             Prediction(
                 label=self.label_names[answer],
-                probabilities=dict(zip(self.label_names, row.tolist(), strict=True)),
+                probabilities=dict(zip(self.label_names, row, strict=True)),
                 truncated=len(ids) > self.cut_to,
             )
-            for answer, row, ids in zip(answers, probabilities, token_ids, strict=True)
+            for answer, row, ids in zip(answers, probabilities.tolist(), token_ids, strict=True)
         ]
+
+    def logits(self, texts: Sequence[str]) -> Tensor:
+        """What the network says, before the decision: (N, K) float32, on the processor.
+
+        Args:
+            texts: as for `predict`.
+
+        Raises:
+            UserError: as for `predict`.
+        """
+        return self._logits(_encoded(texts, "logits"), None)
+
+    def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
+        # Made outside the inference mode: whoever fits something to them may ask for gradients.
+        logits = torch.empty(len(token_ids), len(self.label_names), dtype=torch.float32)
+        with torch.inference_mode():
+            for batch in self.batches(token_ids):
+                with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+                    answered: Tensor = self.net(batch["input_ids"], batch["lengths"])  # (B, K)
+                logits[batch["row_ids"]] = answered.float().cpu()
+                if after_batch is not None:
+                    after_batch(len(answered))
+        return logits
 
     def batches(self, token_ids: Sequence[list[int]]) -> Iterator[Batch]:
         """The texts as the network reads them: cut, padded, those of similar length together, on its device.
@@ -110,9 +126,17 @@ class Classifier:
         """
         cut = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
         dataset = TextDataset(cut, None, self._pad_to, self._unpadded)
-        for batch in make_loader(dataset, EvaluationBatches(dataset)):
+        # No loader: it would start a thread for each call.
+        for planned in EvaluationBatches(dataset):
+            batch = dataset[planned]
             input_ids = self.net.trim(batch["input_ids"], batch["lengths"]).to(self.device)
             yield {**batch, "input_ids": input_ids, "lengths": batch["lengths"].to(self.device)}
+
+
+def _encoded(texts: Sequence[str], asked: str) -> list[list[int]]:
+    if isinstance(texts, str):
+        raise UserError(f"{asked} takes a list of texts, not one string: {asked}([text])")
+    return encode(texts)
 
 
 def load(
@@ -153,16 +177,17 @@ def classifier_of(
     if weights is not None:
         settings = replace(settings, weights=str(weights))
     labels = tuple(described["label_names"])
-    if described["weights_sha256"] is None:
-        net = settings.build(len(labels))
-    else:
+    net = settings.build_empty(len(labels))
+    if described["weights_sha256"] is not None:
         file = settings.weights_path()
         assert file is not None, "weights with a sha256 come from a file"
-        with torch.device("meta"):
-            net = settings.build(len(labels))
-        net.load_weights(file)
-        check_same_weights(checkpoint, file_sha256(file))
-    net.load_state_dict(checked_state(net, checkpoint), strict=False)
+        with ThreadPoolExecutor(1) as beside:
+            sha256 = beside.submit(file_sha256, file)
+            net.load_weights(file)
+        check_same_weights(checkpoint, sha256.result())
+    state = checked_state(net, checkpoint)
+    # Copied: whoever writes over a mapped file would end a service that uses it.
+    net.load_state_dict({name: t.to(torch.float32, copy=True) for name, t in state.items()}, strict=False, assign=True)
     if precision is None:
         best, _ = auto_precision("cpu" if device.type == "cpu" else "gpu")
         precision = best if described["precision"] == best else "32-true"

@@ -17,6 +17,7 @@ from lit_cls.errors import UserError
 
 # What jsonargparse calls the kinds of values, and what a person does.
 _KINDS = {
+    "dict[str, float]": "a number for each label, '{spam: 3, ham: 1}'",
     "<class 'int'>": "a whole number",
     "Expected a int": "a whole number",
     "<class 'float'>": "a number",
@@ -85,6 +86,8 @@ def _allowed(message: str) -> list[str]:
     literals = re.findall(r"Literal\[(.*?)\]", message)
     named = dict.fromkeys(word.strip("' ") for group in literals for word in group.split(","))
     kinds = dict.fromkeys(words for kind, words in _KINDS.items() if kind in message)
+    if "dict[str, float]" in message:
+        kinds.pop("a number", None)  # only as one of several
     return [*named, *kinds]
 
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from lit_cls.arguments import CommandParser
-from lit_cls.data.parts import Part, Reading
+from lit_cls.data.parts import Part, Parts, Reading
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.inference import Classifier, classifier_of
@@ -60,19 +60,29 @@ class Trained:
         Raises:
             UserError: the data is not to be had, or not readable.
         """
-        theirs = self.checkpoint[DATA_KEY]
+        part = self.parts(moved).splits[name]
+        if part.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get(name):
+            tell(f"note: the {name} split is not the one that {self.path} was trained with")
+        return part
+
+    def parts(self, moved: str | None) -> Parts:
+        """All of the data that it was trained on, and the rows that are in no split; read once.
+
+        Args:
+            moved: where its file is now; None where it was.
+
+        Raises:
+            UserError: the data is not to be had, or not readable.
+        """
         names = Reading.__dataclass_fields__
-        settings = {key: value for key, value in theirs["settings"].items() if key in names}
+        settings = {key: value for key, value in self.checkpoint[DATA_KEY]["settings"].items() if key in names}
         if not isinstance(settings["split"], str):
             settings["split"] = tuple(settings["split"])
         if moved is not None:
             settings["path"] = moved
         reading = Reading(**settings)
         reading.check()
-        part = reading.read().splits[name]
-        if part.sha256 != theirs["split_sha256"].get(name):
-            tell(f"note: the {name} split is not the one that {self.path} was trained with")
-        return part
+        return reading.read()
 
 
 def add_checkpoint_options(parser: CommandParser) -> None:
