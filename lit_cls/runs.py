@@ -19,10 +19,10 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import RunError, UserError
-from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
-from lit_cls.evaluation.report import accuracy_table, write_predictions
+from lit_cls.evaluation.report import accuracy_table, told_figures, write_predictions
 from lit_cls.model.weights import match_weights
 from lit_cls.origin import Origin
+from lit_cls.reporting import About, Evaluated, accuracies, evaluated, shown_settings, write_report
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
@@ -32,6 +32,7 @@ from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.run_folder import check_disk, locked, new_run_folder, provenance, write_json, write_text
 from lit_cls.training.saving import Saver
+from lit_cls.training.self_test import SelfTest
 from lit_cls.training.stopping import Stopped, StopSignals
 
 Keep = Literal["best", "last"]
@@ -52,6 +53,9 @@ class Run:
         settings: the same as plain values, which checkpoints keep.
         save_every_n_steps: of the optimizer, beside every epoch.
         resumed: the folder of a run that was stopped, which this one goes on with.
+
+    Attributes:
+        comparisons: whether the report has baselines and pictures, which a series of runs makes once for all of them.
     """
 
     def __init__(
@@ -70,10 +74,13 @@ class Run:
         self.command = list(command)
         self.keep = keep
         self.config = config
+        self.settings = settings
+        self.comparisons = True
         self.resumed = resumed
         self.folder: Path = resumed or root / name  # its new version_<n>, once there is one
         self.console = make_console()
         self.predictions = CollectPredictions()
+        self.self_test = SelfTest()
         self.epoch_log = EpochLog(self.echo)
         self.frozen_trunk = FrozenTrunk(self.echo, scratch=root)
         self.metrics = MetricsFile(self.folder)
@@ -95,7 +102,7 @@ class Run:
         bar: list[Callback] = [ProgressBar()] if show_bar else []
         # The trunk after the log, which stops its clock when a validation starts; the saver last, whose random
         # states are those of the next step.
-        return [self.predictions, self.epoch_log, self.frozen_trunk, record, *bar, self.saver]
+        return [self.predictions, self.self_test, self.epoch_log, self.frozen_trunk, record, *bar, self.saver]
 
     @rank_zero_only
     def echo(self, thing: Any) -> None:
@@ -319,8 +326,8 @@ class Run:
         Each split goes through the Trainer's own verb, so that its options (limits, precision,
         devices) hold; the train split, which has none, through predict.
         """
-        rows = []
-        majority = majority_class(data.part("train").label_ids)
+        found = []
+        tested = checkpoint
         for split in splits:
             self.predictions.clear()
             where = {"datamodule": data, "ckpt_path": None if checkpoint is None else str(checkpoint)}
@@ -332,34 +339,37 @@ class Run:
                 case "train":
                     trainer.predict(module, return_predictions=False, **where)  # type: ignore[arg-type]
             checkpoint = None  # its weights are in place now
-            part = data.part(split)
-            ids, logits = self.predictions.row_ids.tolist(), self.predictions.logits
-            probabilities = module.decision.probabilities(logits)
-            answers = module.decision.labels(probabilities).tolist()
-            labels = [part.label_ids[i] for i in ids]
-            rows.append(accuracy(split, labels, answers, majority))
+            found.append(evaluated(split, data, self.predictions.row_ids, self.predictions.logits, module.decision))
             if trainer.is_global_zero:
-                write_predictions(
-                    self.folder / f"predictions_{split}.csv",
-                    [part.rows.texts[i] for i in ids],
-                    [part.rows.numbers[i] for i in ids],
-                    [data.label_names[label] for label in labels],
-                    probabilities.tolist(),
-                    data.label_names,
-                    [data.label_names[answer] for answer in answers],
-                )
+                self._write_predictions(found[-1], data)
         device = trainer.strategy.root_device
         self._peak_gpu_memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         if rule := module.decision.told(data.label_names):
             self.echo(f"note: answers follow the checkpoint's tuning: {rule}")
-        self._report(rows[::-1], module)
+        self._report(found, module, data, tested)
+
+    def _write_predictions(self, found: Evaluated, data: ClassificationData) -> None:
+        rows = data.part(found.split).rows
+        write_predictions(
+            self.folder / f"predictions_{found.split}.csv",
+            [rows.texts[i] for i in found.rows],
+            [rows.numbers[i] for i in found.rows],
+            [rows.labels[i] for i in found.rows],
+            found.answers.probabilities.tolist(),
+            data.label_names,
+            [data.label_names[answer] for answer in found.answers.predicted.tolist()],
+        )
 
     @rank_zero_only
-    def _report(self, rows: list[Accuracy], module: ClassifierModule) -> None:
-        content = {
-            "accuracy": [row.as_dict() for row in rows],
-            "decision": module.decision.as_dict(),
-            "data": self._data.summary.as_dict(),
+    def _report(
+        self,
+        found: Sequence[Evaluated],
+        module: ClassifierModule,
+        data: ClassificationData,
+        tested: Path | None,
+    ) -> None:
+        self.echo(accuracy_table(accuracies(found, data)[::-1]))
+        network = {
             "weights_notes": module.weights_notes,
             "seconds_training": self._seconds_training(),
             "seconds_frozen_layers": self.frozen_trunk.seconds,
@@ -367,8 +377,28 @@ class Run:
             "parameters": {"all": _count(module), "trained": _count(module, trained=True)},
             "peak_gpu_memory": self._peak_gpu_memory,
         }
-        write_json(self.folder / "report" / "report.json", content)
-        self.echo(accuracy_table(rows))
+        settings = self.settings or {"model": module.settings.as_dict(), "data": data.state_dict()["settings"]}
+        about = About(
+            name=self.name,
+            network=network,
+            settings=shown_settings(settings),
+            provenance=json.loads((self.folder / "provenance.json").read_text(encoding="utf-8")),
+            tested=self._told_of(tested),
+            decision=module.decision,
+            padding=self.self_test.padding.get(found[0].split),
+            metrics=self.metrics.rows,
+            comparisons=self.comparisons,
+        )
+        for thing in told_figures(write_report(self.folder, found, data, about)):
+            self.echo(thing)
+        self.echo(f"report: {self.folder / 'report' / 'report.html'}")
+
+    def _told_of(self, checkpoint: Path | None) -> str:
+        """Which network was evaluated."""
+        if checkpoint is None:
+            return "the weights at hand: no checkpoint was written"
+        place = self.self_test.place
+        return f"{checkpoint}" + (f", after {place['steps']:,} steps in {place['epochs']} epochs" if place else "")
 
     @rank_zero_only
     def _write_provenance(self, trainer: Trainer, module: ClassifierModule) -> None:

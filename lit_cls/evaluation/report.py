@@ -1,12 +1,17 @@
 """What an evaluation leaves behind: a table for people, files for machines."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from lit_cls.evaluation.metrics import Accuracy
+from lit_cls.evaluation.numbers import count, decimal, percent
+
+_LABELS = 6  # rows of the table on the console
 
 
 def accuracy_table(rows: Sequence[Accuracy]) -> Table:
@@ -23,6 +28,46 @@ def accuracy_table(rows: Sequence[Accuracy]) -> Table:
             *([f"{row.value:.2%}", f"{low:.2%} – {high:.2%}", f"{row.majority:.2%}"] if row.n else ["n/a"] * 3),
         )
     return table
+
+
+def told_figures(content: Mapping[str, Any]) -> list[Table | str]:
+    """What a person is told of a report at once: a table by label, and some lines.
+
+    Args:
+        content: of report.json.
+    """
+    figures, split = content["figures"], content["split"]
+    if not figures["n"]:
+        return []
+    table = Table(title=f"{split} by label", title_justify="left", box=None, pad_edge=False)
+    for column in ("label", "texts", "precision", "recall", "F1"):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    for label in figures["labels"][:_LABELS]:
+        shares = (percent(label[name]) for name in ("precision", "recall", "f1"))
+        table.add_row(Text(label["label"]), count(label["texts"]), *shares)
+    told: list[Table | str] = [table]
+    if (more := len(figures["labels"]) - _LABELS) > 0:
+        told.append(f"and {more} more labels, in the report")
+    told.append(
+        f"balanced accuracy {percent(figures['balanced_accuracy'])}  MCC {decimal(figures['mcc'])}  "
+        f"AUROC {decimal(figures['auroc'])}  log-loss {decimal(figures['log_loss'])}  "
+        f"calibration error {decimal(figures['calibration_error'])}"
+    )
+    if content["baselines"]:
+        shares = (f"{one['name']} {percent(one['figures']['accuracy'])}" for one in content["baselines"])
+        told.append(f"baselines: {'  '.join(shares)}")
+    told += [f"note: no baseline {line}" for line in content["baselines_missing"] if content["baselines"]]
+    parts = {part["name"]: part["figures"] for part in content["slices"]}
+    seen, unseen = parts["seen in train"], parts["unseen in train"]
+    told.append(
+        f"{count(seen['n'])} of these texts are in the train split too (accuracy {percent(seen['accuracy'])}), "
+        f"{count(unseen['n'])} are not ({percent(unseen['accuracy'])})"
+    )
+    if content["padding"]["verdict"] in ("FAIL", "depends"):
+        told.append(f"padding self-test: {content['padding']['told']}")
+    if content["pictures_missing"] and content["baselines"]:
+        told.append(f"note: {content['pictures_missing']}")
+    return told
 
 
 def write_predictions(

@@ -239,6 +239,7 @@ class Series:
                 # Made now, not when it was planned: a Trainer sets switches of the whole process.
                 entry.run = Verbs(entry.words)
                 entry.run.run.console = Console(file=stream, width=120)
+                entry.run.run.comparisons = False  # the series has its own, of all runs
                 entry.run.start()
                 entry.record = read_record(entry.run.run.folder)
                 entry.state = "finished"

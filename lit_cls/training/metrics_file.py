@@ -58,6 +58,11 @@ class MetricsFile(Logger):
         return len(self._rows)
 
     @property
+    def rows(self) -> list[dict[str, str]]:
+        """All of them, without the empty cells."""
+        return list(self._rows)
+
+    @property
     def path(self) -> Path:
         """The file."""
         return self.folder / NAME

@@ -1,0 +1,240 @@
+"""The pictures of a report, as SVG. Needs matplotlib, which the extra `reports` brings.
+
+Text stays text, so that a picture is small, and can be searched; the same figures give the same bytes.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lit_cls.evaluation.figures import Answers, Figures, is_finite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's, which colour-blind people tell apart too; the styles help where colours do not.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", "-.", ":", "-", "--")
+_GRAY = "#7a7a7a"
+_POINTS = 400  # of a curve at most: more cannot be seen
+_NUMBERED = 12  # labels up to which the cells of a confusion matrix have room for numbers
+_NAMED = 30  # labels up to which each is named beside it
+_SETTINGS: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lit_cls",
+    "text.parse_math": False,  # a label may have dollars
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One of the report's pictures."""
+
+    name: str
+    title: str
+    """What it shows, in words: for those who cannot see it, too."""
+    svg: str
+
+    @property
+    def file(self) -> str:
+        """Its name in the report's folder."""
+        return f"{self.name}.svg"
+
+
+def draw_evaluation(answers: Answers, figures: Figures, split: str) -> list[Picture]:
+    """Confusion matrix, reliability and curves; those that can be drawn."""
+    if not figures.n:
+        return []
+    about = f"{split}, n = {figures.n:,}"
+    drawn = [
+        _picture("confusion", f"Confusion matrix ({about})", lambda: _confusion(figures, answers.label_names, about))
+    ]
+    if figures.reliability:
+        drawn.append(_picture("reliability", f"Reliability diagram ({about})", lambda: _reliability(figures, about)))
+    curves = ranked_classes(answers, figures)
+    if curves:
+        title = f"ROC and precision-recall curves ({about})"
+        drawn.append(_picture("curves", title, lambda: _curves(answers, figures, curves, about)))
+    return drawn
+
+
+def draw_learning(rows: Sequence[dict[str, str]]) -> list[Picture]:
+    """Learning curves from the rows of a run's metrics.csv; none without a training."""
+    if not any("train_loss" in row or "train_loss_step" in row for row in rows):
+        return []
+    return [_picture("learning", "Learning curves, by optimizer step", lambda: _learning(rows))]
+
+
+def ranked_classes(answers: Answers, figures: Figures) -> list[int]:
+    """The classes to draw curves of: of two the positive one, of more the six with the most texts."""
+    if not is_finite(answers):
+        return []
+    known = [k for k, label in enumerate(figures.labels) if label.auroc is not None]
+    if len(figures.labels) == 2:
+        return [k for k in known if k == answers.positive]
+    return sorted(sorted(known, key=lambda k: (-figures.labels[k].texts, k))[: len(_COLORS)])
+
+
+def short(label: str, length: int = 18) -> str:
+    """A label as a picture has room for it, without what no file of text may hold."""
+    plain = "".join(character if character.isprintable() else "�" for character in label)
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"
+
+
+def _picture(name: str, title: str, draw: Any) -> Picture:
+    from matplotlib import rc_context
+
+    stream = io.StringIO()
+    with rc_context(_SETTINGS), warnings.catch_warnings():
+        # Only how wide a text is, is taken from matplotlib's font: whoever shows the picture has others.
+        warnings.filterwarnings("ignore", message=r".*[Gg]lyph.*")
+        draw().savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return Picture(name, title, _with_own_names(stream.getvalue(), name))
+
+
+def _with_own_names(svg: str, name: str) -> str:
+    """Several pictures stand in one page: the ids of each begin with its name."""
+    return re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+
+
+def _figure(width: float, height: float, left: float, right: float = 0.2, bottom: float = 0.55) -> "Figure":
+    """A figure with margins in inches: laying it out by itself would take longer than drawing it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=left / width, right=1 - right / width, bottom=bottom / height, top=1 - 0.4 / height, wspace=0.3
+    )
+    return figure
+
+
+def _axes(figure: "Figure", *place: int, title: str, x: str, y: str) -> "Axes":
+    ax = figure.add_subplot(*place)
+    ax.set_title(title, loc="left")
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(visible=True, color="#e5e5e5", linewidth=0.6)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def _confusion(figures: Figures, label_names: Sequence[str], about: str) -> "Figure":
+    """Colours are shares of the given label, numbers are texts."""
+    n = len(label_names)
+    names = [short(label) for label in label_names]
+    side = min(8.0, max(2.2, 0.5 * n))
+    margin = 0.75 + 0.075 * max(map(len, names))
+    flat = n <= 3  # room to write the answers' names side by side
+    below = 0.6 if flat else 0.5 + 0.07 * max(map(len, names))
+    figure = _figure(side + margin + 0.3, side + 0.4 + below, margin, 0.3, below)
+    ax = figure.add_subplot()
+    counts = torch.tensor(figures.confusion, dtype=torch.float64)
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+    ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if n <= _NUMBERED:
+        for i in range(n):
+            for j in range(n):
+                color = "white" if shares[i, j] > 0.55 else "black"
+                ax.text(j, i, f"{figures.confusion[i][j]:,}", ha="center", va="center", color=color)
+    shown = range(0, n, -(-n // _NAMED))
+    ax.set_xticks(list(shown), [names[k] for k in shown], rotation=0 if flat else 90)
+    ax.set_yticks(list(shown), [names[k] for k in shown])
+    ax.set_xlabel("answer")
+    ax.set_ylabel("label")
+    ax.set_title(f"Confusion, {about}", loc="left")
+    return figure
+
+
+def _reliability(figures: Figures, about: str) -> "Figure":
+    figure = _figure(4.6, 4.2, 0.7)
+    figure.subplots_adjust(hspace=0.12)
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    bins = [bin for bin in figures.reliability if bin.n]
+    places, width = [(bin.low + bin.high) / 2 for bin in bins], 1 / len(figures.reliability)
+    ax.plot([0, 1], [0, 1], "--", color=_GRAY, linewidth=1, label="as sure as right")
+    ax.bar(places, [bin.accuracy for bin in bins], width, color="#9ecae1", edgecolor=_COLORS[0], linewidth=0.6)
+    ax.plot([bin.confidence for bin in bins], [bin.accuracy for bin in bins], "o", color=_COLORS[1], markersize=4)
+    ax.set_ylabel("share of right answers")
+    ax.set_ylim(0, 1.04)
+    ax.set_title(f"Reliability, {about}, error {figures.calibration_error:.3f}", loc="left")
+    ax.legend(loc="upper left", frameon=False, fontsize=8)
+    below.bar(places, [bin.n for bin in bins], width, color=_GRAY, edgecolor="white", linewidth=0.6)
+    below.set_ylabel("answers")
+    below.set_xlabel("confidence: probability of the answer")
+    below.set_xlim(0, 1)
+    for one in (ax, below):
+        one.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _curves(answers: Answers, figures: Figures, classes: Sequence[int], about: str) -> "Figure":
+    from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
+
+    figure = _figure(8.6, 4.0, 0.65)
+    two = len(figures.labels) == 2
+    which = f"positive: {short(answers.label_names[classes[0]])}" if two else "each label against all others"
+    if not two and len(classes) < len(figures.labels):
+        which = f"the {len(classes)} labels with the most texts, each against all others"
+    left = _axes(figure, 1, 2, 1, title=f"ROC, {about}", x="false positive rate", y="true positive rate (recall)")
+    right = _axes(figure, 1, 2, 2, title=f"Precision-recall, {which}", x="recall", y="precision")
+    left.plot([0, 1], [0, 1], ":", color=_GRAY, linewidth=1)
+    for k, color, style in zip(classes, _COLORS, _STYLES, strict=False):
+        label, is_label = figures.labels[k], (answers.labels == k).long()
+        name, look = short(label.label, 14), {"color": color, "linestyle": style, "linewidth": 1.4}
+        false, true, _ = binary_roc(answers.probabilities[:, k], is_label, validate_args=False)
+        left.plot(*_thinned(false, true), **look, label=f"{name}: area {label.auroc:.3f}")
+        precision, recall, _ = binary_precision_recall_curve(answers.probabilities[:, k], is_label, validate_args=False)
+        xs, ys = _thinned(recall, precision)
+        right.plot(xs, ys, **look, drawstyle="steps-pre", label=f"{name}: average {label.average_precision:.3f}")
+    for ax, place in ((left, "lower right"), (right, "lower left")):
+        ax.set_xlim(-0.02, 1.02)
+        ax.set_ylim(-0.02, 1.04)
+        ax.legend(loc=place, fontsize=8, framealpha=0.85, edgecolor="none")
+    return figure
+
+
+def _thinned(*coordinates: Tensor) -> list[list[float]]:
+    """Of many points, some, the first and the last among them."""
+    n = len(coordinates[0])
+    chosen = torch.linspace(0, n - 1, min(n, _POINTS)).round().long()
+    return [values[chosen].tolist() for values in coordinates]
+
+
+def _learning(rows: Sequence[dict[str, str]]) -> "Figure":
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(8.6, 3.4, 0.65)
+    # What comes after the last step of training is the evaluation of the kept weights.
+    last = max(i for i, row in enumerate(rows) if "train_loss" in row or "train_loss_step" in row)
+    kept = rows[: last + 1]
+
+    def points(name: str) -> tuple[list[int], list[float]]:
+        found = [(int(row["step"]) + 1, float(row[name])) for row in kept if row.get(name) and row.get("step")]
+        return [step for step, _ in found], [value for _, value in found]
+
+    loss = _axes(figure, 1, 2, 1, title="Loss", x="optimizer step", y="cross-entropy, nats")
+    right = _axes(figure, 1, 2, 2, title="Validation accuracy", x="optimizer step", y="val_acc")
+    steps, values = points("train_loss_step")
+    chosen = range(0, len(steps), -(-len(steps) // _POINTS) or 1)
+    loss.plot(
+        [steps[i] for i in chosen], [values[i] for i in chosen], color="#c9c9c9", linewidth=0.8, label="train_loss_step"
+    )
+    loss.plot(*points("train_loss"), "o-", color=_COLORS[0], markersize=3.5, linewidth=1.4, label="train_loss")
+    loss.plot(*points("val_loss"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4, label="val_loss")
+    loss.set_ylim(bottom=0)
+    loss.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+    right.plot(*points("val_acc"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4)
+    for ax in (loss, right):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    return figure

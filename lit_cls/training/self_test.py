@@ -1,0 +1,195 @@
+"""What a report says of the tested network itself: from which step it is, and whether padding moves its answers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_cls.data.batches import pad, truncate
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.splits import SplitName
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.training.checkpoints import RUN_KEY
+from lit_cls.training.module import ClassifierModule
+from lit_cls.training.precision import MIXED, TRUE
+
+MORE_PADS = (1, 17, 64)
+_TEXTS = 16
+_TOKENS = 1024  # of all the texts together: an XL network on a processor has to read them four times
+
+Probabilities = Callable[[Tensor], Tensor]
+"""(N, K) logits to (N, K) probabilities."""
+
+
+@dataclass(frozen=True)
+class Padded:
+    """What so many pads more do."""
+
+    more_pads: int
+    texts: int
+    largest_difference: float
+    """Of a probability."""
+    answers_changed: int
+
+
+@dataclass(frozen=True)
+class PadTest:
+    """Whether predictions depend on the number of pads."""
+
+    texts: int
+    reads_pads: bool
+    """Whether they may: `token_position` last and mean are defined with pads."""
+    tolerance: float
+    """For rounding, in the precision of the run."""
+    steps: tuple[Padded, ...]
+
+    @property
+    def largest_difference(self) -> float:
+        """Of a probability, over all steps."""
+        return max(step.largest_difference for step in self.steps)
+
+    @property
+    def answers_changed(self) -> int:
+        """At the number of pads that changes the most."""
+        return max(step.answers_changed for step in self.steps)
+
+    @property
+    def verdict(self) -> str:
+        """`passed` or `FAIL`; `depends` where predictions are defined to depend on pads."""
+        if self.reads_pads:
+            return "depends"
+        return "FAIL" if self.answers_changed or not self.largest_difference <= self.tolerance else "passed"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        found = {"largest_difference": self.largest_difference, "answers_changed": self.answers_changed}
+        return {"verdict": self.verdict, **asdict(self), **found}
+
+
+class SelfTest(Callback):
+    """Looks at the network at the end of `Trainer.test` and `validate`, while it is where it computes.
+
+    Nothing is drawn, and the other processes are not waited for: a run goes on as it would without.
+
+    Args:
+        wanted: whether to; a series of runs may leave it out.
+    """
+
+    def __init__(self, wanted: bool = True) -> None:
+        self.wanted = wanted
+        self.padding: dict[SplitName, PadTest | str] = {}
+        """By split; why there is none, where there is none."""
+        self.place: dict[str, int] | None = None
+        """Epochs, batches and steps after which the evaluated checkpoint was saved; None without one."""
+        self.probabilities: Probabilities = lambda logits: logits.softmax(dim=-1)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notes where the evaluated network comes from."""
+        if trainer.state.fn != "fit":
+            self.place = checkpoint.get(RUN_KEY, {}).get("place")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tests padding on test texts."""
+        self._test(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same on validation texts, but not in a training."""
+        if trainer.state.fn == "validate":
+            self._test(trainer, pl_module, "validation")
+
+    def _test(self, trainer: Trainer, pl_module: LightningModule, split: SplitName) -> None:
+        module = cast("ClassifierModule", pl_module)
+        if not self.wanted or not trainer.is_global_zero:
+            return
+        if not module.is_whole:
+            self.padding[split] = "not run: no process holds the whole network"
+            return
+        data = cast("ClassificationData", trainer.datamodule)  # type: ignore[attr-defined]
+        assert module.net is not None, "it has just been evaluated"
+        texts = [truncate(ids, data.cut_to, data.truncation) for ids in data.part(split).token_ids]
+        half = str(trainer.precision) in (*MIXED, "bf16-true", "16-true") and str(trainer.precision) not in ("64-true",)
+        # Compiled blocks would be compiled again for each number of pads.
+        eager = torch.compiler.set_stance("force_eager") if module.compile_blocks else nullcontext()
+        with eager, trainer.precision_plugin.forward_context():
+            self.padding[split] = test_padding(module.net, texts, data.pad_to, half, self.probabilities)
+
+
+def test_padding(
+    net: GPTClassifier,
+    texts: list[list[int]],
+    pad_to: int | None,
+    half_precision: bool = False,
+    probabilities: Probabilities = lambda logits: logits.softmax(dim=-1),
+) -> PadTest | str:
+    """Compares predictions without further pads with those with some.
+
+    Args:
+        net: the network; called itself, so that nothing takes the pads away before it sees them.
+        texts: token ids of each, cut already; up to 16 of them are taken, of all lengths.
+        pad_to: what every text is padded to in this run; None where that is not fixed.
+        half_precision: whether it computes in 16 bits, which round more.
+        probabilities: of logits.
+
+    Returns:
+        What was found, or why nothing was.
+    """
+    context, device = net.config.context_length, next(net.parameters()).device
+    fixed = pad_to if pad_to is not None and pad_to < context else None
+    chosen = _choose([(fixed or max(1, len(ids)), row) for row, ids in enumerate(texts)], context)
+    if not chosen:
+        return f"not run: every text fills the network's {context:,} positions"
+    widths: dict[int, list[list[int]]] = {}  # texts that share a batch without a pad more than they have
+    for width, row in chosen:
+        widths.setdefault(width, []).append(texts[row])
+
+    def answers(group: list[list[int]], width: int) -> Tensor:
+        batch = {name: tensor.to(device) for name, tensor in pad(group, width).items()}
+        return probabilities(net(batch["input_ids"], batch["lengths"]).float()).double().cpu()
+
+    with torch.no_grad(), _evaluating(net):
+        plain = {width: answers(group, width) for width, group in widths.items()}
+        if not all(found.isfinite().all() for found in plain.values()):
+            return "not run: the network's outputs are no numbers"
+        steps = []
+        for more in MORE_PADS:
+            compared = [
+                (plain[width], answers(group, width + more))
+                for width, group in widths.items()
+                if width + more <= context
+            ]
+            if compared:
+                steps.append(_compare(more, *(torch.cat(both) for both in zip(*compared, strict=True))))
+    return PadTest(len(chosen), net.needs == "all", 0.05 if half_precision else 1e-3, tuple(steps))
+
+
+def _choose(texts: list[tuple[int, int]], context: int) -> list[tuple[int, int]]:
+    """Widths and rows of some texts of all lengths which leave room for the pads, and are not too many tokens."""
+    for room in (max(MORE_PADS), min(MORE_PADS)):
+        fitting = sorted((width, row) for width, row in texts if width + room <= context)
+        if fitting:
+            break
+    for n in range(min(_TEXTS, len(fitting)), 1, -1):
+        chosen = [fitting[i * (len(fitting) - 1) // (n - 1)] for i in range(n)]
+        if sum(width for width, _ in chosen) <= _TOKENS:
+            return chosen
+    return fitting[:1]
+
+
+def _compare(more: int, plain: Tensor, padded: Tensor) -> Padded:
+    changed = int((plain.argmax(dim=1) != padded.argmax(dim=1)).sum())
+    return Padded(more, len(plain), float((plain - padded).abs().max()), changed)
+
+
+@contextmanager
+def _evaluating(net: GPTClassifier) -> Iterator[None]:
+    """Without dropout, and as before afterwards."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)
