@@ -19,7 +19,7 @@ from lit_cls.evaluation.markdown import render_markdown
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.natural import NaturalMix, natural_mix, reweighted
 from lit_cls.evaluation.paired import compare
-from lit_cls.evaluation.pictures import Picture, draw_evaluation, draw_learning
+from lit_cls.evaluation.report_pictures import Picture, draw_evaluation, draw_learning
 from lit_cls.evaluation.web_page import render_html
 from lit_cls.model.decision import Decision
 from lit_cls.training.run_folder import write_json, write_text

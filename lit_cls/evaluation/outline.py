@@ -173,12 +173,12 @@ def _baselines(content: Content) -> list[Block]:
     rows = [("this classifier", *_compared(ours), "", "", "")]
     for baseline in content["baselines"]:
         against = baseline["against_ours"]
-        low, high = against["interval_95"]
+        ahead, low, high = (percent(x, sign=True) for x in (against["difference"], *against["interval_95"]))
         rows.append(
             (
                 baseline["name"],
                 *_compared(baseline["figures"]),
-                f"{percent(against['difference'], sign=True)} ({percent(low, sign=True)} to {percent(high, sign=True)})",
+                f"{ahead} ({low} to {high})",
                 f"{count(against['won'])} / {count(against['lost'])}",
                 decimal(against["p_value"]),
             )
@@ -253,14 +253,14 @@ def _mix(mix: Content | None) -> list[Block]:
     baselines = [baseline for baseline in mix["baselines"] if baseline["figures"] is not None]
     if mix["figures"] is None or not baselines:
         return blocks
-    rows = [
+    compared = [
         (name, percent(figures["accuracy"]), percent(figures["f1_macro"]), decimal(figures["average_precision"]))
         for name, figures in (
             ("this classifier", mix["figures"]),
             *((baseline["name"], baseline["figures"]) for baseline in baselines),
         )
     ]
-    return [*blocks, Table(("at the natural mix", "accuracy", "F1, mean", "average precision"), rows)]
+    return [*blocks, Table(("at the natural mix", "accuracy", "F1, mean", "average precision"), compared)]
 
 
 def _errors(content: Content) -> list[Block]:

@@ -25,7 +25,7 @@ th { background: var(--soft); text-align: right; font-weight: 600; }
 .word { text-align: left; min-width: 4rem; }
 td { white-space: pre-wrap; overflow-wrap: normal; } td.word { overflow-wrap: anywhere; }
 .warning { color: var(--warn); font-weight: 600; }
-figure { margin: 1rem 0; padding: 0.5rem; background: #fff; border: 1px solid var(--line); border-radius: 4px; overflow-x: auto; }
+figure { margin: 1rem 0; padding: 0.5rem; background: #fff; border: 1px solid var(--line); overflow-x: auto; }
 figure svg { display: block; max-width: 100%; height: auto; }
 """
 

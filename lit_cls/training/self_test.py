@@ -15,7 +15,7 @@ from lit_cls.data.splits import SplitName
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.training.checkpoints import RUN_KEY
 from lit_cls.training.module import ClassifierModule
-from lit_cls.training.precision import MIXED, TRUE
+from lit_cls.training.precision import MIXED
 
 MORE_PADS = (1, 17, 64)
 _TEXTS = 16
@@ -111,14 +111,14 @@ class SelfTest(Callback):
         data = cast("ClassificationData", trainer.datamodule)  # type: ignore[attr-defined]
         assert module.net is not None, "it has just been evaluated"
         texts = [truncate(ids, data.cut_to, data.truncation) for ids in data.part(split).token_ids]
-        half = str(trainer.precision) in (*MIXED, "bf16-true", "16-true") and str(trainer.precision) not in ("64-true",)
+        half = str(trainer.precision) in (*MIXED, "bf16-true", "16-true")
         # Compiled blocks would be compiled again for each number of pads.
         eager = torch.compiler.set_stance("force_eager") if module.compile_blocks else nullcontext()
         with eager, trainer.precision_plugin.forward_context():
-            self.padding[split] = test_padding(module.net, texts, data.pad_to, half, self.probabilities)
+            self.padding[split] = compare_paddings(module.net, texts, data.pad_to, half, self.probabilities)
 
 
-def test_padding(
+def compare_paddings(
     net: GPTClassifier,
     texts: list[list[int]],
     pad_to: int | None,

@@ -6,7 +6,7 @@ Text stays text, so that a picture is small, and can be searched; the same figur
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ _GRAY = "#7a7a7a"
 _POINTS = 400  # of a curve at most: more cannot be seen
 _NUMBERED = 12  # labels up to which the cells of a confusion matrix have room for numbers
 _NAMED = 30  # labels up to which each is named beside it
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lit_cls",
     "text.parse_math": False,  # a label may have dollars
@@ -34,6 +34,7 @@ _SETTINGS: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
 }
+_LEGEND: dict[str, Any] = {"fontsize": 8, "framealpha": 0.85, "edgecolor": "none"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def draw_evaluation(answers: Answers, figures: Figures, split: str) -> list[Pict
     return drawn
 
 
-def draw_learning(rows: Sequence[dict[str, str]]) -> list[Picture]:
+def draw_learning(rows: Sequence[Mapping[str, str]]) -> list[Picture]:
     """Learning curves from the rows of a run's metrics.csv; none without a training."""
     if not any("train_loss" in row or "train_loss_step" in row for row in rows):
         return []
@@ -91,7 +92,7 @@ def short(label: str, length: int = 18) -> str:
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
 
-def _picture(name: str, title: str, draw: Any) -> Picture:
+def _picture(name: str, title: str, draw: "Callable[[], Figure]") -> Picture:
     from matplotlib import rc_context
 
     stream = io.StringIO()
@@ -133,10 +134,10 @@ def _confusion(figures: Figures, label_names: Sequence[str], about: str) -> "Fig
     """Colours are shares of the given label, numbers are texts."""
     n = len(label_names)
     names = [short(label) for label in label_names]
-    side = min(8.0, max(2.2, 0.5 * n))
-    margin = 0.75 + 0.075 * max(map(len, names))
-    flat = n <= 3  # room to write the answers' names side by side
-    below = 0.6 if flat else 0.5 + 0.07 * max(map(len, names))
+    side, longest = min(8.0, max(2.2, 0.5 * n)), max(map(len, names))
+    margin = 0.75 + 0.075 * longest
+    flat = 0.085 * longest < side / n  # room to write the answers' names side by side
+    below = 0.6 if flat else 0.7 + 0.085 * longest
     figure = _figure(side + margin + 0.3, side + 0.4 + below, margin, 0.3, below)
     ax = figure.add_subplot()
     counts = torch.tensor(figures.confusion, dtype=torch.float64)
@@ -157,7 +158,7 @@ def _confusion(figures: Figures, label_names: Sequence[str], about: str) -> "Fig
 
 
 def _reliability(figures: Figures, about: str) -> "Figure":
-    figure = _figure(4.6, 4.2, 0.7)
+    figure = _figure(5.0, 4.4, 0.7)
     figure.subplots_adjust(hspace=0.12)
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bins = [bin for bin in figures.reliability if bin.n]
@@ -167,7 +168,7 @@ def _reliability(figures: Figures, about: str) -> "Figure":
     ax.plot([bin.confidence for bin in bins], [bin.accuracy for bin in bins], "o", color=_COLORS[1], markersize=4)
     ax.set_ylabel("share of right answers")
     ax.set_ylim(0, 1.04)
-    ax.set_title(f"Reliability, {about}, error {figures.calibration_error:.3f}", loc="left")
+    ax.set_title(f"Reliability, {about}, calibration error {figures.calibration_error:.3f}", loc="left")
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     below.bar(places, [bin.n for bin in bins], width, color=_GRAY, edgecolor="white", linewidth=0.6)
     below.set_ylabel("answers")
@@ -183,24 +184,25 @@ def _curves(answers: Answers, figures: Figures, classes: Sequence[int], about: s
 
     figure = _figure(8.6, 4.0, 0.65)
     two = len(figures.labels) == 2
-    which = f"positive: {short(answers.label_names[classes[0]])}" if two else "each label against all others"
+    which = f"positive: {short(answers.label_names[classes[0]])}" if two else "each label against the rest"
     if not two and len(classes) < len(figures.labels):
-        which = f"the {len(classes)} labels with the most texts, each against all others"
+        which = f"{len(classes)} of {len(figures.labels)} labels"
     left = _axes(figure, 1, 2, 1, title=f"ROC, {about}", x="false positive rate", y="true positive rate (recall)")
     right = _axes(figure, 1, 2, 2, title=f"Precision-recall, {which}", x="recall", y="precision")
     left.plot([0, 1], [0, 1], ":", color=_GRAY, linewidth=1)
     for k, color, style in zip(classes, _COLORS, _STYLES, strict=False):
         label, is_label = figures.labels[k], (answers.labels == k).long()
-        name, look = short(label.label, 14), {"color": color, "linestyle": style, "linewidth": 1.4}
+        look: dict[str, Any] = {"color": color, "linestyle": style, "linewidth": 1.4}
+        told = f"{short(label.label, 14)}: area {label.auroc:.3f}, average precision {label.average_precision:.3f}"
         false, true, _ = binary_roc(answers.probabilities[:, k], is_label, validate_args=False)
-        left.plot(*_thinned(false, true), **look, label=f"{name}: area {label.auroc:.3f}")
+        left.plot(*_thinned(false, true), **look, label=told)
         precision, recall, _ = binary_precision_recall_curve(answers.probabilities[:, k], is_label, validate_args=False)
-        xs, ys = _thinned(recall, precision)
-        right.plot(xs, ys, **look, drawstyle="steps-pre", label=f"{name}: average {label.average_precision:.3f}")
-    for ax, place in ((left, "lower right"), (right, "lower left")):
+        # From the highest recall down, each precision holds until the next: that is what its average adds up.
+        right.plot(*_thinned(recall, precision), **look, drawstyle="steps-post")
+    for ax in (left, right):
         ax.set_xlim(-0.02, 1.02)
         ax.set_ylim(-0.02, 1.04)
-        ax.legend(loc=place, fontsize=8, framealpha=0.85, edgecolor="none")
+    left.legend(loc="lower right", **_LEGEND)
     return figure
 
 
@@ -211,7 +213,7 @@ def _thinned(*coordinates: Tensor) -> list[list[float]]:
     return [values[chosen].tolist() for values in coordinates]
 
 
-def _learning(rows: Sequence[dict[str, str]]) -> "Figure":
+def _learning(rows: Sequence[Mapping[str, str]]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(8.6, 3.4, 0.65)
@@ -233,7 +235,7 @@ def _learning(rows: Sequence[dict[str, str]]) -> "Figure":
     loss.plot(*points("train_loss"), "o-", color=_COLORS[0], markersize=3.5, linewidth=1.4, label="train_loss")
     loss.plot(*points("val_loss"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4, label="val_loss")
     loss.set_ylim(bottom=0)
-    loss.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+    loss.legend(**_LEGEND)
     right.plot(*points("val_acc"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4)
     for ax in (loss, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
