@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lit_cls.errors import UserError
 from lit_cls.model.gpt import GPTBackbone, GPTConfig
@@ -64,11 +65,25 @@ class ModelSettings:
             lora=self.lora,
         )
 
+    def build_empty(self, num_classes: int) -> "GPTClassifier":
+        """A network without memory or numbers, whose tensors are all to be replaced."""
+        with torch.device("meta"), _NoNumbers():
+            return self.build(num_classes)
+
     def weights_path(self) -> Path | None:
         """The file or folder the weights come from, downloaded if need be; None when random."""
         if self.weights == "random":
             return None
         return fetch_pretrained(self.size) if self.weights == "pretrained" else Path(os.path.expanduser(self.weights))
+
+
+class _NoNumbers(TorchFunctionMode):
+    """Draws no first values: where there is no memory, torch imports its compiler (a second) to draw none."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 class GPTClassifier(GPTBackbone):

@@ -6,10 +6,14 @@ came from no file, the checkpoint holds them too. One that a training can go on 
 `lit_cls_run` beside: its place, its random states, its options (see `Saver`).
 """
 
+import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ DATA_KEY = "ClassificationData"
 """Where Lightning puts what the LightningDataModule of that name keeps."""
 DECISION_KEY = "lit_cls_decision"
 """What `lit_cls tune` adds: see `lit_cls.model.decision.Decision`."""
+_BLOCK = 1 << 22  # bytes that are read at a time
 _ENTRIES = {"model", "label_names", "weights_sha256", "precision"}
 _DATA_ENTRIES = {"settings", "label_names", "cut_to", "pad_to", "split_sha256"}
 
@@ -37,10 +42,32 @@ _DATA_ENTRIES = {"settings", "label_names", "cut_to", "pad_to", "split_sha256"}
 def is_intact(path: Path) -> bool:
     """Whether every record of a file has the checksum that was written with it; torch reads past a wrong one."""
     try:
-        with zipfile.ZipFile(path) as records:
-            return records.testzip() is None
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                return archive.testzip() is None
     except zipfile.BadZipFile:
         return False
+    # `testzip` reads in one thread, and copies three times: 2.5 s for the 1.4 GB of GPT-2 small with its optimizer.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
+        return all(threads.map(partial(_is_as_written, path), records))
+
+
+def _is_as_written(path: Path, record: zipfile.ZipInfo) -> bool:
+    """Whether a record that is not compressed stands where the archive's directory says, and has its checksum."""
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(record.header_offset)
+        header = stream.read(30)  # section 4.3.7 of PKWARE's APPNOTE
+        if len(header) < 30 or header[:4] != b"PK\3\4":
+            return False
+        name, extra = struct.unpack("<HH", header[26:])
+        if stream.read(name) != record.orig_filename.encode("utf-8"):
+            return False
+        stream.seek(extra, os.SEEK_CUR)
+        block, left, checksum = memoryview(bytearray(min(_BLOCK, record.file_size))), record.file_size, 0
+        while left and (n := stream.readinto(block[:left])):
+            checksum, left = zlib.crc32(block[:n], checksum), left - n
+    return left == 0 and checksum == record.CRC
 
 
 @lru_cache(maxsize=32)
