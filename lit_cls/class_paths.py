@@ -28,7 +28,7 @@ def check_class_paths(verb: str, words: Sequence[str]) -> None:
     where a class or a group of options may stand.
 
     Args:
-        verb: whose rule holds: `fit`, `validate`, `test`, `predict`, `resume`.
+        verb: whose rule holds: `fit`, `validate`, `test`, `resume`.
         words: what follows the verb.
 
     Raises:
@@ -38,8 +38,6 @@ def check_class_paths(verb: str, words: Sequence[str]) -> None:
         return
     search = _ClassSearch(verb)
     for at, word in enumerate(words):
-        if word == "--":
-            break
         short = re.fullmatch(r"-c(?!-)=?(.*)", word, re.DOTALL)
         long = re.fullmatch(r"--([\w.]+)\+?(?:=(.*))?", word, re.DOTALL)
         if not short and not long:

@@ -34,7 +34,7 @@ verbs:
 {chr(10).join(f"  {verb:<13} {line}" for verb, line in VERBS.items())}
 
   lit_cls VERB --help          every option of a verb
-  lit_cls VERB --print_config  every value that a run would use
+  lit_cls fit --print_config   every value that a run would use; likewise validate and test
   lit_cls --version
 
 examples:
@@ -92,6 +92,10 @@ def _run(verb: str, words: list[str]) -> int:
             from lit_cls.commands.tune import tune
 
             return tune(words)
+        case "predict":
+            from lit_cls.commands.predict import predict
+
+            return predict(words)
         case "reproduce":
             from lit_cls.experiments.reproduce import reproduce
 

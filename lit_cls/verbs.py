@@ -1,4 +1,4 @@
-"""fit, validate, test and predict, through LightningCLI."""
+"""fit, validate and test, through LightningCLI."""
 
 import os
 import traceback
@@ -17,7 +17,6 @@ from lit_cls.class_paths import check_class_paths, only_allowed_classes
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
-from lit_cls.inference import load
 from lit_cls.model.weights import SIZES
 from lit_cls.options import check_device, check_trainer, explain_class, parse, told
 from lit_cls.origin import Origin, asks_for_other_data, changed_options, check_going_on, settings_of
@@ -152,7 +151,7 @@ class Verbs(LightningCLI):
         """The verbs, and which arguments of the Trainer's methods are no options of ours."""
         ours = {"datamodule", "dataloaders", "model", "train_dataloaders", "val_dataloaders"}
         fixed = {"verbose", "return_predictions", "weights_only"}  # nothing is ever unpickled but tensors
-        return dict.fromkeys(("fit", "validate", "test", "predict"), ours | fixed)
+        return dict.fromkeys(("fit", "validate", "test"), ours | fixed)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of the model, the data and the trainer."""
@@ -186,8 +185,6 @@ class Verbs(LightningCLI):
                 default=None,
                 help="Save last.ckpt after every so many optimizer steps, beside after every epoch.",
             )
-        if subcommand == "predict":
-            parser.add_argument("texts", type=str, nargs="*", help="The texts to classify.")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -347,24 +344,6 @@ class Verbs(LightningCLI):
     def test(self, model: ClassifierModule, **kwargs: Any) -> None:
         """Accuracy of a checkpoint on the test split."""
         self._evaluate("test")
-
-    def predict(self, model: ClassifierModule, **kwargs: Any) -> None:
-        """Label and probabilities of each text, one line a text, to standard output."""
-        texts = self.config_init["predict"]["texts"]
-        if not texts:
-            raise UserError(
-                f'nothing to classify: lit_cls predict --ckpt_path {self.checkpoint_path} "a text" "another"'
-            )
-        assert self.checkpoint_path is not None, "without a checkpoint, parse_arguments has refused"
-        check_same_network(self.checkpoint, model.settings)
-        self.datamodule.check_reading(self.checkpoint[DATA_KEY])
-        weights = None if model.settings.weights in ("pretrained", "random") else model.settings.weights
-        device, precision = self.trainer.strategy.root_device, str(self.trainer.precision)
-        predictions = load(self.checkpoint_path, device, weights, precision).predict(texts)
-        for text, prediction in zip(texts, predictions, strict=True):
-            shares = "  ".join(f"{label} {share:.4f}" for label, share in prediction.probabilities.items())
-            cut = "  (cut: longer than the classifier reads)" if prediction.truncated else ""
-            print(f"{prediction.label}\t{shares}\t{' '.join(text.split())}{cut}")
 
     def _origin(self) -> Origin | None:
         """The state that the training goes on from, when the options allow it."""

@@ -159,8 +159,8 @@ def both_columns(table: Table, text_column: Column, label_column: Column, file: 
     """
     names = table.names
     hint = "" if header or table.lines is None else " (data.header is false: columns are numbered from 0)"
-    text_at = _column_index(text_column, "text", names, file, hint)
-    label_at = _column_index(label_column, "label", names, file, hint)
+    text_at = column_index(text_column, "text", names, file, hint)
+    label_at = column_index(label_column, "label", names, file, hint)
     if text_at == label_at:
         raise UserError(
             f"{file}: column {shown(names[text_at])} is named for both texts and labels: "
@@ -169,7 +169,7 @@ def both_columns(table: Table, text_column: Column, label_column: Column, file: 
     return text_at, label_at
 
 
-def _column_index(column: Column, role: str, names: list[str], file: Path, hint: str) -> int:
+def column_index(column: Column, role: str, names: list[str], file: Path, hint: str) -> int:
     """Place of a column given by name, or by number from 0."""
     matches = [i for i, name in enumerate(names) if name.strip() == str(column)]
     if len(matches) > 1:

@@ -1,0 +1,330 @@
+"""`lit_cls predict`: labels and probabilities of texts, of a file's rows, or of whatever comes through a pipe."""
+
+import argparse
+import difflib
+import os
+import select
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, get_args
+
+from lit_cls.arguments import CommandParser
+from lit_cls.data.formats import FORMATS, Format
+from lit_cls.data.sources import Column
+from lit_cls.data.streams import Row, TextStream, Wanted, chunks, given_texts, open_file, open_pipe
+from lit_cls.errors import UserError, shown
+from lit_cls.evaluation.answers import AnswerFormat, AnswerWriter, check_new_file, format_of, whole_file
+from lit_cls.evaluation.metrics import wilson_interval
+from lit_cls.inference import Classifier, Prediction
+from lit_cls.trained import add_checkpoint_options, trained_of
+from lit_cls.training.checkpoints import DATA_KEY
+from lit_cls.training.stopping import Stopped, StopSignals
+
+Tell = Callable[[str], None]
+_EVERY = 10.0  # seconds between lines of progress
+
+DESCRIPTION = """\
+Labels and probabilities of texts: of those that are given as words, of a file's rows, or of standard input.
+
+  lit_cls predict --ckpt_path best.ckpt "a text" "another"
+  lit_cls predict --ckpt_path best.ckpt --data.path reviews.csv --output answers.csv
+  cat texts.txt | lit_cls predict --ckpt_path best.ckpt | head
+"""
+EPILOG = """\
+Answers keep the order and the columns of the input; behind these come label, probability, probability_<name>
+of each class, and truncated. A column of the input that has one of these names gets input_ before it.
+Where the input has labels, the accuracy is told as well. Notes and progress go to standard error.
+"""
+
+
+def predict(words: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+        words: what was typed after the verb.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a mistake in the options, the files or the rows.
+    """
+    args = _parse(words)
+    output = None if args.output in (None, "-") else Path(os.path.expanduser(args.output))
+    form: AnswerFormat | None = args.output_format
+    if output is not None:
+        form = format_of(output, form)
+        check_new_file(output)
+    trained = trained_of("predict", args, words, _tell)
+    wanted = _wanted(args, trained.checkpoint[DATA_KEY]["settings"])
+    stream = _stream(args, wanted, _check_reader if output is None else None)
+    for note in stream.notes:
+        _tell(f"note: {note}")
+    classifier = trained.classifier()
+    if rule := classifier.decision.told(classifier.label_names):
+        _tell(f"note: {rule}")
+    if form is None:
+        form = "lines" if args.texts else "jsonl" if stream.kind == "jsonl" else "csv"
+    try:
+        with StopSignals(), _sink(output) as sink:
+            answered = _answer(classifier, stream, sink, form, flush=output is None)
+    except Stopped as stopped:
+        _tell(f"lit_cls: stopped by {stopped.received.name}" + (f": {output} is not whole" if output else ""))
+        raise
+    answered.tell(classifier, in_lines=form == "lines")
+    if output is not None:
+        _tell(f"{answered.n:,} answers are in {output}")
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("predict", DESCRIPTION, EPILOG)
+    parser.usage = "lit_cls predict --ckpt_path PATH [options] [TEXT … | -]"
+    add_checkpoint_options(parser)
+    rows = parser.add_argument_group("the texts")
+    for option, metavar, told in (
+        ("--data.path", "FILE", "rows to classify: .csv, .tsv, .txt (tabs), .jsonl, .parquet; - is standard input"),
+        ("--data.text_column", "NAME", "the texts' column, by name or number (default: as trained, else text)"),
+        ("--data.label_column", "NAME", "the labels' column, if any (default: as trained, else label)"),
+    ):
+        rows.add_argument(option, metavar=metavar, help=told)
+    rows.add_argument("--data.header", choices=("true", "false"), help="whether the first line names the columns")
+    rows.add_argument(
+        "--input_format",
+        choices=("auto", *FORMATS),
+        default="auto",
+        help="text is one a line; auto goes by a file's name, and by the first line of standard input",
+    )
+    answers = parser.add_argument_group("the answers")
+    answers.add_argument("--output", metavar="FILE", help="a new .csv or .jsonl file (default: standard output)")
+    answers.add_argument(
+        "--output_format",
+        choices=[form for form in get_args(AnswerFormat) if form != "lines"],
+        help="default: JSON lines for JSON lines, CSV for all else; for texts given as words, lines to read",
+    )
+    return parser
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    at = list(words).index("--") if "--" in words else len(words)
+    args, others = parser.parse_known_args(list(words[:at]))
+    args.texts = [*(_text_or_refused(word, parser) for word in others), *words[at + 1 :]]
+    if args.texts == ["-"] and at == len(words):
+        args.texts, given = [], getattr(args, "data.path")
+        if given not in (None, "-"):
+            raise UserError(f"- is standard input, and --data.path is {given}: give one of them")
+        setattr(args, "data.path", "-")
+    elif "-" in words[:at] and "-" in args.texts:
+        raise UserError("- is standard input, and stands alone: give texts, or -")
+    path = getattr(args, "data.path")
+    if args.texts and path is not None:
+        raise UserError(f"{shown(args.texts[0])} is a text to classify, and --data.path is {path}: give one of them")
+    if args.texts and args.input_format != "auto":
+        raise UserError(f"--input_format {args.input_format} is of files and pipes: leave it out with texts as words")
+    return args
+
+
+def _text_or_refused(word: str, parser: CommandParser) -> str:
+    if word == "-" or not word.startswith("-") or " " in word:
+        return word
+    name = word.split("=", maxsplit=1)[0]
+    known = [option for action in parser._actions for option in action.option_strings]
+    group = name.split(".")[0]
+    if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+        raise UserError(f"there is no option {name}; did you mean {close[0]}?")
+    if group in ("--model", "--data", "--seed_everything", "--preset"):
+        raise UserError(f"predict reads {name.lstrip('-')} from the checkpoint: leave {name} out")
+    if group == "--trainer":
+        raise UserError(f"{name} is about training: leave it out; lit_cls predict --help lists the options")
+    raise UserError(
+        f"there is no option {name}; lit_cls predict --help lists the options. "
+        f"If it is a text, put -- before the texts: lit_cls predict … -- {word}"
+    )
+
+
+def _wanted(args: argparse.Namespace, trained: dict[str, Any]) -> Wanted:
+    """The columns that were asked for; else those that the classifier was trained with, where the file has them."""
+    header = getattr(args, "data.header")
+
+    def usual(role: str) -> tuple[Column, ...]:
+        return tuple(dict.fromkeys((str(trained.get(f"{role}_column", role)), role)))
+
+    return Wanted(
+        text=getattr(args, "data.text_column"),
+        label=getattr(args, "data.label_column"),
+        header=bool(trained.get("header", True)) if header is None else header == "true",
+        usual_texts=usual("text"),
+        usual_labels=usual("label"),
+    )
+
+
+def _stream(args: argparse.Namespace, wanted: Wanted, while_waiting: Callable[[], None] | None) -> TextStream:
+    kind: Format | None = None if args.input_format == "auto" else args.input_format
+    path = getattr(args, "data.path")
+    if args.texts:
+        [*_, last] = args.texts
+        if len(args.texts) == 1 and len(last) < 1000 and os.path.isfile(last):
+            _tell(f"note: {last} is classified as a text; --data.path {last} classifies the rows of that file")
+        return given_texts(args.texts)
+    if path not in (None, "-"):
+        return open_file(Path(os.path.expanduser(path)), kind, wanted)
+    descriptor = None
+    with suppress(OSError, ValueError, AttributeError):  # closed, or not a real one
+        descriptor = sys.stdin.fileno()
+    if descriptor is None or (path is None and os.isatty(descriptor)):
+        raise UserError(
+            'nothing to classify: give texts, lit_cls predict --ckpt_path PATH "a text" "another"; '
+            "a file, --data.path FILE; or texts through standard input, … | lit_cls predict --ckpt_path PATH"
+        )
+    return open_pipe(descriptor, kind, wanted, while_waiting)
+
+
+@contextmanager
+def _sink(output: Path | None) -> Iterator[BinaryIO]:
+    if output is not None:
+        with whole_file(output, _tell) as stream:
+            yield stream
+    else:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+
+
+def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: AnswerFormat, flush: bool) -> "_Answered":
+    """Reads, answers and writes, a chunk after the other."""
+    answered, progress = _Answered(stream.label_column), _Progress(stream.total)
+    writer = AnswerWriter(sink, form, stream.columns, classifier.label_names, _tell)
+
+    def after_batch(n: int) -> None:
+        progress.advance(n)
+        if flush:
+            _check_reader()
+
+    with progress:
+        for rows in chunks(stream):
+            predictions = classifier.predict([row.text or "" for row in rows], after_batch)
+            for row, prediction in zip(rows, predictions, strict=True):
+                writer.write(row.values, prediction.label, prediction.probabilities, prediction.truncated)
+                answered.count(row, prediction, classifier.label_names)
+            if flush:
+                sink.flush()
+    return answered
+
+
+@dataclass
+class _Answered:
+    """What is told at the end."""
+
+    label_column: str | None
+    n: int = 0
+    cut: int = 0
+    empty: int = 0
+    first_empty: list[int] = field(default_factory=list)
+    labelled: int = 0
+    correct: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def count(self, row: Row, prediction: Prediction, label_names: Sequence[str]) -> None:
+        self.n += 1
+        self.cut += prediction.truncated
+        if not (row.text and row.text.strip()):
+            self.empty += 1
+            if len(self.first_empty) < 10:
+                self.first_empty.append(self.n)
+        if row.label is None or not row.label.strip():
+            return
+        if row.label in label_names:
+            self.labelled += 1
+            self.correct += row.label == prediction.label
+        else:
+            self.unknown[row.label if row.label in self.unknown or len(self.unknown) < 5 else "…"] += 1
+
+    def tell(self, classifier: Classifier, in_lines: bool) -> None:
+        if self.n == 0:
+            _tell("note: there were no texts")
+        if self.empty and not in_lines:
+            rows = ", ".join(map(str, self.first_empty)) + (", …" if self.empty > len(self.first_empty) else "")
+            _tell(f"note: {self.empty:,} empty texts, answered as such: row {rows}")
+        if self.cut and not in_lines:
+            part = {"head_tail": "their head and their tail are"}.get(
+                classifier.truncation, f"their {classifier.truncation} is"
+            )
+            _tell(f"note: {self.cut:,} texts are longer than {classifier.cut_to:,} tokens: {part} read")
+        if self.unknown:
+            names = ", ".join(label if label == "…" else shown(label) for label in self.unknown)
+            _tell(
+                f"note: {self.unknown.total():,} rows have a label that the classifier does not know ({names}): "
+                f"not counted; it knows {', '.join(map(shown, classifier.label_names[:20]))}"
+            )
+        if self.labelled:
+            low, high = wilson_interval(self.correct, self.labelled)
+            _tell(
+                f"accuracy {self.correct / self.labelled:.2%} (95 % interval {low:.2%} – {high:.2%}) on "
+                f"{self.labelled:,} texts with a label in {shown(self.label_column)}"
+            )
+
+
+class _Progress:
+    """On a terminal a bar, elsewhere a line now and then; both on standard error.
+
+    Args:
+        total: of texts; None while it is not known.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._n = 0
+        self._began = self._told = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> "_Progress":
+        # Where the answers are on the same terminal, they are what is to be seen.
+        if self._total and sys.stderr.isatty() and not sys.stdout.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.add_task("", total=self._total, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, n: int) -> None:
+        self._n += n
+        now = time.monotonic()
+        rate = f"{self._n / max(now - self._began, 1e-9):,.1f} texts/s"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._n, rate=rate)
+        elif now - self._told >= _EVERY and not (sys.stdout.isatty() and sys.stderr.isatty()):
+            self._told = now
+            _tell(f"{self._n:,}{f' of {self._total:,}' if self._total else ''} texts, {rate}")
+
+
+def _check_reader() -> None:
+    """Ends the command once nobody reads its standard output any more, even while it has nothing to write.
+
+    Raises:
+        BrokenPipeError: there is no reader.
+    """
+    gone = False
+    with suppress(OSError, ValueError, AttributeError):  # no real one, or a system that cannot be asked
+        asked = select.poll()
+        asked.register(sys.stdout.fileno(), 0)
+        gone = any(event & select.POLLERR for _, event in asked.poll(0))
+    if gone:
+        raise BrokenPipeError
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # that nobody reads it is no reason to stop
+        print(line, file=sys.stderr, flush=True)
