@@ -20,6 +20,8 @@ VERBS = {
     "test": "accuracy of a checkpoint on the test split",
     "predict": "labels and probabilities of texts, from a checkpoint",
     "tune": "temperature and threshold of a checkpoint, for a goal, on the validation split",
+    "merge": "LoRA adapters added into the weights, checked",
+    "export": "to Hugging Face, ONNX or peft, each checked against this one",
     "reproduce": "the rows of the published table, compared and written down",
     "verify-resume": "prove that killing a run and going on with it changes nothing",
     "sweep": "a grid of any options, with a table and a picture",
@@ -96,6 +98,14 @@ def _run(verb: str, words: list[str]) -> int:
             from lit_cls.commands.predict import predict
 
             return predict(words)
+        case "merge":
+            from lit_cls.commands.merge import merge
+
+            return merge(words)
+        case "export":
+            from lit_cls.commands.export import export
+
+            return export(words)
         case "reproduce":
             from lit_cls.experiments.reproduce import reproduce
 

@@ -67,14 +67,25 @@ def _encoding() -> "tiktoken.Encoding":
 def merge_ranks() -> dict[bytes, int]:
     """Every token but the special one: its bytes, and its id, which is its rank in merging.
 
-    The merge list spells bytes as printable characters; the first 256 ids are the single bytes,
-    printable ones first, then one id per merge (openai/gpt-2, `encoder.py`).
+    The first 256 ids are the single bytes, printable ones first, then one id per merge (openai/gpt-2, `encoder.py`).
     """
+    spelt = spelt_bytes()
+    byte_of = {character: byte for byte, character in spelt.items()}
+    ranks = {bytes([byte]): i for i, byte in enumerate(spelt)}
+    for pair in merges():
+        ranks[bytes(byte_of[c] for c in "".join(pair))] = len(ranks)
+    return ranks
+
+
+def spelt_bytes() -> dict[int, str]:
+    """Each byte, in the order of the ids, and the printable character that the merge list spells it as."""
     printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
     others = [b for b in range(256) if b not in printable]
-    byte_of = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-    ranks = {bytes([b]): i for i, b in enumerate(printable + others)}
-    merges = files("lit_cls.data").joinpath("vocabulary", "vocab.bpe").read_text(encoding="utf-8")
-    for line in merges.split("\n")[1:-1]:
-        ranks[bytes(byte_of[c] for c in line.replace(" ", ""))] = len(ranks)
-    return ranks
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+def merges() -> list[tuple[str, str]]:
+    """The packaged merge list, in its order and spelling."""
+    text = files("lit_cls.data").joinpath("vocabulary", "vocab.bpe").read_text(encoding="utf-8")
+    pairs = (line.split(" ") for line in text.split("\n")[1:-1])
+    return [(left, right) for left, right in pairs]

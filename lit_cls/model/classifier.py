@@ -255,7 +255,7 @@ class GPTClassifier(GPTBackbone):
         same numbers for less work.
         """
         if at is not None:
-            return self.final_norm(x[torch.arange(len(x), device=x.device), at])
+            return self.final_norm(x[torch.arange(x.shape[0], device=x.device), at])
         if self.token_position == "mean":
             return self.final_norm(x).mean(dim=1)
         lengths = lengths.clamp(min=1)

@@ -208,7 +208,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 def _pick(x: Tensor, at: Tensor) -> Tensor:
     """(B, T, C) to (B, 1, C): one position of each row."""
-    return x[torch.arange(len(x), device=x.device), at][:, None]
+    return x[torch.arange(x.shape[0], device=x.device), at][:, None]
 
 
 class GPTBackbone(nn.Module):

@@ -135,3 +135,10 @@ def add_lora(module: nn.Module, config: LoRAConfig) -> None:
 
 def _is_target(name: str, targets: tuple[Target, ...]) -> bool:
     return any(name.endswith(t) or (t == "ff" and ".ff.layers." in name) for t in targets)
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Adds every adapter of `module` into its weight; done twice, done once."""
+    for layer in module.modules():
+        if isinstance(layer, LoRALinear):
+            layer.merge()

@@ -46,6 +46,21 @@ def check_pretrained(size: "ModelSize") -> None:
         )
 
 
+def hub_source(size: "ModelSize", weights: str, weights_sha256: str | None) -> tuple[str, str] | None:
+    """Repository and commit on the Hugging Face hub of the weights that a network was trained from.
+
+    Args:
+        size: of the network.
+        weights: as `ModelSettings` has it.
+        weights_sha256: of their file.
+
+    Returns:
+        None where they are not those that OpenAI published, or not known to be.
+    """
+    published = weights == "pretrained" or (weights_sha256 is not None and weights_sha256 == _SHA256.get(size))
+    return _PRETRAINED.get(size) if published else None
+
+
 def fetch_pretrained(size: "ModelSize") -> Path:
     """OpenAI's weights for a size, from the Hugging Face hub or its cache on this machine.
 

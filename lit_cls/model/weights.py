@@ -1,11 +1,11 @@
 """The size table, and GPT-2 weights put into a model.
 
-This is the only place that translates names: Hugging Face's GPT-2 files to the published code's
-naming, which is also ours. Tensors are read one at a time, so that loading never holds the weights
+This is the only place that translates names, in both directions: Hugging Face's GPT-2 files to the
+published code's naming, which is also ours. Tensors are read one at a time, so that loading never holds the weights
 twice; how files are opened is in `weight_files.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,11 @@ _HF_TOP = {
     "lm_head.weight": "out_head.weight",
 }
 _QKV = ("W_query", "W_key", "W_value")
+# The same table from ours to Hugging Face's, where query, key and value are one.
+_TO_HF_BLOCK = {ours: theirs for theirs, ours in _HF_BLOCK.items()} | {
+    f"att.{part}.{kind}": f"attn.c_attn.{kind}" for part in _QKV for kind in ("weight", "bias")
+}
+_TO_HF_TOP = {ours: f"transformer.{theirs}" for theirs, ours in _HF_TOP.items()} | {"out_head.weight": "score.weight"}
 # Causal masks that older code stored beside the weights.
 _MASK_SUFFIXES = (".attn.bias", ".attn.masked_bias", ".att.mask")
 
@@ -231,3 +236,28 @@ def _hugging_face_block(block: str, rest: str, full_name: str, tensor: StoredTen
     if rest in _HF_BLOCK:
         return {f"{block}.{_HF_BLOCK[rest]}": tensor.transposed() if is_matrix else tensor}
     return {full_name: tensor}
+
+
+def hugging_face_name(name: str) -> str:
+    """What `GPT2ForSequenceClassification` calls a classifier's parameter; its head has no bias."""
+    if not name.startswith("trf_blocks."):
+        return _TO_HF_TOP[name]
+    _, index, rest = name.split(".", 2)
+    return f"transformer.h.{index}.{_TO_HF_BLOCK[rest]}"
+
+
+def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's tensors as `GPT2ForSequenceClassification` names, joins and stores them.
+
+    Args:
+        tensors: by our names; without adapters and without a bias of the head.
+    """
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".att.W_query." in name:
+            tensor = torch.cat([tensors[name.replace("W_query", part)] for part in _QKV])  # (3C, C) or (3C,)
+        elif ".att.W_key." in name or ".att.W_value." in name:
+            continue
+        is_conv1d = name.startswith("trf_blocks.") and tensor.ndim == 2
+        theirs[hugging_face_name(name)] = (tensor.t() if is_conv1d else tensor).contiguous()
+    return theirs

@@ -1,0 +1,147 @@
+"""`lit_cls merge`: LoRA adapters added into the weights, and the answers compared."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_cls.arguments import CommandParser
+from lit_cls.errors import RunError, UserError
+from lit_cls.exports.parity import LIMIT, measure
+from lit_cls.exports.source import plain_tensors
+from lit_cls.inference import classifier_of
+from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.lora import merge_lora
+from lit_cls.trained import Trained, add_checkpoint_options, trained_of
+from lit_cls.training.checkpoints import KEY, describe_network, without_training
+
+_DESCRIPTION = """\
+Writes a checkpoint whose weights have the LoRA adapters added in, in float32: it predicts and is
+tested like any other, needs no other file, and no training goes on from it. Its logits on the
+validation split are compared with those of the checkpoint: where one moves by more than 1e-4, or a
+label flips, nothing is written."""
+
+
+def merge(words: list[str]) -> int:
+    """Runs the command.
+
+    Args:
+        words: behind `lit_cls merge`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: no LoRA in the checkpoint, no validation split to compare on, the file is there.
+        RunError: the answers differ, or the disk refused.
+    """
+    parser = CommandParser("merge", _DESCRIPTION)
+    add_checkpoint_options(parser)
+    add_data_option(parser, "the comparison")
+    parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: merged.ckpt beside the other)")
+    args = parser.parse_args(words)
+    trained = in_float32(trained_of("merge", args, words, print))
+    settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
+    if settings.lora is None:
+        raise UserError(
+            f"{trained.path} has no LoRA adapters to merge: it was trained with model.trainable_layers "
+            f"{settings.trainable_layers}, and is complete as it is"
+        )
+    out = _target(args.out, trained.path)
+    texts = trained.split("validation", getattr(args, "data.path"), print).rows.texts
+    classifier = trained.classifier()
+    before = classifier.logits(texts)
+    content = merged(trained.checkpoint, classifier.net)
+    decision = classifier.decision
+    after = classifier_of(out, content, trained.device, precision=trained.precision).logits(texts)
+    labels = (decision.labels(decision.probabilities(logits)) for logits in (before, after))
+    parity = measure(before, after, *labels)
+    line = parity.told("logits on the validation split, merged and before")
+    if not parity.holds:
+        raise RunError(
+            f"{line}; at most {LIMIT:.0e} and none are allowed: nothing was written. {trained.path} works as it is, "
+            "and lit_cls export --format peft keeps the adapters apart"
+        )
+    print(line)
+    _write(content, out)
+    n_adapters = sum(name.endswith(".lora_A") for name in trained.checkpoint["state_dict"])
+    print(f"{n_adapters} adapters merged: {out}")
+    return 0
+
+
+def add_data_option(parser: CommandParser, use: str) -> None:
+    """Adds `--data.path`, where the data has moved to.
+
+    Args:
+        parser: of a command.
+        use: what the validation split is for.
+    """
+    told = f"the data it was trained on, if that has moved: its validation split is for {use}"
+    parser.add_argument("--data.path", metavar="FILE", help=told)
+
+
+def in_float32(trained: Trained) -> Trained:
+    """The same on the processor in float32: what is written must not depend on a device's rounding.
+
+    Raises:
+        UserError: another precision or device was asked for by name.
+    """
+    if trained.precision not in (None, "32-true"):
+        raise UserError(
+            f"trainer.precision {trained.precision}: this is computed in 32-true, whose rounding is the smallest that "
+            "the weights are held in. Leave the option out"
+        )
+    before = trained.checkpoint[KEY]["precision"]
+    if before != "32-true":
+        print(f"note: {trained.path} was trained in {before}; all of this is in float32, as `32-true` predicts")
+    return replace(trained, device=torch.device("cpu"), precision="32-true")
+
+
+def merged(checkpoint: Mapping[str, Any], net: GPTClassifier) -> dict[str, Any]:
+    """A checkpoint of the network with its adapters added in; they are added in `net` too.
+
+    Args:
+        checkpoint: with LoRA, as `read_checkpoint` returns it.
+        net: its network in float32.
+    """
+    merge_lora(net)
+    described = checkpoint[KEY]
+    settings = replace(
+        ModelSettings.from_dict(described["model"]),
+        # What a checkpoint is called that holds every tensor itself: no file has these weights, to be named by its
+        # sha256. They are read from the checkpoint whatever the words are.
+        weights="random",
+        trainable_layers="all",
+        lora=None,
+    )
+    return {
+        **without_training(dict(checkpoint)),
+        # Not bf16-mixed, should it have been trained in that: rounded, the sums may not be those of the parts.
+        KEY: describe_network(settings, tuple(described["label_names"]), None, "32-true"),
+        "state_dict": {f"net.{name}": tensor for name, tensor in plain_tensors(net).items()},
+    }
+
+
+def _target(given: str | None, source: Path) -> Path:
+    """Where the new checkpoint goes; nothing is overwritten."""
+    if given is not None:
+        out = Path(os.path.expanduser(given))
+        if out.exists() or out.is_symlink():
+            raise UserError(f"{out} exists already: choose another file with --out")
+        return out
+    names = (source.with_name(f"merged_{i}.ckpt" if i else "merged.ckpt") for i in count())
+    return next(path for path in names if not path.exists())
+
+
+def _write(content: dict[str, Any], out: Path) -> None:
+    # Lightning is behind it, which takes seconds to import: not before there is something to write.
+    from lit_cls.training.checkpoint_io import AtomicCheckpointIO
+
+    try:
+        AtomicCheckpointIO().save_checkpoint(content, out)
+    except OSError as error:
+        raise RunError(f"{out} could not be written: {error}. Choose another place with --out") from error

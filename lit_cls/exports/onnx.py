@@ -1,0 +1,175 @@
+"""ONNX: one graph from token ids to probabilities and a label, with all that is needed to feed it.
+
+Shapes: B batch, T tokens, K classes.
+"""
+
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.exports.parity import LIMIT, measure
+from lit_cls.exports.source import Answers, Source, require_packages
+from lit_cls.exports.tokenizer_file import write_tokenizer
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.decision import Decision
+from lit_cls.model.lora import merge_lora
+
+_OPSET = 18  # has all that the network is made of, and runs on an onnxruntime of 2023
+_MOST_BYTES_IN_ONE = 1 << 30  # a protobuf ends at 2 GB; larger weights lie in a file of their own
+
+
+def check_onnx(source: Source) -> None:
+    """Every choice of a classifier can be expressed; the packages must be there.
+
+    Raises:
+        UserError: they are not.
+    """
+    require_packages("onnxscript", "onnxruntime", "tokenizers")
+
+
+def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Path) -> list[str]:
+    """Writes the graph, its tokenizer, its labels and an example that runs; then compares.
+
+    Args:
+        source: the checkpoint's choices.
+        net: in float32 on the processor; its adapters are merged.
+        answers: of the original.
+        folder: empty.
+
+    Returns:
+        What was found, in lines.
+
+    Raises:
+        RunError: the graph's answers are not the original's.
+    """
+    merge_lora(net)
+    graph = _Answering(net, source.decision).eval()
+    _export(graph, folder / "model.onnx")
+    write_tokenizer(folder)
+    _write_json(folder / "labels.json", list(source.label_names))
+    reads_pads = net.needs == "all"
+    reading = {
+        "cut_to": source.cut_to,
+        "truncation": source.truncation,
+        "pad_id": PAD_ID,
+        "pad_to": source.pad_to if reads_pads else None,
+        "one_at_a_time": reads_pads and source.pad_to is None,
+    }
+    _write_json(folder / "reading.json", reading)
+    from lit_cls.exports import classify
+
+    shutil.copyfile(str(classify.__file__), folder / "classify.py")
+    told = _compare_shapes(graph, source, folder, classify) + [_compare_texts(source, answers, folder, classify)]
+    (folder / "README.md").write_text(_readme(source, told), encoding="utf-8")
+    return told
+
+
+class _Answering(nn.Module):
+    """Token ids to probabilities and labels, as `Classifier.predict` makes them."""
+
+    def __init__(self, net: GPTClassifier, decision: Decision) -> None:
+        super().__init__()
+        self.net = net
+        self.decision = decision
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) ids, right-padded, and (B, T) ones at real tokens to (B, K) probabilities and (B,) class ids."""
+        probabilities = self.decision.probabilities(self.net(input_ids, attention_mask.sum(dim=1)))
+        return probabilities, self.decision.labels(probabilities)
+
+
+def _export(graph: _Answering, path: Path) -> None:
+    ids = torch.full((2, 5), PAD_ID)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    longest = graph.net.config.context_length
+    free = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("length", min=1, max=longest)}
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)  # what it passes over, and how long it takes
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph,
+                (ids, mask),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["probabilities", "label"],
+                dynamic_shapes=(free, free),
+                opset_version=_OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+    assert program is not None, "torch.onnx.export with dynamo returns the program"
+    size = sum(p.numel() * p.element_size() for p in graph.parameters())
+    program.save(str(path), external_data=size > _MOST_BYTES_IN_ONE)
+
+
+@torch.inference_mode()
+def _compare_shapes(graph: _Answering, source: Source, folder: Path, classify: ModuleType) -> list[str]:
+    """Against torch, on ids drawn at random: one token, and batches of different lengths."""
+    session = classify.Classifier(folder).session
+    generator = torch.Generator().manual_seed(0)
+    longest = source.pad_to or source.cut_to
+    told = []
+    for B, T in ((1, 1), (3, min(17, longest)), (8, longest)):
+        input_ids = torch.randint(0, PAD_ID, (B, T), generator=generator)
+        lengths = torch.randint(1, T + 1, (B,), generator=generator)
+        lengths[0] = T
+        mask = (torch.arange(T) < lengths[:, None]).long()
+        expected, labels = graph(input_ids, mask)
+        feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy()}
+        found, others = (torch.from_numpy(array) for array in session.run(["probabilities", "label"], feed))
+        told.append(measure(expected, found, labels, others).require(f"probabilities, ONNX and torch, {B} x {T}"))
+    return told
+
+
+def _compare_texts(source: Source, answers: Answers, folder: Path, classify: ModuleType) -> str:
+    """Through the example's own tokenizer, cutting and padding, against the classifier as it was."""
+    found, others = (torch.from_numpy(array) for array in classify.Classifier(folder).classify(answers.texts))
+    expected = source.decision.probabilities(answers.logits)
+    labels = source.decision.labels(expected)
+    return measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _readme(source: Source, told: list[str]) -> str:
+    rule = source.decision.told(source.label_names)
+    lines = [
+        "# A text classifier in ONNX",
+        "",
+        f"Labels: {', '.join(source.label_names)}. Written by lit_cls from {source.path.name}.",
+        "",
+        "    pip install numpy onnxruntime tokenizers",
+        '    python classify.py "a text" "another"',
+        "",
+        "| file | what it is |",
+        "|---|---|",
+        "| `model.onnx` | `input_ids` and `attention_mask`, (batch, length) int64, right-padded, to `probabilities` "
+        "(batch, labels) float32 and `label` (batch,) int64; `model.onnx.data` beside it, if there, has its weights |",
+        "| `labels.json` | the labels, by class id |",
+        "| `tokenizer.json` | for the `tokenizers` library; an empty text is one token |",
+        "| `reading.json` | how texts are cut and padded |",
+        "| `classify.py` | the example: change it, or copy from it |",
+        "| `NOTICE` | the licence of the vocabulary |",
+        "",
+        f"The label follows from: {rule or 'the largest probability'}. It is inside the graph.",
+        "",
+        f"Compared when it was written (at most {LIMIT:.0e} is allowed):",
+        "",
+        *(f"- {line}" for line in told),
+    ]
+    return "\n".join(lines) + "\n"
