@@ -22,6 +22,7 @@ VERBS = {
     "tune": "temperature and threshold of a checkpoint, for a goal, on the validation split",
     "merge": "LoRA adapters added into the weights, checked",
     "export": "to Hugging Face, ONNX or peft, each checked against this one",
+    "explain": "which words an answer rests on",
     "reproduce": "the rows of the published table, compared and written down",
     "verify-resume": "prove that killing a run and going on with it changes nothing",
     "sweep": "a grid of any options, with a table and a picture",
@@ -106,6 +107,10 @@ def _run(verb: str, words: list[str]) -> int:
             from lit_cls.commands.export import export
 
             return export(words)
+        case "explain":
+            from lit_cls.commands.explain import explain
+
+            return explain(words)
         case "reproduce":
             from lit_cls.experiments.reproduce import reproduce
 

@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -47,6 +48,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,  # the run folder's metrics.csv is always written; this adds others
     "use_distributed_sampler": False,  # it repeats rows (Lightning-AI/pytorch-lightning#7929)
 }
+_FIT_ALONE = {"--keep", "--save_every_n_steps"}
 
 
 def run_verb(words: list[str]) -> None:
@@ -172,19 +174,16 @@ class Verbs(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # LightningCLI has no public place for an argument of one verb alone.
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "fit":
-            parser.add_argument(
-                "--keep",
-                type=Keep,
-                default="best",
-                help="Which checkpoint is tested: that of the lowest val_loss, or the last (no selection).",
-            )
-            parser.add_argument(
-                "--save_every_n_steps",
-                type=PositiveInt | None,
-                default=None,
-                help="Save last.ckpt after every so many optimizer steps, beside after every epoch.",
-            )
+        # validate and test take them from a run's config.yaml, and have no use for them.
+        ours = subcommand == "fit"
+        keep = "Which checkpoint is tested: that of the lowest val_loss, or the last (no selection)."
+        every = "Save last.ckpt after every so many optimizer steps, beside after every epoch."
+        for name, kind, default, told in (
+            ("keep", Keep, "best", keep),
+            ("save_every_n_steps", PositiveInt | None, None, every),
+        ):
+            hidden = {"default": SUPPRESS, "help": SUPPRESS}
+            parser.add_argument(f"--{name}", type=kind, **({"default": default, "help": told} if ours else hidden))
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -193,6 +192,8 @@ class Verbs(LightningCLI):
         Options and files of --config stand above both.
         """
         self.words = cast("list[str]", args)
+        if self.words[0] != "fit" and (typed := {word.split("=")[0] for word in self.words} & _FIT_ALONE):
+            raise UserError(f"{min(typed)} is an option of fit: {self.words[0]} trains nothing")
         self.config = parse(parser, [word for word in self.words if not word.startswith("--print_config")])
         verb = self.config.subcommand
         if preset := self.config[verb].preset:
@@ -221,6 +222,9 @@ class Verbs(LightningCLI):
             self._subcommand_parsers[verb].set_defaults(usable)
             self.config = parse(parser, self.words)
             self.config[verb].ckpt_path = str(self.checkpoint_path.absolute())
+        if verb != "fit":
+            for name in _FIT_ALONE:
+                self.config[verb].pop(name.removeprefix("--"), None)
         if self.resumed is None:
             self.config[verb].run_name = self.run_name
 

@@ -40,8 +40,12 @@ def _labels(value: Any) -> bool:
         return False
     if not all(isinstance(name, str) for name in value) or len(set(value)) < len(value):
         return False
-    # As in data.sources: a terminal would obey them.
-    return not any(unicodedata.category(character) == "Cc" for name in value for character in name)
+    return all(map(_printable, value))
+
+
+def _printable(text: str) -> bool:
+    """Whether it has no control character, which a terminal would obey; `data.sources` refuses them too."""
+    return not any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def _tensors(value: Any) -> bool:
@@ -77,7 +81,7 @@ def _decision(value: Any) -> bool:
     return (
         all(isinstance(number, float) and math.isfinite(number) and number > 0 for number in numbers)
         and (value["label"] is None or _number(0, _MOST_LABELS - 1)(value["label"]))
-        and (value["goal"] is None or isinstance(value["goal"], str))
+        and (value["goal"] is None or (isinstance(value["goal"], str) and _printable(value["goal"])))
     )
 
 

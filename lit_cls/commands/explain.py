@@ -1,0 +1,228 @@
+"""`lit_cls explain`: which words an answer rests on, on the terminal and in an HTML file."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import progress
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from lit_cls.arguments import CommandParser
+from lit_cls.attribution import (
+    MOST_STEPS,
+    TOLERANCE,
+    Attribution,
+    Progress,
+    Word,
+    integrated_gradients,
+    leave_one_word_out,
+)
+from lit_cls.commands.explain_page import LEVELS, Explained, colours, figure, largest, level, page, shown_words
+from lit_cls.errors import RunError, UserError
+from lit_cls.inference import Classifier
+from lit_cls.trained import add_checkpoint_options, trained_of
+
+_METHODS: dict[str, Callable[..., Attribution]] = {
+    "integrated_gradients": integrated_gradients,
+    "leave_one_word_out": leave_one_word_out,
+}
+_DESCRIPTION = """\
+Which words an answer rests on, in a trained classifier.
+
+Each word gets what it adds to the log-odds of the answer: by integrated gradients on the token embeddings, and by
+leaving out one word after the other. A text is read, and cut, as predict does. It computes in 32-true."""
+_SOON = 2.0  # seconds without a bar
+_SELDOM = 30.0  # seconds between the lines that stand for it where there is no terminal
+
+
+def explain(words: list[str]) -> int:
+    """Explains the answers to the given texts.
+
+    Args:
+        words: the options and the texts.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a mistake in the options, the checkpoint or the file.
+    """
+    parser = CommandParser("explain", _DESCRIPTION, 'a text that begins with a dash comes behind --: -- "-5 degrees"')
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="the texts, each in quotes")
+    choices = (*_METHODS, "both")
+    parser.add_argument("--method", choices=choices, default="both", help="how (default: both)")
+    parser.add_argument("--label", metavar="NAME", help="what speaks for this label (default: for the answer)")
+    parser.add_argument("--out", metavar="FILE.html", help="write a page too: a new file, complete in itself")
+    add_checkpoint_options(parser)
+    args = parser.parse_intermixed_args(words)
+    if not args.texts:
+        raise UserError('nothing to explain: give texts, each in quotes: lit_cls explain --ckpt_path PATH "a text"')
+    out = None if args.out is None else Path(os.path.expanduser(args.out))
+    if out is not None:
+        _check_new(out)
+    console, errors = Console(highlight=False, markup=False, emoji=False), Console(stderr=True, highlight=False)
+
+    def note(line: str) -> None:
+        errors.print(line, markup=False, soft_wrap=True)
+
+    if args.__dict__["trainer.precision"] not in (None, "auto", "32-true"):
+        raise UserError(f"trainer.precision {args.__dict__['trainer.precision']}: explain computes in 32-true")
+    trained = trained_of("explain", args, words, note)
+    classifier = trained.classifier("32-true")
+    names = [name for name in _METHODS if args.method in (name, "both")]
+    coloured = console.color_system is not None and not console.no_color
+    if coloured:
+        _print_legend(console, classifier.cut_to)
+    found = []
+    for number, text in enumerate(args.texts, start=1):
+        with _bar(errors) as bar:
+            one = _explain(classifier, text, names, args.label, bar)
+        heading = f"{number} of {len(args.texts)}: " if len(args.texts) > 1 else ""
+        _print(console, one, heading, coloured)
+        found.append(one)
+    if out is not None:
+        _write_new(out, page(found, str(trained.path), classifier.cut_to))
+        note(f"the page is in {out}")
+    return 0
+
+
+def _explain(
+    classifier: Classifier, text: str, names: list[str], label: str | None, bar: Callable[[str], Progress]
+) -> Explained:
+    [prediction] = classifier.predict([text])
+    methods = {
+        name.replace("_", " "): _METHODS[name](classifier, text, label, progress=bar(name.replace("_", " ")))
+        for name in names
+    }
+    some = next(iter(methods.values()))
+    lines = [f"explained: the log-odds of {some.label}, {figure(some.log_odds)}"]
+    if rule := classifier.decision.told(classifier.label_names):
+        lines.append(f"rule: {rule}; the log-odds are those at this temperature, whatever the threshold")
+    if prediction.truncated:
+        unread = sum(word.score is None for word in some.words)
+        lines.append(
+            f"cut: of this text, {classifier.cut_to:,} tokens are read ({classifier.truncation}); "
+            f"{unread:,} of {len(some.words):,} words are not read"
+        )
+    if not some.words:
+        lines.append("an empty text: it has no words")
+    answer = f"{prediction.label}, probability {prediction.probabilities[prediction.label]:.4f}"
+    return Explained(answer, tuple(lines), {name: (_sums(method), method) for name, method in methods.items()})
+
+
+def _sums(method: Attribution) -> str:
+    """What the figures add up to, and how well."""
+    if (complete := method.completeness) is None:
+        return "what the log-odds lose when the word is taken out"
+    change = method.log_odds - complete.baseline
+    share = f", {abs(complete.gap / change):.2%}," if change else ""
+    told = (
+        f"sum {figure(change + complete.gap)}: from {figure(complete.baseline)} for <|endoftext|> in every place to "
+        f"{figure(method.log_odds)} for the text; gap {abs(complete.gap):.4f}{share} after {complete.steps} steps"
+    )
+    if complete.reached:
+        return told
+    return f"{told}. That is more than {TOLERANCE:.0%}, and {MOST_STEPS} steps are the most: be careful with them"
+
+
+def _print(console: Console, one: Explained, heading: str, coloured: bool) -> None:
+    """To standard output: coloured lines, or a table of signed figures where there are no colours."""
+
+    def line(text: Text | str = "") -> None:
+        console.print(text, soft_wrap=True)
+
+    line(f"{heading}{one.answer}")
+    for told in one.lines:
+        line(f"  {told}")
+    for name, (sums, attribution) in one.methods.items():
+        words = shown_words(attribution.words)
+        line(f"  {name}: {sums}" + (f"; deepest colour {largest(words):.3f}" if coloured and words else ""))
+        if coloured and words:
+            line(_coloured(words))
+    shown = [shown_words(attribution.words) for _, attribution in one.methods.values()]
+    if not coloured and shown[0]:
+        line("  ".join(f"{name:>20}" for name in one.methods) + "  word")
+        for alike in zip(*shown, strict=True):
+            cells = ("not read" if word.score is None else figure(word.score) for word in alike)
+            line("  ".join(f"{cell:>20}" for cell in cells) + f"  {' '.join(alike[0].text.split())}")
+    line()
+
+
+def _coloured(words: Sequence[Word]) -> Text:
+    deepest = largest(words)
+    found = Text()
+    for word in words:
+        text = word.text.lstrip()
+        found.append(word.text[: len(word.text) - len(text)])
+        found.append(text, "dim" if word.score is None else _style(level(word.score, deepest)))
+    return found
+
+
+def _style(shade: int) -> Style:
+    if not shade:
+        return Style()
+    background, text = ("#" + bytes(colour).hex() for colour in colours(shade))
+    return Style(color=text, bgcolor=background)
+
+
+def _print_legend(console: Console, cut_to: int) -> None:
+    legend = Text("against the label ")
+    for shade in range(-LEVELS, LEVELS + 1):
+        legend.append(" ", _style(shade))
+    legend.append(" for it, ").append(f"not read (cut at {cut_to:,} tokens)", "dim")
+    console.print(legend, soft_wrap=True)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[str], Progress]]:
+    """Who is told of progress by a method; shown when it takes longer than a moment."""
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+    bar = progress.Progress(*columns, progress.TimeRemainingColumn(), console=console, transient=True)
+    told_at = time.monotonic()
+
+    def of(method: str) -> Progress:
+        task = bar.add_task(method, total=None)
+
+        def told(done: int, total: int) -> None:
+            nonlocal told_at
+            bar.update(task, completed=done, total=total)
+            if console.is_terminal and time.monotonic() - told_at > _SOON:
+                bar.start()
+            elif not console.is_terminal and time.monotonic() - told_at > _SELDOM:
+                console.print(f"{method}: {done:,} of {total:,}", soft_wrap=True)
+                told_at = time.monotonic()
+
+        return told
+
+    try:
+        yield of
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _check_new(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise UserError(f"--out {path} exists already: nothing is overwritten, give another name")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no folder {path.parent}")
+
+
+def _write_new(path: Path, content: str) -> None:
+    """All of it or nothing, and never in the place of another file."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("x", encoding="utf-8") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _check_new(path)
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
