@@ -23,6 +23,7 @@ VERBS = {
     "merge": "LoRA adapters added into the weights, checked",
     "export": "to Hugging Face, ONNX or peft, each checked against this one",
     "explain": "which words an answer rests on",
+    "data": "look at a file of labelled texts; write the split that fit would use",
     "reproduce": "the rows of the published table, compared and written down",
     "verify-resume": "prove that killing a run and going on with it changes nothing",
     "sweep": "a grid of any options, with a table and a picture",
@@ -111,6 +112,10 @@ def _run(verb: str, words: list[str]) -> int:
             from lit_cls.commands.explain import explain
 
             return explain(words)
+        case "data":
+            from lit_cls.commands.data import data
+
+            return data(words)
         case "reproduce":
             from lit_cls.experiments.reproduce import reproduce
 

@@ -58,6 +58,13 @@ class Table:
     """How many fields the first of them has."""
     lines: list[list[str]] | None = None
     """Of a .csv, .tsv or .txt: its lines, the header's among them."""
+    header: bool = False
+    """Whether the first of the lines names the columns."""
+
+    def sample(self, at: int, n: int) -> list[str | None]:
+        """A column's first values; what is no text is None."""
+        first = self if self.lines is None else lined_table(self.lines[: n + 1], self.header)
+        return first.values(at, "", [])[:n]
 
 
 def refuse(found: Findings) -> None:
@@ -173,7 +180,7 @@ def lined_table(lines: list[list[str]], header: bool) -> Table:
     def values(at: int, role: str, found: Findings) -> list[str | None]:
         return [row[at] if len(row) == len(names) else None for row in rows]
 
-    return Table(names, len(rows), values, ragged, len(rows[ragged[0] - 1]) if ragged else 0, lines)
+    return Table(names, len(rows), values, ragged, len(rows[ragged[0] - 1]) if ragged else 0, lines, header)
 
 
 def _jsonl_table(text: str, file: Path, found: Findings) -> Table:

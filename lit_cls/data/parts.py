@@ -63,17 +63,17 @@ class Parts:
 class Reading:
     """The options that decide which rows are in which split; see `ClassificationData` for each."""
 
-    source: SourceName | None
-    path: str | None
-    text_column: Column
-    label_column: Column
-    header: bool
-    empty: EmptyPolicy
-    balance: Balance
-    split: SplitChoice
-    stratify: bool
-    split_seed: int
-    group_near_duplicates: bool = False  # checkpoints of versions before it do not name it
+    source: SourceName | None = None
+    path: str | None = None
+    text_column: Column = "text"
+    label_column: Column = "label"
+    header: bool = True
+    empty: EmptyPolicy = "error"
+    balance: Balance = "undersample"
+    split: SplitChoice = (0.7, 0.1, 0.2)
+    stratify: bool = True
+    split_seed: int = 123
+    group_near_duplicates: bool = False
 
     def check(self) -> None:
         """Refuses options that contradict each other, before anything is read.
@@ -144,7 +144,7 @@ class Reading:
         return _assemble(", ".join(files), digest, notes, tables, Rows([], [], [], digest))
 
     def _read_one(self) -> Parts:
-        name, rows = self._read_source()
+        name, rows = self.read_source()
         notes = list(rows.notes)
         if self.effective_source == "file" and (repeated := _repeated(rows.texts)):
             note = f"{repeated:,} texts repeat an earlier one word for word"
@@ -157,7 +157,12 @@ class Reading:
         left_out = _pick(rows, [i for i in range(len(rows.texts)) if i not in used])
         return _assemble(name, rows.sha256, notes, tables, left_out)
 
-    def _read_source(self) -> tuple[str, Rows]:
+    def read_source(self) -> tuple[str, Rows]:
+        """What the source is called, and its rows.
+
+        Raises:
+            UserError: anything wrong with it.
+        """
         match self.effective_source, self.path:
             case "demo", None:
                 return "demo (synthetic)", read_demo(self.split_seed)

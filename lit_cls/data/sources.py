@@ -56,6 +56,8 @@ class Raw:
 
     texts: list[str | None]
     labels: list[str | None]
+    numbers: list[int]
+    """Row number of each, from 1."""
 
 
 def read_demo(seed: int) -> Rows:
@@ -125,7 +127,7 @@ def read_file(path: str, text_column: Column, label_column: Column, header: bool
     found += judge(raw, file, empty)
     refuse(found)
     notes = [finding.message for finding in found]
-    return keep(raw, file, empty, hashlib.sha256(content).hexdigest(), notes)
+    return keep(raw, empty, hashlib.sha256(content).hexdigest(), notes)
 
 
 def kind_of(file: Path) -> Kind | None:
@@ -148,7 +150,12 @@ def pick_columns(table: Table, columns: tuple[int, int], kind: Kind, file: Path,
         if quoted:
             told = f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
             found.append(Finding("quotes", told, quoted, refuses=False))
-    return Raw(texts, labels)
+    rows = range(1, table.n_rows + 1)
+    refused = {n for finding in found if finding.refuses for n in finding.rows}
+    if refused:  # they have no text or no label to judge
+        kept = [n for n in rows if n not in refused]
+        return Raw([texts[n - 1] for n in kept], [labels[n - 1] for n in kept], kept)
+    return Raw(texts, labels, list(rows))
 
 
 def both_columns(table: Table, text_column: Column, label_column: Column, file: Path, header: bool) -> tuple[int, int]:
@@ -188,10 +195,8 @@ def column_index(column: Column, role: str, names: list[str], file: Path, hint: 
 
 def judge(raw: Raw, file: Path, empty: EmptyPolicy) -> Findings:
     """What is to be said of rows: each needs a label that can be a name; empty texts are treated as `empty` says."""
-    found = [
-        *_judge_labels(raw.labels, file),
-    ]
-    blank = [i for i, text in enumerate(raw.texts, start=1) if is_blank(text)]
+    found = _judge_labels(raw, file)
+    blank = [i for i, text in zip(raw.numbers, raw.texts, strict=True) if is_blank(text)]
     if blank and empty == "error":
         told = (
             f"{file}: {rows_named(blank)} no text. "
@@ -204,13 +209,13 @@ def judge(raw: Raw, file: Path, empty: EmptyPolicy) -> Findings:
     return found
 
 
-def _judge_labels(labels: list[str | None], file: Path) -> Findings:
+def _judge_labels(raw: Raw, file: Path) -> Findings:
     found: Findings = []
-    unlabelled = [i for i, label in enumerate(labels, start=1) if is_blank(label)]
+    unlabelled = [i for i, label in zip(raw.numbers, raw.labels, strict=True) if is_blank(label)]
     if unlabelled:
         told = f"{file}: {rows_named(unlabelled)} no label. Label them or remove them"
         found.append(Finding("unlabelled", told, unlabelled))
-    given = [(i, label) for i, label in enumerate(labels, start=1) if label]
+    given = [(i, label) for i, label in zip(raw.numbers, raw.labels, strict=True) if label]
     # Few labels stand in many rows: each is looked at once.
     odd = {
         label for label in {label for _, label in given} if any(unicodedata.category(c) == "Cc" for c in label.strip())
@@ -241,11 +246,11 @@ def is_blank(value: str | None) -> bool:
     return value is None or not value.strip()
 
 
-def keep(raw: Raw, file: Path, empty: EmptyPolicy, sha256: str, notes: list[str]) -> Rows:
+def keep(raw: Raw, empty: EmptyPolicy, sha256: str, notes: list[str]) -> Rows:
     """The rows to work with, once nothing in them is to be refused."""
     kept = [
         (text or "", label or "", number)
-        for number, (text, label) in enumerate(zip(raw.texts, raw.labels, strict=True), start=1)
+        for text, label, number in zip(raw.texts, raw.labels, raw.numbers, strict=True)
         if empty == "keep" or not is_blank(text)
     ]
     return Rows([t for t, _, _ in kept], [label for _, label, _ in kept], [n for _, _, n in kept], sha256, notes)

@@ -1,0 +1,378 @@
+"""`lit_cls data check` and `lit_cls data split`: look at labelled texts, and write down the split that fit would use."""
+
+import csv
+import io
+import json
+import os
+import shlex
+import sys
+import uuid
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_cls.arguments import CommandParser
+from lit_cls.data.checks import Check, Lengths, Progress, check, fit_words
+from lit_cls.data.files import Finding
+from lit_cls.data.parts import Part, Reading
+from lit_cls.data.sources import EmptyPolicy, SourceName
+from lit_cls.data.splits import SPLIT_NAMES, Balance
+from lit_cls.errors import RunError, UserError
+
+_HELP = """\
+usage: lit_cls data check FILE [any option]
+       lit_cls data split FILE --out DIR [any option]
+
+Looks at labelled texts, without a model.
+
+  check   format, labels, repeated texts, lengths, the split; what a training would refuse
+  split   writes the train.csv, validation.csv and test.csv that fit would use
+
+  lit_cls data check --help    every option
+"""
+_LONGEST = 1024  # GPT-2's context length
+_SHOWN_LABELS = 20
+_SHOWN_PAIRS = 5
+
+# Of `ClassificationData`, by name: what stands for a value, and one line. Those that say which row is in which part.
+_OPTIONS = {
+    "source": ("NAME", "sms_spam, demo or file (default: file)"),
+    "text_column": ("COLUMN", "the texts' column, by name or by number from 0 (default: text)"),
+    "label_column": ("COLUMN", "the labels' column, by name or by number from 0 (default: label)"),
+    "header": ("true|false", "whether the first line names the columns (default: true)"),
+    "empty": ("error|drop|keep", "what is done about empty texts (default: error)"),
+    "balance": ("undersample|none", "draw as many texts of each label as the rarest has (default: undersample)"),
+    "split": ("SPLIT", "fractions, or ch06: the published split (default: [0.7,0.1,0.2])"),
+    "stratify": ("true|false", "give each part the same mix of labels (default: true)"),
+    "split_seed": ("NUMBER", "of balancing and splitting (default: 123)"),
+    "group_near_duplicates": ("true|false", "keep nearly equal texts in the same part (default: false)"),
+}
+
+
+def data(words: list[str]) -> int:
+    """Runs `check` or `split`.
+
+    Args:
+        words: those behind `lit_cls data`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a mistake in the options or the data.
+        RunError: the files cannot be written.
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0
+    match words[0]:
+        case "check":
+            return _check(words[1:])
+        case "split":
+            return _split(words[1:])
+    raise UserError(f"lit_cls data does check or split, not {words[0]!r}: see lit_cls data --help")
+
+
+def _parser(command: str, description: str) -> CommandParser:
+    parser = CommandParser(f"data {command}", description)
+    parser.add_argument("file", nargs="?", metavar="FILE", help=".csv, .tsv, .txt (tabs), .jsonl or .parquet")
+    group = parser.add_argument_group("how it is read and split: fit's options, with or without data. before the name")
+    for name, (metavar, told) in _OPTIONS.items():
+        group.add_argument(f"--{name}", f"--data.{name}", dest=name, metavar=metavar, help=told)
+    return parser
+
+
+def _check(words: list[str]) -> int:
+    parser = _parser("check", "Looks at labelled texts as fit would read them; exits with 0 whatever it finds.")
+    parser.add_argument(
+        *("--max_length", "--data.max_length"), metavar="NUMBER", help="tokens a text would be cut to (default: 1024)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, with every row number")
+    own = parser.parse_args(words)
+    reading, max_length = _reading(own, "check"), _max_length(own.max_length)
+    with _progress() as progress:
+        found = check(reading, max_length, progress)
+    if own.json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
+    else:
+        _show(found)
+    return 0
+
+
+def _reading(own: Namespace, command: str) -> Reading:
+    """The options, each checked as fit would check it."""
+    given = {name: getattr(own, name) for name in _OPTIONS if getattr(own, name) is not None}
+    kinds: dict[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("header", "stratify", "group_near_duplicates"), ("true", "false")),
+        **{"source": get_args(SourceName), "empty": get_args(EmptyPolicy), "balance": get_args(Balance)},
+    }
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in kinds and value not in kinds[name]:
+            choices = " or ".join([", ".join(kinds[name][:-1]), kinds[name][-1]])
+            raise UserError(f"data.{name} must be {choices}, not {value}{_way_out(command)}")
+        values[name] = value == "true" if kinds.get(name) == ("true", "false") else value
+    if "split_seed" in values:
+        values["split_seed"] = _whole("split_seed", values["split_seed"], command)
+    if "split" in values:
+        values["split"] = _split_of(values["split"], command)
+    return replace(Reading(path=own.file), **values)
+
+
+def _split_of(value: str, command: str) -> Any:
+    if value == "ch06":
+        return value
+    try:
+        parts = yaml.safe_load(value)
+    except yaml.YAMLError:
+        parts = None
+    for kind, made in ((int | float, float), (str, str)):
+        if isinstance(parts, list) and len(parts) == 3 and all(isinstance(part, kind) for part in parts):
+            return tuple(made(part) for part in parts)
+    raise UserError(f"data.split must be ch06, three fractions or three files, not {value}{_way_out(command)}")
+
+
+def _whole(name: str, value: str, command: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise UserError(f"data.{name} must be a whole number, not {value}{_way_out(command)}") from None
+
+
+def _max_length(value: str | None) -> int | None:
+    if value is None:
+        return None
+    number = _whole("max_length", value, "check")
+    if not 1 <= number <= _LONGEST:
+        raise UserError(f"data.max_length {number} is not between 1 and the model's context length, {_LONGEST}")
+    return number
+
+
+def _way_out(command: str) -> str:
+    return f"\nlit_cls data {command} --help lists every option and its values"
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda doing, done, of: None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(doing: str, done: int, of: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(doing, total=of)
+            bar.update(tasks[doing], completed=done)
+
+        yield progress
+
+
+class _Page:
+    """Standard output: tables on a terminal's width, or 120 columns; lines that are never broken."""
+
+    def __init__(self) -> None:
+        console = Console()
+        self.console = console if console.is_terminal else Console(width=120)
+
+    def line(self, text: str = "") -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+        """Columns behind the first `left` ones hold figures."""
+        table = Table(title=Text(title), title_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(Text(column), justify="left" if i < left else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.console.print(table)
+
+
+def _show(found: Check) -> None:
+    seen, page = found.look, _Page()
+    page.line(f"{seen.origin}: {seen.n_rows:,} rows")
+    page.line(f"format    {seen.format}; {seen.encoding}; sha256 {seen.sha256}")
+    page.line(f"columns   {', '.join(map(_plain, seen.columns[:20]))}{', …' if len(seen.columns) > 20 else ''}")
+    page.line(f"          texts from {_plain(seen.text_column)}, labels from {_plain(seen.label_column)}")
+    page.table("first rows", ("row", "label", "text"), [_cells(row) for row in seen.first_rows], left=3)
+    total = sum(seen.labels.values())
+    rows = [
+        (_plain(label), f"{n:,}", f"{100 * n / total:.1f} %") for label, n in list(seen.labels.items())[:_SHOWN_LABELS]
+    ]
+    if len(seen.labels) > _SHOWN_LABELS:
+        rest = total - sum(list(seen.labels.values())[:_SHOWN_LABELS])
+        rows.append((f"{len(seen.labels) - _SHOWN_LABELS:,} others", f"{rest:,}", f"{100 * rest / total:.1f} %"))
+    page.table(f"{len(seen.labels):,} labels", ("label", "rows", "share"), rows)
+    _show_lengths(page, found.lengths)
+    _show_split(page, found)
+    _show_findings(page, found.findings)
+    if found.starts:
+        page.line("lit_cls fit would start as it is:")
+    elif found.to_mend:
+        n = f"{found.to_mend} finding{'' if found.to_mend == 1 else 's'}"
+        page.line(f"lit_cls fit would refuse this: first mend {n} marked “in the file”, then:")
+    else:
+        page.line("lit_cls fit would refuse this as it is; it starts with:")
+    for command in found.commands:
+        page.line(f"  {command}")
+
+
+def _show_lengths(page: _Page, lengths: Lengths) -> None:
+    if not lengths.texts:
+        return
+    page.table(
+        f"tokens of the {lengths.texts:,} texts that can be used ({lengths.tokens:,} in all)",
+        ("", *(f"{p} %" for p in lengths.percentiles), f"longest (row {lengths.longest_row})"),
+        [("have at most", *(f"{value:,}" for value in lengths.percentiles.values()), f"{lengths.longest:,}")],
+    )
+    page.table(
+        "what data.max_length would cut",
+        ("max_length", "texts", "share of texts", "share of tokens lost"),
+        [
+            (
+                f"{cut.max_length:,}",
+                f"{cut.texts:,}",
+                f"{100 * cut.texts / lengths.texts:.1f} %",
+                f"{100 * cut.tokens / lengths.tokens:.1f} %",
+            )
+            for cut in lengths.cuts
+        ],
+    )
+
+
+def _show_split(page: _Page, found: Check) -> None:
+    if not found.parts:
+        return
+    labels = sorted({label for part in found.parts for label in part.labels})
+    named = labels if len(labels) <= _SHOWN_LABELS // 2 else []
+    page.table(
+        f"split ({_split_told(found.look.reading)})" + ("" if found.starts else ", with what is refused dealt with"),
+        ("part", "texts", *map(_plain, named)),
+        [(part.name, f"{part.n:,}", *(f"{part.labels.get(label, 0):,}" for label in named)) for part in found.parts],
+    )
+    rows = []
+    for overlap in found.overlaps:
+        pairs = [*overlap.verbatim_pairs, *overlap.near_pairs]
+        rows.append(
+            (
+                f"{overlap.part} ({overlap.n:,})",
+                f"{overlap.verbatim:,} ({100 * overlap.verbatim / max(overlap.n, 1):.1f} %)",
+                f"{overlap.near:,} ({100 * overlap.near / max(overlap.n, 1):.1f} %)",
+                ", ".join(f"{row} = {train}" for row, train in pairs[:_SHOWN_PAIRS]) + (", …" * (len(pairs) > 5)),
+            )
+        )
+    page.table(
+        "texts that also occur in the train part",
+        ("part", "word for word", "but for digits, case, punctuation", "rows: part = train"),
+        rows,
+    )
+
+
+def _split_told(reading: Reading) -> str:
+    words = fit_words(reading)
+    named = dict(zip(words[::2], words[1::2], strict=True))
+    names = ("balance", "split", "stratify", "split_seed", "group_near_duplicates")
+    told = [f"{name} {named[f'--data.{name}']}" for name in names if f"--data.{name}" in named]
+    return ", ".join(told) or "default options"
+
+
+def _show_findings(page: _Page, findings: Sequence[Finding]) -> None:
+    if not findings:
+        page.line("nothing was found")
+        return
+    table = Table(title=Text("findings"), title_justify="left", show_lines=True)
+    table.add_column("")
+    table.add_column("what", overflow="fold", ratio=1)
+    table.add_column("what deals with it", overflow="fold", min_width=24)
+    for finding in findings:
+        options = [f"{name} {value}" for name, value in zip(finding.options[::2], finding.options[1::2], strict=True)]
+        way_out = "\n".join(options) or ("in the file" if finding.refuses else "")
+        table.add_row("refused" if finding.refuses else "note", Text(finding.message), Text(way_out))
+    page.console.print(table)
+
+
+def _cells(row: tuple[int, str, str]) -> tuple[str, str, str]:
+    number, label, text = row
+    return str(number), _plain(label), _plain(text, 90)
+
+
+def _plain(text: str, most: int = 40) -> str:
+    """One line of a text."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text[: 2 * most]).split())
+    return line if len(line) <= most and len(text) <= 2 * most else f"{line[: most - 1]}…"
+
+
+def _split(words: list[str]) -> int:
+    parser = _parser("split", "Writes the train.csv, validation.csv and test.csv that fit would use.")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the folder; none of the three files may be there")
+    own = parser.parse_args(words)
+    reading = _reading(own, "split")
+    out = Path(os.path.expanduser(own.out))
+    paths = {name: out / f"{name}.csv" for name in SPLIT_NAMES}
+    reading.check()
+    _check_free(out, list(paths.values()))
+    parts = reading.read()
+    page = _Page()
+    page.line(f"{parts.origin}: {parts.n_rows:,} rows, sha256 {parts.sha256}")
+    for note in parts.notes:
+        page.line(f"note: {note}")
+    _write({paths[name]: _csv(part) for name, part in parts.splits.items()})
+    rows = []
+    for name, part in parts.splits.items():
+        counts = [sum(i == k for i in part.label_ids) for k in range(len(parts.label_names))]
+        rows.append((str(paths[name]), f"{len(part.label_ids):,}", ", ".join(map(str, counts)), part.sha256))
+    page.console.print()
+    for path, n, counts_told, sha256 in rows:
+        page.line(f"{path}: {n} texts ({counts_told}), split sha256 {sha256}")
+    empty = ["--data.empty", "keep"] if reading.empty == "keep" else []
+    files = f"[{','.join(str(path) for path in paths.values())}]"
+    page.line(shlex.join(["lit_cls", "fit", "--data.split", files, *empty]))
+    return 0
+
+
+def _csv(part: Part) -> str:
+    written = io.StringIO()
+    # Every text quoted: white space at its ends, line breaks of any kind and quotes come back as they are.
+    writer = csv.writer(written, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow(("text", "label", "source_row"))
+    writer.writerows(zip(part.rows.texts, part.rows.labels, part.rows.numbers, strict=True))
+    return written.getvalue()
+
+
+def _check_free(out: Path, paths: Sequence[Path]) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: give a folder")
+    there = [str(path) for path in paths if path.exists() or path.is_symlink()]
+    if there:
+        raise UserError(f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already: give another --out")
+
+
+def _write(contents: dict[Path, str]) -> None:
+    """All the files, each in one step."""
+    partials: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partials[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+            with partials[path].open("w", encoding="utf-8", newline="") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for path, partial in partials.items():
+            os.replace(partial, path)
+    except OSError as error:
+        raise RunError(f"{error.filename or 'the split'} cannot be written: {error.strerror}") from error
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)

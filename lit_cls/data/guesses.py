@@ -1,0 +1,149 @@
+"""What a file seems to hold, where neither its name nor the options say: its kind, and which columns are which.
+
+A guess is for looking at data. A training is told instead: `lit_cls data check` names the options.
+"""
+
+import json
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_cls.data.files import Kind, Table, decode, lined_table
+from lit_cls.errors import UserError
+
+_SAMPLE = 1 << 16  # bytes from which a kind is told
+_ROWS = 5000  # from which columns are told
+_MOST_CONTROL = 0.03  # share of characters that no text has
+_PACKED = {
+    b"PK\x03\x04": "a spreadsheet or a zip archive: save the sheet as .csv, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet: save the sheet as .csv",
+    b"\x1f\x8b": "compressed (gzip): unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed (zstandard): unpack it",
+    b"%PDF": "a PDF: extract its texts",
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column has the texts and which the labels, by their places."""
+
+    text: int
+    label: int
+    header: bool
+    """Whether the first line names the columns."""
+
+
+def refuse_binary(content: bytes, file: Path) -> None:
+    """Refuses what is no text at all.
+
+    Raises:
+        UserError: what it seems to be.
+    """
+    for start, told in _PACKED.items():
+        if content.startswith(start):
+            raise UserError(f"{file} is {told}")
+    text = _beginning(content, file)
+    odd = sum(_is_odd(character) for character in text)
+    if odd > _MOST_CONTROL * len(text):
+        raise UserError(
+            f"{file} is no text: {odd:,} of its first {len(text):,} characters are those of no text. Give a .csv, "
+            ".tsv, .txt (tabs), .jsonl or .parquet"
+        )
+
+
+def _is_odd(character: str) -> bool:
+    return character == "\ufffd" or (character not in "\t\n\r\f\v" and unicodedata.category(character) in ("Cc", "Cn"))
+
+
+def _beginning(content: bytes, file: Path) -> str:
+    """The text that a file begins with; what the cut leaves of its last character is left out."""
+    sample = content[:_SAMPLE]
+    whole = sample if len(sample) == len(content) else sample[: sample.rfind(b"\n") + 1 or len(sample) - 4]
+    return decode(whole, file, [])[0]
+
+
+def guess_kind(content: bytes, file: Path) -> Kind | None:
+    """What the content of a file says it is; None when it says nothing.
+
+    Raises:
+        UserError: a list of JSON values, which has no lines to read.
+    """
+    if content[:4] == b"PAR1":
+        return "parquet"
+    text = _beginning(content, file)
+    lines = [line for line in text.split("\n") if line.strip()]
+    if text.lstrip().startswith("[") and text.lstrip()[1:].lstrip()[:1] in ("{", "["):
+        raise UserError(
+            f"{file} is one JSON list: write each of its objects on a line of its own, as a .jsonl "
+            "(jq -c '.[]' does it)"
+        )
+    if lines and lines[0].lstrip().startswith("{") and _is_object(lines[0]):
+        return "jsonl"
+    for separator, kind in (("\t", "tabs"), (",", "csv")):
+        counts = Counter(line.count(separator) for line in lines)
+        if lines and sum(n for count, n in counts.items() if count) >= 0.9 * len(lines):
+            return kind  # type: ignore[return-value]
+    return None
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def guess_separator(line: str) -> str | None:
+    """Of a .csv whose first line has no comma: what may stand in its place."""
+    found = [separator for separator in (";", "|") if separator in line and "," not in line]
+    return found[0] if found else None
+
+
+def guess_columns(table: Table, text: int | None, label: int | None) -> Columns | None:
+    """Few different short values are labels; long and different ones are texts.
+
+    Args:
+        table: as read with a header, or without.
+        text: the column of texts, where it is known.
+        label: that of labels.
+
+    Returns:
+        None when there are fewer than two columns with anything in them.
+    """
+    columns = {at: _Values(table, at) for at in range(len(table.names))}
+    columns = {at: values for at, values in columns.items() if values.n}
+    named = {name.strip().casefold(): at for at, name in enumerate(table.names)}
+    text = named.get("text") if text is None else text
+    label = named.get("label") if label is None else label
+    if label is None:
+        # A column that says one thing of all rows tells nothing apart; one that says another of each is no label.
+        candidates = [(v.different < 2, v.different > v.n / 2, v.different, v.length, at) for at, v in columns.items()]
+        label = min((c for c in candidates if c[-1] != text), default=(None,))[-1]
+    if text is None:
+        others = [(v.length, v.different, -at) for at, v in columns.items() if at != label]
+        text = -max(others)[-1] if others else None
+    if text is None or label is None or text == label:
+        return None
+    first_is_data = label in columns and columns[label].has(table.names[label])
+    return Columns(text, label, table.header and not first_is_data)
+
+
+class _Values:
+    """What a column's first values are like."""
+
+    def __init__(self, table: Table, at: int) -> None:
+        values = [value.strip() for value in table.sample(at, _ROWS) if value and value.strip()]
+        self.n = len(values)
+        self.distinct = set(values)
+        self.different = len(self.distinct)
+        self.length = sum(map(len, values)) / max(self.n, 1)
+
+    def has(self, value: str) -> bool:
+        return value.strip() in self.distinct
+
+
+def without_header(table: Table) -> Table:
+    """The same lines, the first one a row like the others."""
+    assert table.lines is not None, "only lines can have a header"
+    return lined_table(table.lines, header=False)
