@@ -1,0 +1,275 @@
+"""`lit_cls tune`: temperature and threshold for a goal, chosen on the validation split, kept in a new checkpoint."""
+
+import itertools
+import os
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from torch import Tensor
+
+from lit_cls.arguments import CommandParser
+from lit_cls.data.parts import Part, Parts
+from lit_cls.errors import RunError, UserError, shown
+from lit_cls.evaluation.metrics import wilson_interval
+from lit_cls.evaluation.tuning import (
+    Goal,
+    Ints,
+    Reached,
+    choose_threshold,
+    cost_of,
+    fit_temperature,
+    nll,
+    parse_goal,
+    texts_needed,
+)
+from lit_cls.evaluation.tuning_table import Answers, share, tuning_table
+from lit_cls.model.decision import Decision
+from lit_cls.trained import Trained, add_checkpoint_options, trained_of
+from lit_cls.training.checkpoints import BEST, DECISION_KEY, KEY, LAST, PREVIOUS, decision_of, without_training
+
+_FEW = 50  # texts: a share of fewer has an interval that is more than a quarter wide where it is a half
+_DESCRIPTION = """\
+Finds, on the validation split alone, the temperature that makes probabilities true and the threshold that serves
+a goal, and writes a checkpoint that has both: predict, test and export then answer by them. The checkpoint that
+was given stays as it is."""
+_EPILOG = """\
+goals:
+  precision>=0.99     few false alarms: of all thresholds whose answers of the label are right so often, the one
+                      that finds most texts of the label
+  recall>=0.95        few misses: of all thresholds that find so many texts of the label, the most precise
+  f1                  the largest F1 of the label
+  cost ham=10,spam=1  the least total cost, where a wrong answer to a ham costs 10 and to a spam 1; an unnamed
+                      label costs 1
+
+example:
+  lit_cls tune --ckpt_path checkpoints/quickstart/version_0/best.ckpt --goal "precision>=0.99" --label spam
+"""
+
+
+def tune(words: list[str]) -> int:
+    """Runs the command.
+
+    Args:
+        words: what was typed after the verb.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a mistake in the options, the checkpoint or the data; a goal that no threshold reaches.
+    """
+    args = _parser().parse_args(words)
+    trained = trained_of("tune", args, words, print)
+    names: list[str] = trained.checkpoint[KEY]["label_names"]
+    goal = parse_goal(args.goal, names)
+    wanted = None if args.label is None else _class_of(args.label, names)
+    target = _target(args.out, trained.path)
+    moved = getattr(args, "data.path")
+    parts = trained.parts(moved)
+    if list(parts.label_names) != names:
+        raise UserError(
+            f"the checkpoint knows the labels {', '.join(names)}; the data has {', '.join(parts.label_names)}: give "
+            "the data it was trained on with --data.path"
+        )
+    candidates = [wanted] if wanted is not None else _candidates(goal, parts)
+    part = trained.split("validation", moved, print)
+    logits, labels = trained.classifier().logits(part.rows.texts), np.array(part.label_ids)
+    if not bool(logits.isfinite().all()):
+        raise UserError(f"{trained.path} answers with what is no number: its training has failed, train anew")
+    decision, reached, trouble = _decide(logits, labels, candidates, goal, names)
+    before, after = (_answers(rule, logits, labels, names) for rule in (Decision(), decision))
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    console.print(tuning_table(names, labels, before, after, goal, f"{trained.path}: {decision.goal}"))
+    told = [_why(decision, parts)] if wanted is None and goal.kind != "cost" else []
+    for note in [*told, *_notes(trained, parts, part, decision, trouble, after, reached, goal)]:
+        print(f"note: {note}")
+    _write(trained, decision, target)
+    print(f"answers follow from: {decision.told(names)}")
+    print(
+        f"measure it on texts that nothing was chosen on: {shlex.join(['lit_cls', 'test', '--ckpt_path', str(target)])}"
+    )
+    print(f'classify texts with: {shlex.join(["lit_cls", "predict", "--ckpt_path", str(target)])} "a text"')
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("tune", _DESCRIPTION, _EPILOG)
+    parser.add_argument("--goal", default="f1", metavar="GOAL", help="what the threshold is to serve (default: f1)")
+    parser.add_argument(
+        "--label",
+        metavar="NAME",
+        help="the label that the goal is about (default, with two labels: the one of which the source has fewer)",
+    )
+    parser.add_argument("--data.path", metavar="PATH", help="the data it was trained on, if that has moved")
+    parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: tuned.ckpt beside the given one)")
+    add_checkpoint_options(parser)
+    return parser
+
+
+def _class_of(name: str, label_names: Sequence[str]) -> int:
+    if name not in label_names:
+        raise UserError(f"--label {shown(name)} is no label of the checkpoint: {', '.join(label_names[:20])}")
+    return label_names.index(name)
+
+
+def _target(out: str | None, source: Path) -> Path:
+    """Where the new checkpoint is to be: nothing is ever overwritten."""
+    if out is None:
+        names = itertools.chain(["tuned.ckpt"], (f"tuned_{n}.ckpt" for n in itertools.count(1)))
+        target = next(path for path in (source.with_name(name) for name in names) if not path.exists())
+    else:
+        target = Path(os.path.expanduser(out))
+        if target.exists():
+            raise UserError(f"--out {target} is there already: nothing is overwritten, give another name")
+        if target.name in (BEST, LAST, PREVIOUS):
+            raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
+        if not target.parent.is_dir():
+            raise UserError(f"--out {target}: there is no folder {target.parent}, make it first")
+    if not os.access(target.parent, os.W_OK):
+        raise UserError(f"nothing can be written to {target.parent}: give another place with --out")
+    return target
+
+
+def _candidates(goal: Goal, parts: Parts) -> list[int]:
+    """The labels that the threshold may be about, where none was named."""
+    names = parts.label_names
+    if goal.kind == "cost":
+        return list(range(len(names)))
+    n = _in_source(parts)
+    if len(names) > 2 or n[0] == n[1]:
+        why = f"there are {len(names)} labels" if len(names) > 2 else f"the source has {n[0]:,} texts of each label"
+        raise UserError(f"{why}: say which the goal is about, --label {' or --label '.join(names[:10])}")
+    return [min((0, 1), key=n.__getitem__)]
+
+
+def _in_source(parts: Parts) -> list[int]:
+    """Texts of each label before balancing."""
+    counts = Counter(label for part in parts.splits.values() for label in part.rows.labels)
+    counts.update(parts.left_out.labels)
+    return [counts[name] for name in parts.label_names]
+
+
+def _decide(
+    logits: Tensor, labels: Ints, candidates: Sequence[int], goal: Goal, names: Sequence[str]
+) -> tuple[Decision, Reached, str | None]:
+    """The decision, what its threshold comes to, and what there is to tell of the temperature."""
+    temperature, trouble = fit_temperature(logits.numpy(), labels)
+    probabilities = Decision(temperature).probabilities(logits).numpy()
+    found = {label: choose_threshold(probabilities, labels, label, goal) for label in candidates}
+    # With costs, of labels that come to the same the rarer one's threshold is easier to follow.
+    label = min(found, key=lambda k: (round(found[k].cost, 9), found[k].of_label, -k))
+    reached = found[label]
+    about = "" if goal.kind == "cost" else f" for {names[label]}"
+    told = f"{goal.told(names)}{about} on {len(labels):,} validation texts"
+    if goal.kind == "cost" and len(candidates) > 2:
+        plain = cost_of(probabilities.argmax(axis=1), labels, goal)
+        if plain <= reached.cost + 1e-9:
+            return Decision(temperature, goal=told), reached, trouble
+    return Decision(temperature, label, reached.threshold, told), reached, trouble
+
+
+def _answers(decision: Decision, logits: Tensor, labels: Ints, names: Sequence[str]) -> Answers:
+    where = "most probable" if decision.label is None else f"{names[decision.label]} from {decision.threshold:.4g} on"
+    probabilities = decision.probabilities(logits)
+    return Answers(
+        rule=f"temperature {decision.temperature:.4g}, {where}",
+        nll=nll(logits.numpy(), labels, decision.temperature),
+        probabilities=probabilities.numpy(),
+        predicted=decision.labels(probabilities).numpy(),
+    )
+
+
+def _why(decision: Decision, parts: Parts) -> str:
+    assert decision.label is not None, "goals other than cost are about a label"
+    n, name = _in_source(parts), parts.label_names[decision.label]
+    return (
+        f"the goal is about {name}, of which the source has fewer texts ({n[decision.label]:,} of {sum(n):,}); --label "
+        "names another"
+    )
+
+
+def _notes(
+    trained: Trained,
+    parts: Parts,
+    part: Part,
+    decision: Decision,
+    trouble: str | None,
+    after: Answers,
+    reached: Reached,
+    goal: Goal,
+) -> list[str]:
+    """What a person has to know before believing the figures."""
+    names, labels = parts.label_names, np.array(part.label_ids)
+    notes = []
+    if earlier := decision_of(trained.checkpoint).told(names):
+        notes.append(f"{trained.path} was tuned before ({earlier}): that is left out here, this starts from its logits")
+    if trouble:
+        notes.append(f"temperature: {trouble}")
+    if absent := [name for k, name in enumerate(names) if not (labels == k).any()]:
+        notes.append(f"the validation split has no text of {', '.join(absent[:5])}: nothing here is about these")
+    if decision.label is None:
+        notes.append("no threshold of one label costs less than the most probable label: there is none")
+    else:
+        notes += _limits(reached, goal, names[decision.label])
+        notes += _mix(parts, labels, after, decision.label)
+    chosen = {BEST: f", and that {BEST} was chosen on", LAST: "", PREVIOUS: ""}
+    also = chosen.get(trained.path.name, ", and that the checkpoint may have been chosen on")
+    notes.append(f"these figures are of the very texts that this was tuned on{also}: expect less of new texts")
+    return notes
+
+
+def _limits(reached: Reached, goal: Goal, name: str) -> list[str]:
+    """What so few texts cannot show."""
+    notes = []
+    n = reached.answered if goal.kind == "precision" else reached.of_label
+    if goal.kind in ("precision", "recall") and (low := wilson_interval(reached.right, n)[0]) < goal.least:
+        needed = texts_needed(goal.least)
+        way = f"with none wrong, {needed:,} would be needed" if needed else "no number of texts could"
+        notes.append(
+            f"{goal.kind} {share(reached.right, n)}: these texts support only {low:.1%} or more (95 %), they do not "
+            f"show {goal.least:.1%}; {way}"
+        )
+    if reached.of_label < _FEW:
+        notes.append(
+            f"the validation split has only {_texts(reached.of_label)} of {name}"
+            + (f": each is {100 / reached.of_label:.1f} points of recall" if reached.of_label else "")
+        )
+    if reached.answered < _FEW:
+        each = f": each is {100 / reached.answered:.1f} points of precision" if reached.answered else ""
+        notes.append(f"only {_texts(reached.answered)} are answered with {name}{each}")
+    return notes
+
+
+def _mix(parts: Parts, labels: Ints, after: Answers, label: int) -> list[str]:
+    """A precision holds for one mix of labels: balanced, that is not the mix of texts as they come."""
+    source, here = np.array(_in_source(parts)), np.bincount(labels, minlength=len(parts.label_names))
+    shares, mine = source / source.sum(), here / here.sum()
+    if abs(shares[label] - mine[label]) < 0.02 or not here.all():
+        return []
+    answered = np.bincount(labels, after.predicted == label, len(here)) / here  # share of each class
+    precision = float(shares[label] * answered[label] / max(1e-12, float(shares @ answered)))
+    name = parts.label_names[label]
+    return [
+        f"the validation split is {mine[label]:.1%} {name}, the source {shares[label]:.1%} (data.balance): of texts as "
+        f"they come, these answers of {name} would be right in about {precision:.1%}. A training with --data.balance "
+        "none can be tuned on such texts"
+    ]
+
+
+def _texts(n: int) -> str:
+    return f"{n:,} text{'' if n == 1 else 's'}"
+
+
+def _write(trained: Trained, decision: Decision, target: Path) -> None:
+    from lit_cls.training.checkpoint_io import AtomicCheckpointIO  # Lightning's, which takes seconds to import
+
+    content = {**without_training(trained.checkpoint), DECISION_KEY: decision.as_dict()}
+    try:
+        AtomicCheckpointIO().save_checkpoint(content, target)
+    except OSError as error:
+        raise RunError(f"{target} could not be written: {error}") from error
