@@ -9,24 +9,31 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from lit_cls import __version__
 from lit_cls.errors import RunError, UserError
 
 VERBS = {
+    "data": "look at a file of labelled texts; write the split that fit would use",
     "fit": "train a classifier, keep the best checkpoint, test it",
     "resume": "go on with a run that was stopped, where it was",
-    "validate": "accuracy of a checkpoint on the validation split",
-    "test": "accuracy of a checkpoint on the test split",
-    "predict": "labels and probabilities of texts, from a checkpoint",
+    "validate": "accuracy and report of a checkpoint on the validation split",
+    "test": "accuracy and report of a checkpoint on the test split",
     "tune": "temperature and threshold of a checkpoint, for a goal, on the validation split",
+    "predict": "labels and probabilities of texts, files and pipes, from a checkpoint",
+    "explain": "which words an answer rests on",
     "merge": "LoRA adapters added into the weights, checked",
     "export": "to Hugging Face, ONNX or peft, each checked against this one",
-    "explain": "which words an answer rests on",
-    "data": "look at a file of labelled texts; write the split that fit would use",
     "reproduce": "the rows of the published table, compared and written down",
-    "verify-resume": "prove that killing a run and going on with it changes nothing",
     "sweep": "a grid of any options, with a table and a picture",
+    "verify-resume": "prove that killing a run and going on with it changes nothing",
+}
+# Where each verb is carried out, by the function of its name; the others are LightningCLI's.
+_MODULES = {
+    **{verb: f"lit_cls.commands.{verb}" for verb in ("data", "tune", "predict", "explain", "merge", "export")},
+    **{"reproduce": "lit_cls.experiments.reproduce", "sweep": "lit_cls.experiments.sweep"},
+    **{"verify-resume": "lit_cls.experiments.verify_resume", "resume": "lit_cls.resume"},
 }
 
 HELP = f"""\
@@ -44,6 +51,7 @@ verbs:
 examples:
   lit_cls fit --config configs/quickstart.yaml
   lit_cls fit --data.path reviews.csv --data.text_column review --data.label_column sentiment
+  lit_cls data check reviews.csv
   lit_cls predict --ckpt_path checkpoints/quickstart/version_0/best.ckpt "a text" "another"
 """
 
@@ -86,48 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, words: list[str]) -> int:
-    match verb:
-        case "resume":
-            from lit_cls.resume import resume
-
-            resume(words)
-            return 0
-        case "tune":
-            from lit_cls.commands.tune import tune
-
-            return tune(words)
-        case "predict":
-            from lit_cls.commands.predict import predict
-
-            return predict(words)
-        case "merge":
-            from lit_cls.commands.merge import merge
-
-            return merge(words)
-        case "export":
-            from lit_cls.commands.export import export
-
-            return export(words)
-        case "explain":
-            from lit_cls.commands.explain import explain
-
-            return explain(words)
-        case "data":
-            from lit_cls.commands.data import data
-
-            return data(words)
-        case "reproduce":
-            from lit_cls.experiments.reproduce import reproduce
-
-            return reproduce(words)
-        case "verify-resume":
-            from lit_cls.experiments.verify_resume import verify_resume
-
-            return verify_resume(words)
-        case "sweep":
-            from lit_cls.experiments.sweep import sweep
-
-            return sweep(words)
+    if verb in _MODULES:  # imported once it is known that it is needed
+        command = getattr(import_module(_MODULES[verb]), verb.replace("-", "_"))
+        return int(command(words) or 0)
     from lit_cls.verbs import run_verb
 
     run_verb([verb, *words])

@@ -178,12 +178,12 @@ class Verbs(LightningCLI):
         ours = subcommand == "fit"
         keep = "Which checkpoint is tested: that of the lowest val_loss, or the last (no selection)."
         every = "Save last.ckpt after every so many optimizer steps, beside after every epoch."
-        for name, kind, default, told in (
-            ("keep", Keep, "best", keep),
-            ("save_every_n_steps", PositiveInt | None, None, every),
+        hidden = {"default": SUPPRESS, "help": SUPPRESS}
+        for name, kind, shown in (
+            ("keep", Keep, {"default": "best", "help": keep}),
+            ("save_every_n_steps", PositiveInt | None, {"default": None, "help": every}),
         ):
-            hidden = {"default": SUPPRESS, "help": SUPPRESS}
-            parser.add_argument(f"--{name}", type=kind, **({"default": default, "help": told} if ours else hidden))
+            parser.add_argument(f"--{name}", type=kind, **(shown if ours else hidden))
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

@@ -59,6 +59,8 @@ def _imports(file: Path) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("lit_cls."):
+            names = [str(node.value)]  # the name of a module that is imported when it is needed
         else:
             continue
         for name in names:
