@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SHARED
+from fuzzing import examples
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lit_cls.data.sources import read_sms_spam
 from lit_cls.data.splits import (
@@ -18,9 +21,12 @@ from lit_cls.data.splits import (
     check_enough_of_each,
     check_labels,
     mask,
+    near_key,
     part_sha256,
     seen_in,
     split_by_fractions,
+    split_in_groups,
+    too_few_of,
     undersample,
 )
 from lit_cls.errors import UserError
@@ -307,3 +313,110 @@ def test_messages_of_the_published_split_that_also_train(sms_file: Path, name: s
     train, texts = ([rows.texts[i] for i in split[part]] for part in ("train", name))  # type: ignore[index]
     assert sum(text in set(train) for text in texts) == verbatim
     assert sum(seen_in(train, texts)) == seen
+
+
+# Groups that stay together.
+
+
+def test_near_key() -> None:
+    assert near_key("Win £100 now!!") == near_key("win 250 NOW") == "win now"
+    assert near_key("12345") == "12345"  # without any word, as it stands
+    assert near_key("") == ""
+
+
+def grouped(labels: list[str], keys: list[str], seed: int = 0, stratify: bool = True) -> Split:
+    return split_in_groups(labels, keys, FRACTIONS, seed, stratify)
+
+
+some_rows = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 25).map(str)), min_size=1, max_size=120)
+
+
+@examples(200)
+@given(rows=some_rows, seed=st.integers(0, 5), stratify=st.booleans())
+def test_groups_are_never_parted(rows: list[tuple[str, str]], seed: int, stratify: bool) -> None:
+    labels, keys = [label for label, _ in rows], [key for _, key in rows]  # a group may have several labels
+    split = grouped(labels, keys, seed, stratify)
+    assert sorted(rows_of(split)) == list(range(len(rows)))
+    parts = [{keys[i] for i in split[name]} for name in SPLIT_NAMES]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert split == grouped(labels, keys, seed, stratify)
+    assert set(labels) == {labels[i] for i in split.train} if stratify else split.train
+
+
+@examples(200)
+@given(rows=some_rows, seed=st.integers(0, 5))
+def test_three_groups_of_a_label_reach_every_part(rows: list[tuple[str, str]], seed: int) -> None:
+    # Groups of one label each: then a label with three of them can be in each part.
+    labels, keys = [label for label, _ in rows], [label + key for label, key in rows]
+    split = grouped(labels, keys, seed)
+    for label in set(labels) - set(too_few_of(labels, keys)):
+        assert all(label in {labels[i] for i in split[name]} for name in SPLIT_NAMES)
+
+
+@examples(100)
+@given(
+    sizes=st.lists(st.tuples(st.sampled_from("ab"), st.integers(2, 9)), max_size=30),
+    seed=st.integers(0, 5),
+    stratify=st.booleans(),
+)
+def test_rows_that_stand_alone_fill_up_the_sizes(sizes: list[tuple[str, int]], seed: int, stratify: bool) -> None:
+    # With 100 single rows of each label and groups of at most 9, the sizes are met to the row.
+    labels = ["a"] * 100 + ["b"] * 100
+    keys = [str(i) for i in range(200)]
+    for i, (label, n) in enumerate(sizes):
+        labels += [label] * n
+        keys += [f"group {i}"] * n
+    split, plain = grouped(labels, keys, seed, stratify), split_by_fractions(labels, FRACTIONS, seed, stratify)
+    for name in SPLIT_NAMES:
+        assert len(split[name]) == len(plain[name])
+        if stratify:
+            assert Counter(labels[i] for i in split[name]) == Counter(labels[i] for i in plain[name])
+
+
+def test_groups_are_dealt_out_to_all_parts() -> None:
+    # Not all of them to train: repeated texts would be tested on by none.
+    keys = [f"group {i // 2}" for i in range(400)] + [str(i) for i in range(600)]
+    split = grouped(["a", "b"] * 500, keys)
+    paired = [sum(i < 400 for i in split[name]) / 400 for name in SPLIT_NAMES]
+    assert paired == pytest.approx(FRACTIONS, abs=0.02)
+
+
+def test_one_large_group_goes_where_there_is_room() -> None:
+    keys = ["one"] * 40 + [str(i) for i in range(60)]
+    for seed in SEEDS:
+        split = grouped(["a"] * 100, keys, seed)
+        assert [len(split[name]) for name in SPLIT_NAMES] == [70, 10, 20]
+        assert set(range(40)) <= set(split.train)
+
+
+def test_groups_without_grouping_are_the_plain_rule() -> None:
+    labels = labels_of(3, {"a": 61, "b": 17})
+    split = grouped(labels, [str(i) for i in range(78)])
+    plain = split_by_fractions(labels, FRACTIONS, 0, stratify=True)
+    for name in SPLIT_NAMES:
+        assert Counter(labels[i] for i in split[name]) == Counter(labels[i] for i in plain[name])
+    assert split != grouped(labels, [str(i) for i in range(78)], seed=1)
+
+
+def test_groups_count_as_one_text_each() -> None:
+    labels, keys = ["a"] * 6 + ["b"] * 5, ["1", "2", "3", "4", "5", "6", "x", "x", "y", "y", "y"]
+    check_enough_of_each(labels)
+    with pytest.raises(
+        UserError, match=r"too few texts of a label that data\.group_near_duplicates does not .*: 'b' has 2\. Add"
+    ):
+        check_enough_of_each(labels, keys)
+
+
+def test_impossible_fractions_of_groups() -> None:
+    with pytest.raises(UserError, match=r"data\.split \[0\.5, 0\.5, 0\.5\]: three positive fractions"):
+        split_in_groups(["a", "b"] * 20, ["k"] * 40, (0.5, 0.5, 0.5), 0, stratify=True)
+
+
+# The default must stay what it was: splits that are written down elsewhere, by a seed alone.
+def test_plain_splits_are_those_of_earlier_versions() -> None:
+    labels = labels_of(1, {"a": 40, "b": 23})
+    digests = [
+        hashlib.sha256(repr(split_by_fractions(labels, FRACTIONS, 123, stratify)).encode()).hexdigest()[:12]
+        for stratify in (True, False)
+    ]
+    assert digests == ["e0e9be339739", "93393986da56"]

@@ -1,4 +1,4 @@
-"""`lit_cls data check` and `lit_cls data split`: look at labelled texts, and write down the split that fit would use."""
+"""`lit_cls data`: `check` looks at labelled texts, `split` writes down the split that fit would use."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ import shlex
 import sys
 import uuid
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +17,10 @@ from typing import Any, get_args
 
 import yaml
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lit_cls.arguments import CommandParser
-from lit_cls.data.checks import Check, Lengths, Progress, check, fit_words
-from lit_cls.data.files import Finding
+from lit_cls.commands.data_page import Page, plain, show
+from lit_cls.data.checks import Progress, check, spelt
 from lit_cls.data.parts import Part, Reading
 from lit_cls.data.sources import EmptyPolicy, SourceName
 from lit_cls.data.splits import SPLIT_NAMES, Balance
@@ -39,8 +38,6 @@ Looks at labelled texts, without a model.
   lit_cls data check --help    every option
 """
 _LONGEST = 1024  # GPT-2's context length
-_SHOWN_LABELS = 20
-_SHOWN_PAIRS = 5
 
 # Of `ClassificationData`, by name: what stands for a value, and one line. Those that say which row is in which part.
 _OPTIONS = {
@@ -103,7 +100,7 @@ def _check(words: list[str]) -> int:
     if own.json:
         print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
     else:
-        _show(found)
+        show(found, Page())
     return 0
 
 
@@ -179,140 +176,6 @@ def _progress() -> Iterator[Progress]:
         yield progress
 
 
-class _Page:
-    """Standard output: tables on a terminal's width, or 120 columns; lines that are never broken."""
-
-    def __init__(self) -> None:
-        console = Console()
-        self.console = console if console.is_terminal else Console(width=120)
-
-    def line(self, text: str = "") -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-        """Columns behind the first `left` ones hold figures."""
-        table = Table(title=Text(title), title_justify="left")
-        for i, column in enumerate(columns):
-            table.add_column(Text(column), justify="left" if i < left else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self.console.print(table)
-
-
-def _show(found: Check) -> None:
-    seen, page = found.look, _Page()
-    page.line(f"{seen.origin}: {seen.n_rows:,} rows")
-    page.line(f"format    {seen.format}; {seen.encoding}; sha256 {seen.sha256}")
-    page.line(f"columns   {', '.join(map(_plain, seen.columns[:20]))}{', …' if len(seen.columns) > 20 else ''}")
-    page.line(f"          texts from {_plain(seen.text_column)}, labels from {_plain(seen.label_column)}")
-    page.table("first rows", ("row", "label", "text"), [_cells(row) for row in seen.first_rows], left=3)
-    total = sum(seen.labels.values())
-    rows = [
-        (_plain(label), f"{n:,}", f"{100 * n / total:.1f} %") for label, n in list(seen.labels.items())[:_SHOWN_LABELS]
-    ]
-    if len(seen.labels) > _SHOWN_LABELS:
-        rest = total - sum(list(seen.labels.values())[:_SHOWN_LABELS])
-        rows.append((f"{len(seen.labels) - _SHOWN_LABELS:,} others", f"{rest:,}", f"{100 * rest / total:.1f} %"))
-    page.table(f"{len(seen.labels):,} labels", ("label", "rows", "share"), rows)
-    _show_lengths(page, found.lengths)
-    _show_split(page, found)
-    _show_findings(page, found.findings)
-    if found.starts:
-        page.line("lit_cls fit would start as it is:")
-    elif found.to_mend:
-        n = f"{found.to_mend} finding{'' if found.to_mend == 1 else 's'}"
-        page.line(f"lit_cls fit would refuse this: first mend {n} marked “in the file”, then:")
-    else:
-        page.line("lit_cls fit would refuse this as it is; it starts with:")
-    for command in found.commands:
-        page.line(f"  {command}")
-
-
-def _show_lengths(page: _Page, lengths: Lengths) -> None:
-    if not lengths.texts:
-        return
-    page.table(
-        f"tokens of the {lengths.texts:,} texts that can be used ({lengths.tokens:,} in all)",
-        ("", *(f"{p} %" for p in lengths.percentiles), f"longest (row {lengths.longest_row})"),
-        [("have at most", *(f"{value:,}" for value in lengths.percentiles.values()), f"{lengths.longest:,}")],
-    )
-    page.table(
-        "what data.max_length would cut",
-        ("max_length", "texts", "share of texts", "share of tokens lost"),
-        [
-            (
-                f"{cut.max_length:,}",
-                f"{cut.texts:,}",
-                f"{100 * cut.texts / lengths.texts:.1f} %",
-                f"{100 * cut.tokens / lengths.tokens:.1f} %",
-            )
-            for cut in lengths.cuts
-        ],
-    )
-
-
-def _show_split(page: _Page, found: Check) -> None:
-    if not found.parts:
-        return
-    labels = sorted({label for part in found.parts for label in part.labels})
-    named = labels if len(labels) <= _SHOWN_LABELS // 2 else []
-    page.table(
-        f"split ({_split_told(found.look.reading)})" + ("" if found.starts else ", with what is refused dealt with"),
-        ("part", "texts", *map(_plain, named)),
-        [(part.name, f"{part.n:,}", *(f"{part.labels.get(label, 0):,}" for label in named)) for part in found.parts],
-    )
-    rows = []
-    for overlap in found.overlaps:
-        pairs = [*overlap.verbatim_pairs, *overlap.near_pairs]
-        rows.append(
-            (
-                f"{overlap.part} ({overlap.n:,})",
-                f"{overlap.verbatim:,} ({100 * overlap.verbatim / max(overlap.n, 1):.1f} %)",
-                f"{overlap.near:,} ({100 * overlap.near / max(overlap.n, 1):.1f} %)",
-                ", ".join(f"{row} = {train}" for row, train in pairs[:_SHOWN_PAIRS]) + (", …" * (len(pairs) > 5)),
-            )
-        )
-    page.table(
-        "texts that also occur in the train part",
-        ("part", "word for word", "but for digits, case, punctuation", "rows: part = train"),
-        rows,
-    )
-
-
-def _split_told(reading: Reading) -> str:
-    words = fit_words(reading)
-    named = dict(zip(words[::2], words[1::2], strict=True))
-    names = ("balance", "split", "stratify", "split_seed", "group_near_duplicates")
-    told = [f"{name} {named[f'--data.{name}']}" for name in names if f"--data.{name}" in named]
-    return ", ".join(told) or "default options"
-
-
-def _show_findings(page: _Page, findings: Sequence[Finding]) -> None:
-    if not findings:
-        page.line("nothing was found")
-        return
-    table = Table(title=Text("findings"), title_justify="left", show_lines=True)
-    table.add_column("")
-    table.add_column("what", overflow="fold", ratio=1)
-    table.add_column("what deals with it", overflow="fold", min_width=24)
-    for finding in findings:
-        options = [f"{name} {value}" for name, value in zip(finding.options[::2], finding.options[1::2], strict=True)]
-        way_out = "\n".join(options) or ("in the file" if finding.refuses else "")
-        table.add_row("refused" if finding.refuses else "note", Text(finding.message), Text(way_out))
-    page.console.print(table)
-
-
-def _cells(row: tuple[int, str, str]) -> tuple[str, str, str]:
-    number, label, text = row
-    return str(number), _plain(label), _plain(text, 90)
-
-
-def _plain(text: str, most: int = 40) -> str:
-    """One line of a text."""
-    line = " ".join("".join(character if character.isprintable() else " " for character in text[: 2 * most]).split())
-    return line if len(line) <= most and len(text) <= 2 * most else f"{line[: most - 1]}…"
-
-
 def _split(words: list[str]) -> int:
     parser = _parser("split", "Writes the train.csv, validation.csv and test.csv that fit would use.")
     parser.add_argument("--out", metavar="DIR", required=True, help="the folder; none of the three files may be there")
@@ -323,21 +186,20 @@ def _split(words: list[str]) -> int:
     reading.check()
     _check_free(out, list(paths.values()))
     parts = reading.read()
-    page = _Page()
+    page = Page()
     page.line(f"{parts.origin}: {parts.n_rows:,} rows, sha256 {parts.sha256}")
     for note in parts.notes:
         page.line(f"note: {note}")
     _write({paths[name]: _csv(part) for name, part in parts.splits.items()})
-    rows = []
     for name, part in parts.splits.items():
-        counts = [sum(i == k for i in part.label_ids) for k in range(len(parts.label_names))]
-        rows.append((str(paths[name]), f"{len(part.label_ids):,}", ", ".join(map(str, counts)), part.sha256))
-    page.console.print()
-    for path, n, counts_told, sha256 in rows:
-        page.line(f"{path}: {n} texts ({counts_told}), split sha256 {sha256}")
+        counts = Counter(part.rows.labels)
+        labels = ", ".join(f"{counts[label]:,} {plain(label)}" for label in parts.label_names[:10])
+        more = ", …" if len(parts.label_names) > 10 else ""
+        page.line(f"{paths[name]}: {len(part.label_ids):,} texts ({labels}{more}), sha256 {part.sha256}")
+    page.line("train on these files with:")
     empty = ["--data.empty", "keep"] if reading.empty == "keep" else []
-    files = f"[{','.join(str(path) for path in paths.values())}]"
-    page.line(shlex.join(["lit_cls", "fit", "--data.split", files, *empty]))
+    files = spelt(tuple(str(path) for path in paths.values()))
+    page.line(f"  {shlex.join(['lit_cls', 'fit', '--data.split', files, *empty])}")
     return 0
 
 
@@ -346,7 +208,11 @@ def _csv(part: Part) -> str:
     # Every text quoted: white space at its ends, line breaks of any kind and quotes come back as they are.
     writer = csv.writer(written, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(("text", "label", "source_row"))
-    writer.writerows(zip(part.rows.texts, part.rows.labels, part.rows.numbers, strict=True))
+    rows = part.rows
+    writer.writerows(zip(rows.texts, rows.labels, rows.numbers, strict=True))
+    nul = next((n for n, text in zip(rows.numbers, rows.texts, strict=True) if "\0" in text), None)
+    if nul is not None and sys.version_info < (3, 11):
+        raise UserError(f"the text of row {nul} has a NUL character, which Python before 3.11 reads from no .csv")
     return written.getvalue()
 
 

@@ -1,5 +1,8 @@
 """What is to be known of labelled texts before anything is trained on them: `lit_cls data check`, without printing."""
 
+import json
+import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -353,7 +356,7 @@ def _about_overlaps(overlaps: Sequence[Overlap], fixed: bool) -> Findings:
 
 def _commands(seen: Look) -> list[str]:
     """What starts a training on these rows."""
-    copy = [] if seen.name is None else [shlex.join(["cp", str(seen.reading.path), seen.name])]
+    copy = [] if seen.name is None else [shlex.join(["cp", os.path.expanduser(str(seen.reading.path)), seen.name])]
     return [*copy, shlex.join(["lit_cls", "fit", *fit_words(seen.reading, seen.name)])]
 
 
@@ -369,11 +372,16 @@ def fit_words(reading: Reading, path: str | None = None) -> list[str]:
     for field in fields(Reading):
         value = path if field.name == "path" and path else getattr(reading, field.name)
         if value != getattr(usual, field.name):
-            words += [f"--data.{field.name}", _spelt(value)]
+            words += [f"--data.{field.name}", spelt(value)]
     return words
 
 
-def _spelt(value: object) -> str:
+def spelt(value: object) -> str:
+    """A value as an option of the command line has it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    # A list in YAML, where some names need quotes.
+    items = [str(item) for item in value]
+    return f"[{','.join(item if re.fullmatch(r'[A-Za-z0-9_./+-]+', item) else json.dumps(item) for item in items)}]"

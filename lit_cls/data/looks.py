@@ -238,11 +238,11 @@ def _place(column: Column, role: str, table: Table) -> int | None:
 
 
 def _not_named(table: Table, reading: Reading, named: dict[str, int | None], file: Path) -> str:
+    columns = f"its columns are {', '.join(shown(name) for name in table.names[:20])}"
     absent = [shown(column) for role, column in _asked(reading) if named[role] is None]
-    columns = ", ".join(shown(name) for name in table.names[:20])
     if not absent:
-        return f"{file}: column {shown(reading.text_column)} is named for both texts and labels, of {columns}"
-    return f"{file} has no one column {' and none '.join(absent)}; its columns are {columns}"
+        return f"{file}: column {shown(reading.text_column)} is named for both texts and labels; {columns}"
+    return f"{file} has no column, or more than one, named {' and '.join(absent)}; {columns}"
 
 
 def _name_of(at: int, names: list[str]) -> str:

@@ -1,0 +1,158 @@
+"""What `lit_cls data check` found, as a person reads it."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_cls.data.checks import Check, Lengths, Overlap, fit_words
+from lit_cls.data.files import Finding
+from lit_cls.data.parts import Reading
+
+_SHOWN_COLUMNS = 20
+_SHOWN_LABELS = 20
+_SHOWN_PAIRS = 3
+
+
+class Page:
+    """Standard output: tables as wide as a terminal, elsewhere as 120 columns; lines that are never broken."""
+
+    def __init__(self) -> None:
+        console = Console()
+        self.console = console if console.is_terminal else Console(width=120)
+
+    def line(self, text: str = "") -> None:
+        """One line, as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+        """A table below its title; columns behind the first `left` ones hold figures."""
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+        for i, column in enumerate(columns):
+            table.add_column(Text(column), justify="left" if i < left else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.line()
+        self.line(title)
+        self.console.print(table)
+
+
+def show(found: Check, page: Page) -> None:
+    """Everything, the findings and the command to train with at the end."""
+    seen = found.look
+    page.line(f"{seen.origin}: {seen.n_rows:,} rows")
+    page.line(f"format   {seen.format}")
+    page.line(f"encoding {seen.encoding}")
+    page.line(f"sha256   {seen.sha256}")
+    more = ", …" if len(seen.columns) > _SHOWN_COLUMNS else ""
+    columns = ", ".join(plain(column) or "(no name)" for column in seen.columns[:_SHOWN_COLUMNS])
+    page.line(f"columns  {columns}{more}: texts from {plain(seen.text_column)}, labels from {plain(seen.label_column)}")
+    rows = [(str(number), plain(label), plain(text, 90)) for number, label, text in seen.first_rows]
+    page.table("first rows", ("row", "label", "text"), rows, left=3)
+    _show_labels(page, seen.labels)
+    if found.lengths.texts:
+        _show_lengths(page, found.lengths)
+    if found.parts:
+        _show_split(page, found)
+    _show_findings(page, found.findings, seen.origin)
+    if found.starts:
+        page.line("lit_cls fit would start as it is:")
+    elif found.to_mend:
+        page.line(f"lit_cls fit would refuse this. Mend the file ({_findings(found.to_mend)}), then:")
+    else:
+        page.line("lit_cls fit would refuse this as it is. It starts with:")
+    for command in found.commands:
+        page.line(f"  {command}")
+
+
+def _findings(n: int) -> str:
+    return "1 finding" if n == 1 else f"{n} findings"
+
+
+def _show_labels(page: Page, labels: dict[str, int]) -> None:
+    total = sum(labels.values())
+    first = list(labels.items())[:_SHOWN_LABELS]
+    rows = [(plain(label), f"{n:,}", _percent(n, total)) for label, n in first]
+    if len(labels) > len(first):
+        rest = total - sum(n for _, n in first)
+        rows.append((f"({len(labels) - len(first):,} others)", f"{rest:,}", _percent(rest, total)))
+    page.table(f"{len(labels):,} label{'' if len(labels) == 1 else 's'}", ("label", "rows", "share"), rows)
+
+
+def _show_lengths(page: Page, lengths: Lengths) -> None:
+    page.table(
+        f"lengths of the {lengths.texts:,} texts that can be used, {lengths.tokens:,} tokens in all",
+        ("share of texts", *(f"{p} %" for p in lengths.percentiles), f"all (row {lengths.longest_row})"),
+        [("tokens at most", *(f"{value:,}" for value in lengths.percentiles.values()), f"{lengths.longest:,}")],
+    )
+    page.table(
+        "what a maximum length would cut",
+        ("data.max_length", "texts", "share of texts", "share of tokens lost"),
+        [
+            (
+                f"{cut.max_length:,}",
+                f"{cut.texts:,}",
+                _percent(cut.texts, lengths.texts),
+                _percent(cut.tokens, lengths.tokens),
+            )
+            for cut in lengths.cuts
+        ],
+    )
+
+
+def _show_split(page: Page, found: Check) -> None:
+    labels = sorted({label for part in found.parts for label in part.labels})
+    named = labels if len(labels) <= _SHOWN_LABELS // 2 else []
+    page.table(
+        f"the split ({_split_told(found.look.reading)}{'' if found.starts else '; once the refusals are dealt with'})",
+        ("part", "texts", *map(plain, named)),
+        [(part.name, f"{part.n:,}", *(f"{part.labels.get(label, 0):,}" for label in named)) for part in found.parts],
+    )
+    page.table(
+        "texts that also occur in the train part",
+        ("part", "texts", "word for word", "but for digits, case, punctuation", "for example"),
+        [_overlap_row(overlap) for overlap in found.overlaps],
+    )
+
+
+def _overlap_row(overlap: Overlap) -> tuple[str, ...]:
+    pairs = [*overlap.verbatim_pairs[:_SHOWN_PAIRS], *overlap.near_pairs[:_SHOWN_PAIRS]][:_SHOWN_PAIRS]
+    return (
+        overlap.part,
+        f"{overlap.n:,}",
+        f"{overlap.verbatim:,} ({_percent(overlap.verbatim, overlap.n)})",
+        f"{overlap.near:,} ({_percent(overlap.near, overlap.n)})",
+        ", ".join(f"row {row} as {train}" for row, train in pairs),
+    )
+
+
+def _split_told(reading: Reading) -> str:
+    words = fit_words(reading)
+    named = dict(zip(words[::2], words[1::2], strict=True))
+    names = ("balance", "split", "stratify", "split_seed", "group_near_duplicates")
+    told = [f"{name} {named[f'--data.{name}']}" for name in names if f"--data.{name}" in named]
+    return ", ".join(told) or "default options"
+
+
+def _show_findings(page: Page, findings: Sequence[Finding], origin: str) -> None:
+    page.line()
+    page.line("findings" if findings else "nothing was found")
+    for finding in findings:
+        kind = "refused" if finding.refuses else "note"
+        page.line(f"  {kind:<8} {plain(finding.message.removeprefix(f'{origin}: '), 1000)}")
+        if finding.options or finding.refuses:
+            page.line(f"           → {' '.join(finding.options) or 'in the file'}")
+    page.line()
+
+
+def plain(text: str, most: int = 40) -> str:
+    """The beginning of a text, on one line."""
+    start = text[: 2 * most]
+    line = " ".join("".join(character if character.isprintable() else " " for character in start).split())
+    return line if len(line) <= most and len(start) == len(text) else f"{line[: most - 1]}…"
+
+
+def _percent(n: int, of: int) -> str:
+    return f"{100 * n / max(of, 1):.1f} %"
