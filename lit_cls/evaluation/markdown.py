@@ -7,7 +7,8 @@ from typing import Any
 from lit_cls.evaluation.outline import Block, Heading, Image, Paragraph, Table, outline
 
 # All that Markdown or HTML could read as more than itself, and what GitHub makes links of.
-_SPECIAL = re.compile(r"[\\`*_\[\]|~$]|^[#+=-]")
+_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+_NO_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # beside white space: what HTML has none for
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"})
 
 
@@ -25,7 +26,8 @@ def _block(block: Block) -> str:
         case Heading(text, level):
             return f"{'#' * level} {escaped(text)}"
         case Paragraph(text, warning):
-            return f"**{escaped(text)}**" if warning else escaped(text)
+            line = re.sub(r"^([#+=-])", r"\\\1", escaped(text))
+            return f"**{line}**" if warning else line
         case Image(file, title):
             return f"![{escaped(title)}]({file})"
     return _table(block)
@@ -39,6 +41,6 @@ def _table(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """On one line, and as it is: nothing in it is markup, a link or the end of a cell."""
-    line = " ".join(re.sub(r"[^\S ]+|[\x00-\x1f\x7f]", " ", text).split(" "))
+    line = " ".join(_NO_CHARACTER.sub("�", text).split())
     line = _SPECIAL.sub(r"\\\g<0>", line.translate(_ENTITIES)).replace("://", "&#58;//")
     return re.sub(r"\b(www)\.", r"\1&#46;", line, flags=re.IGNORECASE)

@@ -180,7 +180,7 @@ def _baselines(content: Content) -> list[Block]:
                 *_compared(baseline["figures"]),
                 f"{ahead} ({low} to {high})",
                 f"{count(against['won'])} / {count(against['lost'])}",
-                decimal(against["p_value"]),
+                small(against["p_value"]),
             )
         )
     told = (

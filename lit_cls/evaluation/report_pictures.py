@@ -193,7 +193,7 @@ def _curves(answers: Answers, figures: Figures, classes: Sequence[int], about: s
     for k, color, style in zip(classes, _COLORS, _STYLES, strict=False):
         label, is_label = figures.labels[k], (answers.labels == k).long()
         look: dict[str, Any] = {"color": color, "linestyle": style, "linewidth": 1.4}
-        told = f"{short(label.label, 14)}: area {label.auroc:.3f}, average precision {label.average_precision:.3f}"
+        told = f"{short(label.label, 14)}: area {label.auroc:.3f}, AP {label.average_precision:.3f}"
         false, true, _ = binary_roc(answers.probabilities[:, k], is_label, validate_args=False)
         left.plot(*_thinned(false, true), **look, label=told)
         precision, recall, _ = binary_precision_recall_curve(answers.probabilities[:, k], is_label, validate_args=False)

@@ -74,7 +74,8 @@ def _table(table: Table) -> str:
 
 def _escaped(text: str) -> str:
     """As it is; what HTML has no character for is shown as missing."""
-    return escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "�", text))
+    text = re.sub(r"[\x0b\x0c\x1c-\x1f\x85]", " ", text)
+    return escape(re.sub(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]", "�", text))
 
 
 def _inlined(svg: str) -> str:
