@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import lit_cls.evaluation.baselines as baselines_module
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.evaluation.baselines import Baseline, baselines
+from lit_cls.evaluation.baselines import Baseline, baselines, quick_baselines
 
 NAMES = ["majority", "TF-IDF words", "TF-IDF characters"]
 GOOD, POOR, DULL = "good fine splendid", "poor awful dreadful", "dull slow boring"
@@ -123,3 +124,30 @@ def test_the_published_references_on_the_published_split(sms_file: Path) -> None
         caught = alarms.count(spam)
         assert caught / len(alarms) > 0.99  # among as many ham as spam
         assert low < caught / (len(alarms) + false_alarms) < high
+
+
+def test_what_takes_minutes_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = {"new": ["splendid"]}
+    found, missing = quick_baselines(TWO_TEXTS, TWO_LABELS, 2, groups)
+    assert ([baseline.name for baseline in found], missing) == (NAMES, [])
+    assert found[2].probabilities == fitted(groups)["TF-IDF characters"].probabilities
+    monkeypatch.setitem(baselines_module._MOST, "TF-IDF characters", sum(map(len, TWO_TEXTS)) - 1)
+    found, missing = quick_baselines(TWO_TEXTS, TWO_LABELS, 2, groups)
+    assert [baseline.name for baseline in found] == NAMES[:2]
+    assert missing == [
+        f"TF-IDF characters: not fitted, it would take minutes ({sum(map(len, TWO_TEXTS))} characters, 2 labels)"
+    ]
+
+
+def test_texts_without_a_word_leave_the_majority() -> None:
+    found, missing = quick_baselines(["", "?", "", "!"], [0, 1, 0, 1], 2, {"new": ["?"]})
+    assert [baseline.name for baseline in found] == ["majority", "TF-IDF characters"]
+    assert len(missing) == 1
+    assert "TF-IDF words: not fitted: empty vocabulary" in missing[0]
+
+
+def test_without_scikit_learn_the_majority_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found, missing = quick_baselines(TWO_TEXTS, TWO_LABELS, 2, {"new": []})
+    assert [baseline.name for baseline in found] == ["majority"]
+    assert missing == ["TF-IDF and logistic regression: scikit-learn is not installed: pip install 'lit_cls[reports]'"]

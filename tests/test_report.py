@@ -3,10 +3,13 @@
 import csv
 from pathlib import Path
 
+from made_reports import hard_file, made_report
 from rich.console import Console
 
+from lit_cls.data.datamodule import ClassificationData
 from lit_cls.evaluation.metrics import Accuracy
-from lit_cls.evaluation.report import accuracy_table, write_predictions
+from lit_cls.evaluation.report import accuracy_table, told_figures, write_predictions
+from lit_cls.training.self_test import Padded, PadTest
 
 
 def test_the_table_has_every_figure() -> None:
@@ -32,3 +35,30 @@ def test_predictions_survive_any_text(tmp_path: Path) -> None:
     assert [row["predicted"] for row in rows] == ["spam", "ham", "ham", "spam", "spam"]
     assert rows[3]["probability_spam"] == "0.666667"
     assert rows[4]["probability_ham"] == "1e-09"
+
+
+def test_a_person_is_told_the_figures_at_once(tmp_path: Path) -> None:
+    labels = tuple(f"[bold]topic {k}" for k in range(8))
+    content = made_report(tmp_path, ClassificationData(path=hard_file(tmp_path, labels, each=10)))
+    console = Console(width=120)
+    with console.capture() as capture:
+        for thing in told_figures(content):
+            console.print(thing, markup=False, highlight=False)
+    out = capture.get()
+    figures = content["figures"]
+    first = next(line for line in out.splitlines() if line.startswith("[bold]topic 0"))
+    for name in ("precision", "recall", "f1"):
+        assert (f"{figures['labels'][0][name]:.2%}" if figures["labels"][0][name] is not None else "n/a") in first
+    assert "and 2 more labels, in the report" in out
+    assert f"MCC {figures['mcc']:.4f}  AUROC {figures['auroc']:.4f}  log-loss {figures['log_loss']:.4f}" in out
+    assert "baselines: majority 12.50%  TF-IDF words" in out
+    assert f"{content['slices'][2]['figures']['n']} of these texts are in the train split too" in out
+    assert "padding self-test" not in out
+    assert out.count("\n") <= 13
+
+
+def test_a_self_test_that_fails_is_told_at_once(tmp_path: Path) -> None:
+    failed = PadTest(16, False, 1e-3, (Padded(1, 16, 0.5, 2),))
+    content = made_report(tmp_path, ClassificationData(source="demo"), padding=failed)
+    assert any(str(thing).startswith("padding self-test: FAIL") for thing in told_figures(content))
+    assert told_figures(made_report(tmp_path, ClassificationData(source="demo"), limit=0)) == []

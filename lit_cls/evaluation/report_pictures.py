@@ -33,6 +33,7 @@ _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
+    "axes.titley": 1.0,  # looking for a place that nothing else takes would take a quarter of the time
 }
 _LEGEND: dict[str, Any] = {"fontsize": 8, "framealpha": 0.85, "edgecolor": "none"}
 

@@ -52,7 +52,8 @@ def _block(block: Block, pictures: Mapping[str, str]) -> str:
         case Heading(text, level):
             return f"<h{level}>{_escaped(text)}</h{level}>"
         case Paragraph(text, warning):
-            return f"<p{' class=warning' if warning else ''}>{_escaped(text)}</p>"
+            opening = '<p class="warning">' if warning else "<p>"
+            return f"{opening}{_escaped(text)}</p>"
         case Image(file, title):
             return f'<figure role="img" aria-label="{_escaped(title)}">\n{_inlined(pictures[file])}</figure>'
     return _table(block)
