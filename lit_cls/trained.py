@@ -26,6 +26,8 @@ Tell = Callable[[str], None]
 _ROOT = "checkpoints"
 # What a configuration file says of how a trained classifier is found and run; the rest is about training.
 _FROM_CONFIG = ("run_name", "ckpt_path", "trainer.default_root_dir", "trainer.accelerator", "trainer.precision")
+# Lightning's short words, which a configuration may have.
+_SHORT_PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def trained_of(verb: str, args: argparse.Namespace, words: Sequence[str], tell: 
     return Trained(
         *found,
         device=_device(option("trainer.accelerator", "auto") or "auto"),
-        precision=None if precision == "auto" else precision,
+        precision=None if precision == "auto" else _SHORT_PRECISIONS.get(str(precision), precision),
         weights=weights,
     )
 
@@ -189,7 +191,7 @@ def _read_config(path: Path) -> dict[str, str]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: check --config") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as a configuration: {error}") from error
     if not isinstance(content, dict | None):
         raise UserError(f"{path} is no configuration: it has no options")
@@ -198,6 +200,8 @@ def _read_config(path: Path) -> dict[str, str]:
         value: Any = content
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, dict | list):
+            raise UserError(f"{path}: {name} is no word or number; give --{name} beside it")
         if value is not None:
             found[name] = str(value)
     return found
@@ -209,6 +213,6 @@ def _device(accelerator: str) -> torch.device:
         return torch.device(next(kind for kind, there in available.items() if there))
     if accelerator == "gpu":
         accelerator = "mps" if available["mps"] else "cuda"
-    if not available[accelerator]:
+    if not available.get(accelerator):
         raise UserError(f"trainer.accelerator {accelerator}: this machine has none. Leave the option out, or pass cpu")
     return torch.device(accelerator)

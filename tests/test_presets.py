@@ -111,7 +111,7 @@ def test_no_preset_is_a_choice_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert {name: without[name] for name in PUBLISHED} == {name: printed([], capsys)[name] for name in PUBLISHED}
 
 
-@pytest.mark.parametrize("verb", ["fit", "test", "predict"])
+@pytest.mark.parametrize("verb", ["fit", "test"])
 @pytest.mark.parametrize("in_a_configuration", [True, False])
 def test_a_wrong_preset(verb: str, in_a_configuration: bool, capsys: pytest.CaptureFixture[str]) -> None:
     words = configuration("preset: publisht\n") if in_a_configuration else ["--preset", "publisht"]
@@ -133,8 +133,6 @@ def test_every_verb_takes_the_preset(file: str, capsys: pytest.CaptureFixture[st
     for verb, n in (("test", 2), ("validate", 2)):
         assert main([verb, *preset, *data, *last]) == 0
         assert f"{n} │" in capsys.readouterr().out
-    assert main(["predict", *preset, *last, "a text"]) == 0
-    assert capsys.readouterr().out.split()[0] in ("ham", "spam")
 
 
 def test_a_preset_does_not_take_the_place_of_a_checkpoints_data(file: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from lit_cls.errors import UserError
 from lit_cls.training.frozen_files import find
 from lit_cls.verbs import Verbs
 
-VERBS = ["fit", "validate", "test", "predict"]
+VERBS = ["fit", "validate", "test"]
 
 
 class Payload:
@@ -68,7 +68,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def verb_words(verb: str, *words: str) -> list[str]:
     """A verb with data, a network and texts of its own."""
     options = ["--data.source", "demo", "--model.size", "gpt2-nano"]
-    return [verb, *options, *words, *(["a text"] if verb == "predict" else [])]
+    return [verb, *options, *words]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_configuration_that_yaml_would_run(
     assert "could not determine a constructor" in refused(verb_words(verb, "--config", "c.yaml"), capsys)
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict", "resume"])
+@pytest.mark.parametrize("verb", ["validate", "test", "resume"])
 @pytest.mark.parametrize("option", ["callbacks", "logger", "plugins", "profiler", "strategy", "accelerator"])
 def test_a_configuration_that_names_foreign_code(
     option: str, verb: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,4 +1,4 @@
-"""fit, validate, test and predict with wrong input: one message, exit code 2, nothing left behind.
+"""fit, validate and test with wrong input: one message, exit code 2, nothing left behind.
 
 The command's own main(), in this process: what a user types, without the seconds of a new Python.
 """
@@ -151,20 +151,18 @@ def test_checkpoints_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None
     best = "checkpoints/fit/version_0/best.ckpt"
     told = refused(["test", "--ckpt_path", best, "--model.size", "gpt2-small"], capsys)
     assert "model.size is gpt2-small, the checkpoint's is gpt2-nano" in told
-    told = refused(["predict", "--ckpt_path", best, "--model.token_position", "mean", "a"], capsys)
+    told = refused(["test", "--ckpt_path", best, "--model.token_position", "mean"], capsys)
     assert "model.token_position is mean, the checkpoint's is flexible" in told
     told = refused(["test", "--ckpt_path", best, "--data.path", labelled(twelve("no", "yes"), "other.csv")], capsys)
     assert "the data's labels are no, yes, the checkpoint's ham, spam" in told
     resumed = ["fit", *NANO, "--ckpt_path", best, "--data.path", "other.csv"]
     assert "the data's labels are no, yes" in refused(resumed, capsys)
     for options in (["--data.padding", "context_length"], ["--data.max_length", "2"], ["--data.truncation", "tail"]):
-        for verb in ("test", "predict"):
-            told = refused([verb, "--ckpt_path", best, *options, *(["a"] if verb == "predict" else [])], capsys)
-            assert f"{options[0][2:]} is {options[1]}, the checkpoint was trained with" in told
+        told = refused(["test", "--ckpt_path", best, *options], capsys)
+        assert f"{options[0][2:]} is {options[1]}, the checkpoint was trained with" in told
     assert "there is no checkpoint gone.ckpt" in refused(["test", "--ckpt_path", "gone.ckpt"], capsys)
     Path("bad.ckpt").write_bytes(Path(best).read_bytes()[:5000])
-    assert "bad.ckpt cannot be read" in refused(["predict", "--ckpt_path", "bad.ckpt", "a"], capsys)
-    assert "nothing to classify: lit_cls predict --ckpt_path" in refused(["predict", "--ckpt_path", best], capsys)
+    assert "bad.ckpt cannot be read" in refused(["test", "--ckpt_path", "bad.ckpt"], capsys)
     assert len(list(Path().glob("checkpoints/*/version_*"))) == 1
 
 
