@@ -66,7 +66,7 @@ def export(words: list[str]) -> int:
     out = Path(os.path.expanduser(args.out))
     check_new(out)
     trained = in_float32(trained_of("export", args, words, print))
-    source = Source.of(trained.path, trained.checkpoint)
+    source = Source.of(trained.path, trained.checkpoint, out)
     kind = _FORMATS[args.format]
     kind.check(source)
     if rule := source.decision.told(source.label_names):

@@ -85,19 +85,10 @@ def add_data_option(parser: CommandParser, use: str) -> None:
 
 
 def in_float32(trained: Trained) -> Trained:
-    """The same on the processor in float32: what is written must not depend on a device's rounding.
-
-    Raises:
-        UserError: another precision or device was asked for by name.
-    """
-    if trained.precision not in (None, "32-true"):
-        raise UserError(
-            f"trainer.precision {trained.precision}: this is computed in 32-true, whose rounding is the smallest that "
-            "the weights are held in. Leave the option out"
-        )
-    before = trained.checkpoint[KEY]["precision"]
-    if before != "32-true":
-        print(f"note: {trained.path} was trained in {before}; all of this is in float32, as `32-true` predicts")
+    """The same on the processor in float32, and a line where that is not how it predicts."""
+    usual = trained.precision or trained.checkpoint[KEY]["precision"]
+    if (usual, trained.device.type) != ("32-true", "cpu"):
+        print(f"note: all of this is in float32 on the processor, not in {usual} on {trained.device.type}")
     return replace(trained, device=torch.device("cpu"), precision="32-true")
 
 

@@ -32,7 +32,8 @@ class Classifier:
             return np.empty((0, len(self.labels)), np.float32), np.empty(0, np.int64)
         # Where pads are read, but no length to pad to is fixed, no text may stand beside a longer one.
         size = 1 if self.reading["one_at_a_time"] else BATCH
-        ids = [self.cut(self.tokenizer.encode(text).ids) for text in texts]
+        # An empty text is one <|endoftext|>, as in training.
+        ids = [self.cut(self.tokenizer.encode(text).ids or [self.reading["pad_id"]]) for text in texts]
         answers = [self.run(ids[i : i + size]) for i in range(0, len(ids), size)]
         return np.concatenate([p for p, _ in answers]), np.concatenate([label for _, label in answers])
 

@@ -40,6 +40,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
             partial = out.with_name(f"{out.name}.{number}.partial")
     try:
         yield partial
+        _readable(partial)
         check_new(out)
         if out.exists():
             out.rmdir()
@@ -47,3 +48,14 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _readable(folder: Path) -> None:
+    """Gives every file the rights of any new one: some libraries write for their own user alone."""
+    new = folder / ".new"
+    new.touch()
+    rights = new.stat().st_mode
+    new.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(rights)

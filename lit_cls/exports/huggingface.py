@@ -8,6 +8,7 @@ Shapes: N texts, C emb_dim, K classes.
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def check_huggingface(source: Source) -> None:
     Raises:
         UserError: all of them, or packages that are not installed.
     """
-    require_packages("transformers", "tokenizers", "safetensors")
+    require_packages("transformers", "tokenizers")
     settings, decision = source.settings, source.decision
     wrong = []
     if settings.token_position != "flexible":
@@ -98,13 +99,16 @@ def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tenso
     weight = (tensors["out_head.weight"].double() / temperature).float()  # (K, C)
     bias = tensors["out_head.bias"].double() / temperature
     shift = tensors["final_norm.shift"].double()
-    moved = (shift + torch.linalg.pinv(weight.double()) @ bias).float()
-    left = (weight.double() @ (moved.double() - shift) - bias).abs().max().item()
+    try:
+        moved = (shift + torch.linalg.pinv(weight.double()) @ bias).float()
+        left = (weight.double() @ (moved.double() - shift) - bias).abs().max().item()
+    except RuntimeError:  # of numbers that are not finite
+        left = float("nan")
     if not left <= _FOLDED:
         K, C = weight.shape
         raise UserError(
-            f"the bias of the head cannot be folded into the final norm: its {K} rows of {C} weights depend on each "
-            f"other, and {left:.1e} would be left. ONNX can express it: pass --format onnx"
+            f"the bias of the head, of which transformers has none, cannot be folded into the final norm: the {K} rows "
+            f"of {C} weights depend on each other, and {left:.1e} would be left. ONNX can express it: --format onnx"
         )
     kept = {name: tensor for name, tensor in tensors.items() if name != "out_head.bias"}
     return {**kept, "out_head.weight": weight, "final_norm.shift": moved}
@@ -171,7 +175,9 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)
         logging.enable_progress_bar()
@@ -180,11 +186,16 @@ def quiet() -> Iterator[None]:
 @torch.inference_mode()
 def logits_of(model: Any, tokenizer: Any, texts: Sequence[str], size: int) -> Tensor:
     """(N, K) of a network of transformers, in batches of `size`, cut and padded by its tokenizer."""
-    rows = []
+    rows, texts = [], spelt(texts)
     for i in range(0, len(texts), size):
-        inputs = tokenizer(list(texts[i : i + size]), truncation=True, padding=True, return_tensors="pt")
+        inputs = tokenizer(texts[i : i + size], truncation=True, padding=True, return_tensors="pt")
         rows.append(model(**inputs).logits)
     return torch.cat(rows)
+
+
+def spelt(texts: Sequence[str]) -> list[str]:
+    """An empty text as the one token that it is here: transformers fails on a text without tokens."""
+    return [text or PAD_TOKEN for text in texts]
 
 
 def _compare(source: Source, answers: Answers, folder: Path) -> list[str]:
@@ -201,10 +212,8 @@ def _compare(source: Source, answers: Answers, folder: Path) -> list[str]:
     ]
     del model
     classify = pipeline("text-classification", str(folder), device="cpu", truncation=True)
-    shares = [
-        {answer["label"]: answer["score"] for answer in row}
-        for row in classify(list(answers.texts), top_k=None, batch_size=BATCHES[-1])
-    ]
+    rows: Any = classify(spelt(answers.texts), top_k=None, batch_size=BATCHES[-1])
+    shares = [{answer["label"]: answer["score"] for answer in row} for row in rows]
     # By name: a label that the folder does not know, or knows by another's place, shows.
     found = torch.tensor([[row.get(name, float("nan")) for name in source.label_names] for row in shares])
     parity = measure(expected.softmax(dim=-1), found)
@@ -212,28 +221,40 @@ def _compare(source: Source, answers: Answers, folder: Path) -> list[str]:
 
 
 def _readme(source: Source, told: list[str]) -> str:
+    use = [
+        "from transformers import pipeline",
+        f'classify = pipeline("text-classification", "{source.out.name}", truncation=True)',
+        'classify(["a text", "another"], batch_size=8)',
+    ]
+    folded = "The head's bias is folded into the final norm's shift (`ln_f.bias`): transformers' head has none."
+    return readme("A text classifier for transformers", source, use, [folded], told)
+
+
+def readme(title: str, source: Source, use: list[str], notes: list[str], told: list[str]) -> str:
+    """What lies in a folder for transformers, in words for whoever finds it.
+
+    Args:
+        title: its heading.
+        source: the checkpoint's choices.
+        use: lines of Python that classify two texts.
+        notes: paragraphs on the format.
+        told: the comparison's lines.
+    """
     rule = source.decision.told(source.label_names)
-    lines = [
-        "# A text classifier for transformers",
-        "",
+    if rule:
+        notes = [*notes, f"The logits are divided by the temperature: {rule}."]
+    paragraphs = [
+        f"# {title}",
         f"Labels: {', '.join(source.label_names)}. Written by lit_cls from {source.path.name}.",
-        "",
-        "    from transformers import pipeline",
-        '    classify = pipeline("text-classification", "THIS FOLDER", truncation=True)',
-        '    classify(["a text", "another"], batch_size=8)',
-        "",
-        f"With truncation, texts are cut to {source.cut_to} tokens, of which the {source.truncation} is kept, as lit_cls",
-        "cuts them. Without, a longer text is read to its end, or fails where it is longer than the network reads.",
-        "",
-        "The head's bias is folded into the final norm's shift (`ln_f.bias`), as transformers' head has none.",
-        *([f"The logits are divided by the temperature: {rule}."] if rule else []),
-        "`<|endoftext|>` in a text is ordinary text, and an empty text is one token: the tokenizer spells that token",
-        "with a noncharacter, U+FDD0, before it.",
-        "",
+        "\n".join(f"    {line}" for line in use),
+        f"With `truncation=True` a text is cut to {source.cut_to} tokens, of which the {source.truncation} is kept, as "
+        "lit_cls cuts it. Without, a longer one is read to its end, or fails where the network cannot read it.",
+        "`<|endoftext|>` in a text is ordinary text: the token, which pads, is spelt with a noncharacter, U+FDD0, "
+        "before it. transformers fails on an empty text: pass `text or classify.tokenizer.pad_token`, which is what "
+        "lit_cls reads an empty text as.",
+        *notes,
         f"Compared when it was written (at most {LIMIT:.0e} is allowed):",
-        "",
-        *(f"- {line}" for line in told),
-        "",
+        "\n".join(f"- {line}" for line in told),
         "NOTICE has the licence of the vocabulary.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(paragraphs) + "\n"

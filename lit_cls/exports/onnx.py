@@ -66,7 +66,7 @@ def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     from lit_cls.exports import classify
 
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
-    told = _compare_shapes(graph, source, folder, classify) + [_compare_texts(source, answers, folder, classify)]
+    told = [*_compare_shapes(graph, source, folder, classify), _compare_texts(source, answers, folder, classify)]
     (folder / "README.md").write_text(_readme(source, told), encoding="utf-8")
     return told
 
@@ -130,7 +130,8 @@ def _compare_shapes(graph: _Answering, source: Source, folder: Path, classify: M
         expected, labels = graph(input_ids, mask)
         feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy()}
         found, others = (torch.from_numpy(array) for array in session.run(["probabilities", "label"], feed))
-        told.append(measure(expected, found, labels, others).require(f"probabilities, ONNX and torch, {B} x {T}"))
+        parity = measure(expected, found, labels, others)
+        told.append(parity.require(f"probabilities, ONNX and torch, batch {B}, length {T}"))
     return told
 
 
@@ -161,7 +162,7 @@ def _readme(source: Source, told: list[str]) -> str:
         "| `model.onnx` | `input_ids` and `attention_mask`, (batch, length) int64, right-padded, to `probabilities` "
         "(batch, labels) float32 and `label` (batch,) int64; `model.onnx.data` beside it, if there, has its weights |",
         "| `labels.json` | the labels, by class id |",
-        "| `tokenizer.json` | for the `tokenizers` library; an empty text is one token |",
+        "| `tokenizer.json` | for the `tokenizers` library; of an empty text `classify.py` makes one pad |",
         "| `reading.json` | how texts are cut and padded |",
         "| `classify.py` | the example: change it, or copy from it |",
         "| `NOTICE` | the licence of the vocabulary |",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.errors import UserError
 from lit_cls.exports.huggingface import (
     BATCHES,
@@ -22,10 +23,11 @@ from lit_cls.exports.huggingface import (
     fold_head,
     logits_of,
     quiet,
+    readme,
     save_model,
     save_tokenizer,
 )
-from lit_cls.exports.parity import LIMIT, measure
+from lit_cls.exports.parity import measure
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.lora import LoRALinear
@@ -97,9 +99,7 @@ def _adapters(net: GPTClassifier) -> dict[str, dict[str, Tensor]]:
         if isinstance(layer, LoRALinear):
             theirs = hugging_face_name(f"{name}.weight").removesuffix(".weight")
             found.setdefault(theirs, {})[name.rpartition(".")[2]] = layer
-    return {
-        theirs: {"lora_A.weight": _down(layers), "lora_B.weight": _up(layers)} for theirs, layers in found.items()
-    }
+    return {theirs: {"lora_A.weight": _down(layers), "lora_B.weight": _up(layers)} for theirs, layers in found.items()}
 
 
 def _down(layers: dict[str, LoRALinear]) -> Tensor:
@@ -131,7 +131,7 @@ def _adapter_config(source: Source, net: GPTClassifier, hub: tuple[str, str] | N
     return LoraConfig(
         task_type="SEQ_CLS",
         inference_mode=True,
-        base_model_name_or_path=hub[0] if hub else "base",
+        base_model_name_or_path=hub[0] if hub else str(source.out.absolute() / "base"),
         revision=hub[1] if hub else None,
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # a float in ours
@@ -167,38 +167,26 @@ def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: 
 
 
 def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str:
-    rule = source.decision.told(source.label_names)
     where = f'"{hub[0]}", revision="{hub[1]}"' if hub else 'folder + "/base"'
-    lines = [
-        "# LoRA adapters for transformers' GPT-2",
+    use = [
+        "import json",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline",
         "",
-        f"Labels: {', '.join(source.label_names)}. Written by lit_cls from {source.path.name}.",
-        "",
-        "    import json",
-        "    from peft import PeftModel",
-        "    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline",
-        "",
-        '    folder = "THIS FOLDER"',
-        '    labels = json.load(open(folder + "/labels.json", encoding="utf-8"))',
-        "    base = AutoModelForSequenceClassification.from_pretrained(",
-        f"        {where}, pad_token_id=50256, num_labels=len(labels),",
-        "        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},",
-        "    )",
-        "    model = PeftModel.from_pretrained(base, folder)",
-        "    tokenizer = AutoTokenizer.from_pretrained(folder)",
-        '    classify = pipeline("text-classification", model, tokenizer=tokenizer, truncation=True)',
-        '    classify(["a text", "another"], batch_size=8)',
-        "",
-        f"With truncation, texts are cut to {source.cut_to} tokens, of which the {source.truncation} is kept, as lit_cls",
-        "cuts them. The adapters of query, key and value are one, of `c_attn`; the head's bias is folded into the final",
-        "norm's shift, which travels with the head (`modules_to_save`).",
-        *([f"The logits are divided by the temperature: {rule}."] if rule else []),
-        *([] if hub else ["`base` has the frozen network: it is on no hub."]),
-        "",
-        f"Compared when it was written (at most {LIMIT:.0e} is allowed):",
-        "",
-        *(f"- {line}" for line in told),
-        "",
-        "NOTICE has the licence of the vocabulary.",
+        f'folder = "{source.out.name}"',
+        'labels = json.load(open(folder + "/labels.json", encoding="utf-8"))',
+        "base = AutoModelForSequenceClassification.from_pretrained(",
+        f"    {where}, pad_token_id={PAD_ID}, num_labels=len(labels),",
+        "    id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},",
+        ")",
+        "model = PeftModel.from_pretrained(base, folder)",
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        'classify = pipeline("text-classification", model, tokenizer=tokenizer, truncation=True)',
+        'classify(["a text", "another"], batch_size=8)',
     ]
-    return "\n".join(lines) + "\n"
+    notes = [
+        "The adapters of query, key and value are one, of `c_attn`. The head's bias is folded into the final norm's "
+        "shift, which travels with the head (`modules_to_save`).",
+        *([] if hub else ["`base` has the frozen network: it is on no hub."]),
+    ]
+    return readme("LoRA adapters for transformers' GPT-2", source, use, notes, told)

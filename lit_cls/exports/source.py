@@ -18,9 +18,11 @@ from lit_cls.training.checkpoints import DATA_KEY, KEY, decision_of
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint's choices, without its tensors."""
+    """A checkpoint's choices, without its tensors, and where they go."""
 
     path: Path
+    out: Path
+    """The folder that is written, when all of it is."""
     settings: ModelSettings
     weights_sha256: str | None
     label_names: tuple[str, ...]
@@ -32,11 +34,12 @@ class Source:
     truncation: Truncation
 
     @classmethod
-    def of(cls, path: Path, checkpoint: dict[str, Any]) -> "Source":
+    def of(cls, path: Path, checkpoint: dict[str, Any], out: Path) -> "Source":
         """Of a checkpoint as `read_checkpoint` returns it."""
         described, data = checkpoint[KEY], checkpoint[DATA_KEY]
         return cls(
             path,
+            out,
             ModelSettings.from_dict(described["model"]),
             described["weights_sha256"],
             tuple(described["label_names"]),

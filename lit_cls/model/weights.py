@@ -254,10 +254,10 @@ def to_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     theirs: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if ".att.W_query." in name:
-            tensor = torch.cat([tensors[name.replace("W_query", part)] for part in _QKV])  # (3C, C) or (3C,)
-        elif ".att.W_key." in name or ".att.W_value." in name:
+        if ".att.W_key." in name or ".att.W_value." in name:
             continue
+        parts = [tensors[name.replace("W_query", part)] for part in _QKV] if ".att.W_query." in name else [tensor]
+        joined = torch.cat(parts) if len(parts) > 1 else tensor  # (3C, C) or (3C,)
         is_conv1d = name.startswith("trf_blocks.") and tensor.ndim == 2
-        theirs[hugging_face_name(name)] = (tensor.t() if is_conv1d else tensor).contiguous()
+        theirs[hugging_face_name(name)] = (joined.t() if is_conv1d else joined).contiguous()
     return theirs
