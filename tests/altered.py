@@ -1,0 +1,49 @@
+"""Checkpoints that are far from where training begins: adapters, biases and decisions that matter."""
+
+from pathlib import Path
+
+import torch
+from conftest import data, module, save
+
+from lit_cls.exports.source import Answers, Source
+from lit_cls.inference import classifier_of
+from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.decision import Decision
+from lit_cls.training.checkpoint_io import AtomicCheckpointIO
+from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
+
+TEXTS = ["good film 3", "", "poor film poor film poor film 4", "<|endoftext|>", "word " * 1500, "🙂 naïve\ttab\nline"]
+
+
+def altered(
+    folder: Path,
+    reviews: str,
+    options: dict[str, object] | None = None,
+    texts: dict[str, object] | None = None,
+    decision: Decision | None = None,
+    adapter: float = 0.2,
+    **trainer: object,
+) -> Path:
+    """A checkpoint after one step, its adapters, head and bias drawn anew: at the start, B and biases are zero."""
+    torch.manual_seed(4)
+    path = save(folder, module(**(options or {})), data(reviews, **(texts or {})), limit_train_batches=1, **trainer)
+    content = dict(read_checkpoint(path))
+    torch.manual_seed(5)
+    state = dict(content["state_dict"])
+    for name, tensor in state.items():
+        if name.endswith("lora_B"):
+            state[name] = torch.randn_like(tensor) * adapter
+        if name.endswith(("out_head.weight", "out_head.bias", "att.W_value.bias")):
+            state[name] = torch.randn_like(tensor)
+    content["state_dict"] = state
+    if decision is not None:
+        content[DECISION_KEY] = decision.as_dict()
+    AtomicCheckpointIO().save_checkpoint(content, folder / "altered.ckpt")
+    return folder / "altered.ckpt"
+
+
+def exportable(path: Path, out: Path, texts: list[str] | None = None) -> tuple[Source, GPTClassifier, Answers]:
+    """What `lit_cls export` hands to a format."""
+    checkpoint = read_checkpoint(path)
+    classifier = classifier_of(path, checkpoint, torch.device("cpu"), precision="32-true")
+    return Source.of(path, checkpoint, out), classifier.net, Answers.of(classifier, texts or TEXTS)

@@ -1,0 +1,81 @@
+"""`lit_cls export`: what is refused, what is told, and that nothing half is left."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from altered import altered
+
+from lit_cls.cli import main
+from lit_cls.exports import huggingface
+from lit_cls.exports.parity import ODD_TEXTS
+from lit_cls.model.decision import Decision
+
+
+def test_a_folder_is_written_and_told_of(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = altered(tmp_path, reviews, {"trainable_layers": "lora"}, decision=Decision(1.25, goal="a test"))
+    out = tmp_path / "exported"
+    words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(out)]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "exported with it: temperature 1.25 (tuned: a test)" in told
+    assert f"batches of 8: {len(ODD_TEXTS) + 11} texts" in told
+    assert told.endswith(f"huggingface: {out}\n")
+    assert {file.name for file in out.iterdir()} == {
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "NOTICE", "README.md"),
+    }
+    assert main(words) == 2
+    assert f"{out} exists already and is not an empty folder" in capsys.readouterr().err
+
+    moved = Path(reviews).rename(tmp_path / "moved.csv")
+    assert main([*words[:-1], str(tmp_path / "odd")]) == 0
+    told = capsys.readouterr().out
+    assert f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: there is no file" in told
+    assert main([*words[:-1], str(tmp_path / "third"), "--data.path", str(tmp_path / "none.csv")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+    assert main([*words[:-1], str(moved / "below")]) == 1
+    assert "could not be written" in capsys.readouterr().err
+
+
+def test_nothing_is_left_of_an_export_that_falls_short(
+    tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)  # the adapters are lost
+    words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "logits, transformers and the checkpoint, batches of 1" in error
+    assert "at most 1e-04 and none are allowed: nothing was written" in error
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "pickle"], "invalid choice: 'pickle'"),
+        ([], "the following arguments are required: --format"),
+        (["--format", "peft"], "has no adapters"),
+        (["--format", "huggingface"], "model.token_position is first"),
+    ],
+)
+def test_what_is_refused(
+    words: list[str], message: str, tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = altered(tmp_path, reviews, {"token_position": "first"})
+    assert main(["export", "--ckpt_path", str(path), "--out", str(tmp_path / "out"), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys; from lit_cls.cli import main\n"
+        "try: main(['export', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'lightning', 'transformers', 'peft', 'onnx', 'onnxruntime', 'tokenizers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "--format {huggingface,onnx,peft}" in done.stdout

@@ -1,0 +1,83 @@
+"""The ONNX graph, with onnxruntime as the judge."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from altered import TEXTS, altered, exportable
+
+import lit_cls
+from lit_cls.errors import RunError
+from lit_cls.exports import onnx
+from lit_cls.exports.onnx import check_onnx, write_onnx
+from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.decision import Decision
+
+DECISION = Decision(1.5, 1, 0.15, "a test")
+
+
+@pytest.fixture
+def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, list[str]]:
+    """What no other format can express, with its weights in a file of their own, as those of a large network are."""
+    options = {"trainable_layers": "lora", "token_position": "mean_flexible", "causal": False}
+    path = altered(tmp_path, reviews, options, {"truncation": "head_tail", "max_length": 50}, DECISION)
+    monkeypatch.setattr(onnx, "_MOST_BYTES_IN_ONE", 0)
+    source, net, answers = exportable(path, tmp_path / "out")
+    check_onnx(source)
+    (tmp_path / "out").mkdir()
+    return path, tmp_path / "out", write_onnx(source, net, answers, tmp_path / "out")
+
+
+def test_onnxruntime_gives_our_probabilities_and_labels(
+    exported: tuple[Path, Path, list[str]], tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out, told = exported
+    assert [line.split(":")[0] for line in told] == [
+        *(f"probabilities, ONNX and torch, batch {B}, length {T}" for B, T in ((1, 1), (3, 17), (8, 50))),
+        "probabilities, classify.py and the checkpoint",
+    ]
+    assert (out / "model.onnx.data").stat().st_size > 10 * (out / "model.onnx").stat().st_size
+    session = onnxruntime.InferenceSession(str(out.rename(tmp_path / "moved") / "model.onnx"))
+    assert [(i.name, i.shape, i.type) for i in session.get_inputs()] == [
+        ("input_ids", ["batch", "length"], "tensor(int64)"),
+        ("attention_mask", ["batch", "length"], "tensor(int64)"),
+    ]
+    ours = lit_cls.load(path, precision="32-true")
+    net, seen = ours.net, set()
+    for B, T in ((1, 1), (2, 1), (1, 9), (5, 12), (3, 1024)):
+        ids, lengths = torch.randint(0, 50256, (B, T)), torch.randint(1, T + 1, (B,))
+        mask = np.arange(T) < lengths.numpy()[:, None]
+        found, labels = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.astype(np.int64)})
+        with torch.no_grad():
+            expected = (net(ids, lengths) / 1.5).softmax(1)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+        # By the rule's own words, not by our code for it.
+        assert labels.tolist() == [int(row[1] >= 0.15) for row in expected]
+        seen |= {(int(label), int(row.argmax())) for label, row in zip(labels, expected, strict=True)}
+    assert (1, 0) in seen, "the threshold must have decided something"
+
+    # The same comparison, of a graph with other weights.
+    shutil.copytree(tmp_path / "moved", out)
+    another = altered(tmp_path, reviews, {"trainable_layers": "all"})
+    monkeypatch.setattr(onnx, "_export", lambda graph, to: None)
+    source, net, answers = exportable(another, out)
+    with pytest.raises(RunError, match=r"ONNX and torch, batch 1, length 1: 1 texts, .* none are allowed"):
+        write_onnx(source, net, answers, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("position", ["first", "last", "flexible", "mean", "mean_flexible"])
+@pytest.mark.parametrize("padding", ["longest_in_batch", 40])
+def test_every_choice_can_be_expressed(
+    position: str, causal: bool, padding: str | int, tmp_path: Path, reviews: str
+) -> None:
+    options = {"token_position": position, "causal": causal, "trainable_layers": "last_two_blocks"}
+    path = altered(tmp_path, reviews, options, {"padding": padding})
+    source, net, answers = exportable(path, tmp_path / "out", [*TEXTS, "word " * 1000])
+    assert source.settings == ModelSettings("gpt2-nano", "random", **options)
+    (tmp_path / "out").mkdir()
+    write_onnx(source, net, answers, tmp_path / "out")

@@ -1,0 +1,104 @@
+"""The adapters' folder, with peft as the judge."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from altered import TEXTS, altered, exportable
+from peft import AutoPeftModelForSequenceClassification, PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import lit_cls
+from lit_cls.errors import RunError, UserError
+from lit_cls.exports import peft as peft_module
+from lit_cls.exports.peft import check_peft, write_peft
+from lit_cls.exports.tokenizer_file import PAD_TOKEN
+from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.decision import Decision
+from lit_cls.model.lora import LoRAConfig
+from lit_cls.model.pretrained import hub_source
+
+SHAPES = {
+    "all": LoRAConfig(),
+    "the published one": LoRAConfig(3, 7, 0.1, "alpha", ("W_query", "W_value", "out_head"), train_head=False),
+    "the key alone": LoRAConfig(2, 3, targets=("W_key",)),
+    "without attention": LoRAConfig(4, 16, targets=("ff", "out_proj")),
+}
+
+
+def write(path: Path, out: Path) -> list[str]:
+    source, net, answers = exportable(path, out)
+    check_peft(source)
+    out.mkdir()
+    return write_peft(source, net, answers, out)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's, of transformers
+def test_peft_gives_our_logits(shape: str, tmp_path: Path, reviews: str) -> None:
+    decision = Decision(temperature=1.5, goal="a test") if shape == "the key alone" else Decision()
+    path = altered(tmp_path, reviews, {"trainable_layers": "lora", "lora": SHAPES[shape]}, decision=decision)
+    out = tmp_path / "out"
+    told = write(path, out)
+    assert len(told) == 2
+    expected = lit_cls.load(path).logits(TEXTS) / decision.temperature
+
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    base = AutoModelForSequenceClassification.from_pretrained(out / "base")
+    inputs = tokenizer([text or PAD_TOKEN for text in TEXTS], truncation=True, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        plain = base(**inputs).logits
+        model = PeftModel.from_pretrained(base, str(out)).eval()
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=2e-5, rtol=1e-5)
+        assert (plain - expected).abs().max() > 0.01, "without adapters it must be another network"
+        by_itself = AutoPeftModelForSequenceClassification.from_pretrained(str(out)).eval()
+        torch.testing.assert_close(by_itself(**inputs).logits, expected, atol=2e-5, rtol=1e-5)
+    assert base.config.id2label == {0: "no", 1: "yes"}
+    assert json.loads((out / "labels.json").read_text()) == ["no", "yes"]
+    targets = set(json.loads((out / "adapter_config.json").read_text())["target_modules"])
+    assert ("attn.c_attn" in targets) is (shape != "without attention")
+
+
+def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "base.safetensors"
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
+    path = altered(tmp_path, reviews, {"trainable_layers": "lora", "weights": str(weights)})
+    monkeypatch.setattr(peft_module, "hub_source", lambda *_: ("somebody/gpt2-nano", "abc"))
+    write(path, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("somebody/gpt2-nano", "abc")
+    assert '"somebody/gpt2-nano", revision="abc"' in (tmp_path / "out" / "README.md").read_text()
+    assert not (tmp_path / "out" / "base").exists()
+    held = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert sum(t.numel() for t in held.values()) < 40_000, "the adapters, the head and the norm alone"
+
+
+def test_what_openai_published_is_known_by_name_and_by_content() -> None:
+    repository, commit = hub_source("gpt2-medium", "pretrained", "0" * 64) or ("", "")
+    assert repository == "openai-community/gpt2-medium"
+    assert len(commit) == 40
+    known = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
+    assert (hub_source("gpt2-small", "/tmp/model.safetensors", known) or ("",))[0] == "openai-community/gpt2"
+    assert hub_source("gpt2-small", "/tmp/model.safetensors", "0" * 64) is None
+    assert hub_source("gpt2-nano", "random", None) is None
+    assert hub_source("gpt2-medium", "random", None) is None
+
+
+def test_refusals(tmp_path: Path, reviews: str) -> None:
+    source, _, _ = exportable(altered(tmp_path, reviews), tmp_path / "out", ["a"])
+    with pytest.raises(UserError, match=r"has no adapters: .*trainable_layers all\. Pass --format huggingface"):
+        check_peft(source)
+    (tmp_path / "mean").mkdir()
+    options = {"trainable_layers": "lora", "token_position": "mean"}
+    source, _, _ = exportable(altered(tmp_path / "mean", reviews, options), tmp_path / "out", ["a"])
+    with pytest.raises(UserError, match="model.token_position is mean"):
+        check_peft(source)
+
+
+def test_adapters_in_another_order_are_noticed(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+    monkeypatch.setattr(peft_module, "_QKV", ("W_key", "W_query", "W_value"))
+    with pytest.raises(RunError, match="logits, peft and the checkpoint, batches of 1: .* none are allowed"):
+        write(path, tmp_path / "out")
