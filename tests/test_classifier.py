@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
-from lit_cls.model.classifier import ModelSettings, count_positions
+from lit_cls.model.classifier import ModelSettings, TokenPosition, count_positions
 from lit_cls.model.lora import LoRALinear
 from lit_cls.model.weights import SIZES
 
@@ -43,6 +44,18 @@ def test_pads_and_neighbours_change_nothing(position: str, causal: bool) -> None
     for T in (7, 8, 20, 32):
         torch.testing.assert_close(net(*pad_rows(ROWS, T)), alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(net(*pad_rows(ROWS[::-1], 32)), alone.flip(0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layers", ["last_layer", "last_block", "all", "lora"])
+@pytest.mark.parametrize("position", get_args(TokenPosition))
+@torch.no_grad()
+def test_from_token_embeddings_on_it_is_the_same(position: str, layers: str) -> None:
+    for causal in (True, False):
+        net = classifier(token_position=position, trainable_layers=layers, causal=causal)
+        ids, lengths = pad_rows(ROWS, 12)
+        assert torch.equal(net.forward_embedded(net.tok_emb(ids), lengths), net(ids, lengths))
+    with pytest.raises(UserError, match="a batch of 33 tokens exceeds the model's context length of 32"):
+        net.forward_embedded(torch.zeros(1, 33, 16), torch.tensor([33]))
 
 
 @pytest.mark.parametrize("position", ["last", "mean"])

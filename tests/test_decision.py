@@ -48,3 +48,14 @@ def test_the_rule_is_told() -> None:
     assert told == (
         "temperature 0.5, spam from a probability of 0.9 on (tuned: precision>=0.99 for spam on 149 validation texts)"
     )
+
+
+def test_log_odds_are_those_of_the_probabilities_even_where_these_round_to_1() -> None:
+    logits = torch.randn(20, 3, generator=torch.Generator().manual_seed(2)) * 3
+    decision = Decision(temperature=0.7)
+    for label in range(3):
+        expected = torch.logit((logits.double() / 0.7).softmax(1)[:, label])
+        torch.testing.assert_close(decision.log_odds(logits, label).double(), expected, atol=1e-4, rtol=1e-5)
+    certain = torch.tensor([[0.0, 40.0]])
+    assert Decision().probabilities(certain)[0, 1] == 1
+    assert Decision().log_odds(certain, 1).item() == pytest.approx(40)

@@ -11,7 +11,7 @@ from conftest import SHARED
 
 from lit_cls.data import tokenizer
 from lit_cls.data.sources import read_sms_spam
-from lit_cls.data.tokenizer import PAD_ID, encode, merge_ranks
+from lit_cls.data.tokenizer import PAD_ID, encode, merge_ranks, token_bytes
 
 VOCABULARY = files("lit_cls.data").joinpath("vocabulary", "vocab.bpe")
 
@@ -152,3 +152,9 @@ def test_needs_no_network_and_writes_no_file(tmp_path: Path, monkeypatch: pytest
     tokenizer._encoding.cache_clear()  # otherwise an earlier test's encoding would answer
     assert encode(["Hello, world!"]) == [[15496, 11, 995, 0]]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tokens_are_as_long_as_their_text() -> None:
+    for text in TEXTS:
+        assert sum(token_bytes(encode([text])[0])) == len(text.encode())
+    assert token_bytes(encode(["🙂"])[0]) == [2, 2]  # a character over several tokens

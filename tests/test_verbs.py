@@ -335,6 +335,21 @@ def test_keep_last_tests_the_last_epoch(capsys: pytest.CaptureFixture[str]) -> N
     assert {path.name for path in Path("checkpoints/fit/version_0").glob("*.ckpt")} == {"last.ckpt", "previous.ckpt"}
 
 
+def test_a_runs_own_configuration_is_one_for_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(capsys, "--save_every_n_steps", "1")
+    capsys.readouterr()
+    written = "checkpoints/fit/version_0/config.yaml"
+    assert "save_every_n_steps: 1\n" in Path(written).read_text()
+    for number, verb in enumerate(("validate", "test"), start=1):
+        assert main([verb, "--config", written, "--ckpt_path", "best"]) == 0
+        assert f"checkpoints/fit/version_{number}" in capsys.readouterr().out
+        told = Path(f"checkpoints/fit/version_{number}/config.yaml").read_text()
+        assert "\nkeep:" not in told
+        assert "save_every" not in told
+        words = [verb, "--config", written, "--ckpt_path", "best", "--keep", "last"]
+        assert f"--keep is an option of fit: {verb} trains nothing" in refused(words, capsys)
+
+
 def test_near_duplicates_of_a_command_are_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no verb 'tset'; did you mean test?" in refused(["tset"], capsys)
     assert "the verb comes first" in refused(["--config", "x.yaml", "fit"], capsys)

@@ -142,7 +142,7 @@ def _print(console: Console, one: Explained, heading: str, coloured: bool) -> No
         words = shown_words(attribution.words)
         line(f"  {name}: {sums}" + (f"; deepest colour {largest(words):.3f}" if coloured and words else ""))
         if coloured and words:
-            line(_coloured(words))
+            line(_coloured(words, console.color_system))
     shown = [shown_words(attribution.words) for _, attribution in one.methods.values()]
     if not coloured and shown[0]:
         line("  ".join(f"{name:>20}" for name in one.methods) + "  word")
@@ -152,19 +152,21 @@ def _print(console: Console, one: Explained, heading: str, coloured: bool) -> No
     line()
 
 
-def _coloured(words: Sequence[Word]) -> Text:
+def _coloured(words: Sequence[Word], colour_system: str | None) -> Text:
     deepest = largest(words)
     found = Text()
     for word in words:
         text = word.text.lstrip()
         found.append(word.text[: len(word.text) - len(text)])
-        found.append(text, "dim" if word.score is None else _style(level(word.score, deepest)))
+        found.append(text, "dim" if word.score is None else _style(level(word.score, deepest), colour_system))
     return found
 
 
-def _style(shade: int) -> Style:
+def _style(shade: int, colour_system: str | None) -> Style:
     if not shade:
         return Style()
+    if colour_system not in ("256", "truecolor"):  # the nearest of 16 colours would be any
+        return Style(color="white", bgcolor="blue" if shade > 0 else "red", bold=abs(shade) > LEVELS / 2)
     background, text = ("#" + bytes(colour).hex() for colour in colours(shade))
     return Style(color=text, bgcolor=background)
 
@@ -172,7 +174,7 @@ def _style(shade: int) -> Style:
 def _print_legend(console: Console, cut_to: int) -> None:
     legend = Text("against the label ")
     for shade in range(-LEVELS, LEVELS + 1):
-        legend.append(" ", _style(shade))
+        legend.append(" ", _style(shade, console.color_system))
     legend.append(" for it, ").append(f"not read (cut at {cut_to:,} tokens)", "dim")
     console.print(legend, soft_wrap=True)
 
