@@ -17,7 +17,7 @@ quickstart: $(VENV)/.installed ## Train on synthetic messages, test, classify tw
 	$(BIN)/lit_cls predict --config configs/quickstart.yaml --ckpt_path best \
 		"Winner! Claim your gift card at prizes.example today" "running late, be at the station at 7"
 
-reproduce: $(VENV)/.installed-reports ## The published table, all rows, three seeds: for a GPU box. ARGS="--rows 1,16" and so on.
+reproduce: $(VENV)/.installed ## The published table, all rows, three seeds: for a GPU box. ARGS="--rows 1,16" and so on.
 	$(BIN)/lit_cls reproduce $(ARGS)
 
 bench: $(VENV)/.installed-dev ## Speed, side by side: published, Hugging Face, plain, fast; 45 minutes, ARGS="--quick" 5.
@@ -42,13 +42,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP_INSTALL) --editable .
-	@touch $@
-
-$(VENV)/.installed-reports: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable '.[reports]'
-	@touch $@ $(VENV)/.installed
+	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable '.[dev]'
-	@touch $@ $(VENV)/.installed $(VENV)/.installed-reports
+	@touch $@ $(VENV)/.installed
