@@ -54,8 +54,8 @@ def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) ->
     settings.update({f"model.{name}": value for name, value in described["model"].items()})
     settings.update({f"data.{name}": value for name, value in checkpoint[DATA_KEY]["settings"].items()})
     if other_data:
-        for name in ("source", "path", "split"):
-            del settings[f"data.{name}"]
+        for name in ("source", "path", "split", "group_near_duplicates"):
+            settings.pop(f"data.{name}", None)  # checkpoints of earlier versions have no groups
     return settings
 
 
@@ -68,9 +68,11 @@ def asks_for_other_data(data: Any, usual_splits: Sequence[Any]) -> bool:
 def changed_options(now: dict[str, Any], checkpoint: dict[str, Any]) -> list[str]:
     """Each option that is not what the checkpoint's run had, in words."""
     then, ours = _options(checkpoint[RUN_KEY]["settings"]), _options(now)
+    # An option that came after the checkpoint's version changes nothing as long as it is off.
+    later = {name for name, value in ours.items() if name not in then and value in (None, False)}
     return [
         f"{name} is {_shown(ours.get(name))}; until here it was {_shown(then.get(name))}"
-        for name in sorted({*then, *ours})
+        for name in sorted({*then, *ours} - later)
         if name not in _MACHINES and ours.get(name) != then.get(name)
     ]
 

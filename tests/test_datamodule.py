@@ -690,3 +690,25 @@ def test_long_reviews_are_cut_and_counted() -> None:
     assert max(part.tokens_longest for part in splits) > 1024
     lengths = sorted(len(ids) for name in SPLIT_NAMES for ids in module.part(name).token_ids)
     assert lengths[499] == 221
+
+
+# Texts that are nearly the same.
+
+
+def test_groups_travel_with_a_checkpoint(file: str) -> None:
+    module = data(file, group_near_duplicates=True)
+    state = module.state_dict()
+    assert state["settings"]["group_near_duplicates"] is True
+    again = ClassificationData(**state["settings"], context_length=CONTEXT)
+    assert again.other_splits(state) == []
+    assert data(file).other_splits(state) != []
+
+
+def test_a_checkpoint_of_a_version_without_groups(file: str) -> None:
+    module = data(file)
+    state = module.state_dict()
+    del state["settings"]["group_near_duplicates"]
+    again = ClassificationData(**state["settings"], context_length=CONTEXT)
+    again.load_state_dict(state)
+    assert again.other_splits(state) == []
+    assert again.notes == module.notes

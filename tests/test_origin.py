@@ -59,6 +59,14 @@ def test_what_has_changed() -> None:
     ]
 
 
+def test_an_option_that_came_later_is_no_change_while_it_is_off() -> None:
+    then = checkpoint()["lit_cls_run"]["settings"]
+    now = {**then, "data": {**then["data"], "group_near_duplicates": False, "newer": None}}
+    assert changed_options(now, checkpoint()) == []
+    now["data"]["group_near_duplicates"] = True
+    assert changed_options(now, checkpoint()) == ["data.group_near_duplicates is True; until here it was null"]
+
+
 @pytest.mark.parametrize(
     ("place", "order", "max_epochs", "max_steps", "message"),
     [
@@ -79,3 +87,11 @@ def test_what_can() -> None:
     check_going_on(Path("a.ckpt"), checkpoint(batches=3), ORDER, 3, -1)
     check_going_on(Path("a.ckpt"), checkpoint(), {**ORDER, "seed_everything": 1}, None, 21)
     check_going_on(Path("a.ckpt"), checkpoint(), ORDER, -1, -1)
+
+
+def test_groups_belong_to_the_split_that_they_are_of() -> None:
+    # Three files given beside the checkpoint would otherwise contradict an option that nobody gave.
+    trained = checkpoint()
+    trained["ClassificationData"]["settings"]["group_near_duplicates"] = True
+    assert settings_of(trained, other_data=False, training=False)["data.group_near_duplicates"]
+    assert "data.group_near_duplicates" not in settings_of(trained, other_data=True, training=False)

@@ -4,12 +4,14 @@ import csv
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from lit_cls.data.parts import Parts, Reading
-from lit_cls.data.splits import SPLIT_NAMES
+from lit_cls.data.splits import SPLIT_NAMES, mask
+from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 
 
@@ -20,6 +22,10 @@ def write(path: Path, rows: Iterable[tuple[str, str]]) -> str:
 
 
 ROWS = [(f"text {i}", "abc"[min(i % 7, 2)]) for i in range(70)]  # 10 of a, 10 of b, 50 of c
+
+GROUPED = [
+    (f"text {a}{b}", "xy"[i % 2]) for i, (a, b) in enumerate(product("abcdefg", "hijklm"))
+]  # none nearly another
 
 
 @pytest.fixture
@@ -35,8 +41,7 @@ def three_files(tmp_path: Path) -> tuple[str, str, str]:
 
 
 def reading(path: str | None = None, **options: object) -> Reading:
-    plain = Reading(None, path, "text", "label", True, "error", "undersample", (0.7, 0.1, 0.2), True, 123)
-    return replace(plain, **options)  # type: ignore[arg-type]
+    return replace(Reading(path=path), **options)  # type: ignore[arg-type]
 
 
 def numbers(parts: Parts) -> list[int]:
@@ -146,3 +151,74 @@ def test_the_published_split_leaves_4078_ham_out(sms_file: Path) -> None:
     parts = reading(str(sms_file), split="ch06").read()
     assert sorted(numbers(parts) + parts.left_out.numbers) == list(range(1, 5573))
     assert parts.left_out.labels == ["ham"] * 4078
+
+
+# Texts that are the same but for digits, case and punctuation.
+
+
+@pytest.fixture
+def repetitive(tmp_path: Path) -> str:
+    """90 texts, each three times: as it is, in capitals, and with a number; 30 of them of two labels."""
+    words = [f"word {a}{b}" for a in "abcdefghi" for b in "jklmnopqrs"]
+    rows = [(text, "xy"[i % 2]) for i, text in enumerate(words)]
+    rows += [(text.upper(), "xy"[(i + (i < 30)) % 2]) for i, text in enumerate(words)]
+    return write(tmp_path / "repetitive.csv", rows + [(f"{text}, 7!", "xy"[i % 2]) for i, text in enumerate(words)])
+
+
+@pytest.mark.parametrize("options", [{}, {"balance": "none"}, {"stratify": False}, {"split_seed": 3}])
+def test_near_duplicates_stay_together(repetitive: str, options: dict[str, object]) -> None:
+    parts = reading(repetitive, group_near_duplicates=True, **options).read()
+    keys = {name: {mask(text) for text in parts.splits[name].rows.texts} for name in SPLIT_NAMES}
+    assert sum(map(len, keys.values())) == 90
+    assert sorted(numbers(parts)) == list(range(1, 271))
+    assert [len(parts.splits[name].label_ids) for name in SPLIT_NAMES] == pytest.approx([189, 27, 54], abs=6)
+    assert parts.notes[-1].startswith(
+        "180 texts repeat an earlier one but for digits, case and punctuation; each is in"
+    )
+    plain = reading(repetitive, **options).read()
+    assert keys["train"] & {mask(text) for text in plain.splits["test"].rows.texts}
+
+
+def test_a_note_names_the_option_for_repeated_texts(tmp_path: Path) -> None:
+    path = write(tmp_path / "texts.csv", [*ROWS, ROWS[0], ROWS[0]])
+    note = "2 texts repeat an earlier one word for word"
+    end = "; a split may have both sides of a pair: --data.group_near_duplicates true keeps them together"
+    assert note + end in reading(path).read().notes
+    assert (
+        note
+        in reading(write(tmp_path / "b.csv", [*GROUPED, GROUPED[0], GROUPED[0]]), group_near_duplicates=True)
+        .read()
+        .notes
+    )
+
+
+def test_three_files_have_no_option_for_repeated_texts(three_files: tuple[str, str, str]) -> None:
+    assert "9 texts of the three files repeat an earlier one word for word" in reading(split=three_files).read().notes
+
+
+@pytest.mark.parametrize("split", ["ch06", ("a.csv", "b.csv", "c.csv")])
+def test_a_fixed_split_cannot_keep_together(split: object) -> None:
+    with pytest.raises(
+        UserError, match=r"says which row is in which part, and data\.group_near_duplicates can keep none"
+    ):
+        reading(split=split, group_near_duplicates=True).check()
+
+
+def test_too_few_groups_of_a_label(tmp_path: Path) -> None:
+    rows = [(f"win {i} now", "rare") for i in range(9)] + [(text, "common") for text, _ in GROUPED]
+    path = write(tmp_path / "texts.csv", rows)
+    reading(path).read()
+    with pytest.raises(UserError, match=r"data\.group_near_duplicates does not keep together .*'rare' has 1"):
+        reading(path, group_near_duplicates=True).read()
+
+
+def test_impossible_fractions_come_before_the_file() -> None:
+    with pytest.raises(UserError, match=r"data\.split \[0\.5, 0\.5, 0\.5\]: three positive fractions"):
+        reading("no.csv", split=(0.5, 0.5, 0.5)).check()
+
+
+def test_texts_are_tokenised_when_asked_for(file: str) -> None:
+    part = reading(file).read().splits["test"]
+    assert "token_ids" not in vars(part)
+    assert part.token_ids == encode(part.rows.texts)
+    assert part.token_ids is part.token_ids

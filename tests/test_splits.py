@@ -331,19 +331,19 @@ def grouped(labels: list[str], keys: list[str], seed: int = 0, stratify: bool = 
 some_rows = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 25).map(str)), min_size=1, max_size=120)
 
 
-@examples(200)
+@examples(60)
 @given(rows=some_rows, seed=st.integers(0, 5), stratify=st.booleans())
 def test_groups_are_never_parted(rows: list[tuple[str, str]], seed: int, stratify: bool) -> None:
     labels, keys = [label for label, _ in rows], [key for _, key in rows]  # a group may have several labels
     split = grouped(labels, keys, seed, stratify)
     assert sorted(rows_of(split)) == list(range(len(rows)))
     parts = [{keys[i] for i in split[name]} for name in SPLIT_NAMES]
-    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert sum(map(len, parts)) == len(set(keys))
     assert split == grouped(labels, keys, seed, stratify)
     assert set(labels) == {labels[i] for i in split.train} if stratify else split.train
 
 
-@examples(200)
+@examples(60)
 @given(rows=some_rows, seed=st.integers(0, 5))
 def test_three_groups_of_a_label_reach_every_part(rows: list[tuple[str, str]], seed: int) -> None:
     # Groups of one label each: then a label with three of them can be in each part.
@@ -353,7 +353,7 @@ def test_three_groups_of_a_label_reach_every_part(rows: list[tuple[str, str]], s
         assert all(label in {labels[i] for i in split[name]} for name in SPLIT_NAMES)
 
 
-@examples(100)
+@examples(40)
 @given(
     sizes=st.lists(st.tuples(st.sampled_from("ab"), st.integers(2, 9)), max_size=30),
     seed=st.integers(0, 5),

@@ -113,9 +113,11 @@ def guess_columns(table: Table, text: int | None, label: int | None) -> Columns 
     """
     columns = {at: _Values(table, at) for at in range(len(table.names))}
     columns = {at: values for at, values in columns.items() if values.n}
-    named = {name.strip().casefold(): at for at, name in enumerate(table.names)}
-    text = named.get("text") if text is None else text
-    label = named.get("label") if label is None else label
+    names = [name.strip().casefold() for name in table.names]
+    if text is None and names.count("text") == 1:
+        text = names.index("text")
+    if label is None and names.count("label") == 1:
+        label = names.index("label")
     if label is None:
         # A column that says one thing of all rows tells nothing apart; one that says another of each is no label.
         candidates = [(v.different < 2, v.different > v.n / 2, v.different, v.length, at) for at, v in columns.items()]

@@ -176,6 +176,8 @@ class Series:
             return
         record = read_record(finished[-1])
         then, now = _flat(record.settings), _flat(run.settings())
+        # An option that came after the record's version changes nothing as long as it is off.
+        then = {**{name: value for name, value in now.items() if value in (None, False)}, **then}
         differing = [
             f"{name} {then.get(name)} there, {now.get(name)} now"
             for name in sorted(then.keys() | now.keys())

@@ -1,0 +1,117 @@
+"""Guesses about a file: its kind, its columns, and what is no text at all."""
+
+import gzip
+import io
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lit_cls.data.files import Kind, Table, read_table
+from lit_cls.data.guesses import Columns, guess_columns, guess_kind, guess_separator, refuse_binary, without_header
+from lit_cls.errors import UserError
+
+FILE = Path("some")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("ham\tone, two\nspam\tthree\n", "tabs"),
+        ("text,label\none,x\n", "csv"),
+        ('{"text": "one, two", "label": "x"}\n', "jsonl"),
+        ("PAR1...", "parquet"),
+        ("only words\nand more\n", None),
+        ("{no json\nat all", None),
+    ],
+)
+def test_kinds(content: str, kind: Kind | None) -> None:
+    assert guess_kind(content.encode(), FILE) == kind
+
+
+def test_a_line_without_a_tab_does_not_decide() -> None:
+    assert guess_kind(("ham\tone, two\n" * 40 + "glued\n").encode(), FILE) == "tabs"
+
+
+def test_a_cut_sample_ends_no_character_in_the_middle() -> None:
+    content = ("é" * 100 + "\tx\n").encode() * 1000
+    refuse_binary(content, FILE)
+    assert guess_kind(content, FILE) == "tabs"
+    refuse_binary("é".encode() * 100_000, FILE)  # without any line end
+
+
+def test_a_json_list() -> None:
+    with pytest.raises(UserError, match=r"some is one JSON list: write each of its objects on a line of its own"):
+        guess_kind(b' [\n {"text": "a", "label": "x"}]', FILE)
+
+
+def zipped() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<x/>")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (zipped(), "a spreadsheet or a zip archive"),
+        (gzip.compress(b"text,label"), r"compressed \(gzip\)"),
+        (b"%PDF-1.7 ...", "a PDF"),
+        (random.Random(1).randbytes(5000), "no text"),
+        (b"\x7fELF" + bytes(range(32)) * 20, "no text"),
+        (bytes(500), "no text"),
+    ],
+)
+def test_what_is_no_text(content: bytes, told: str) -> None:
+    with pytest.raises(UserError, match=rf"^some is {told}"):
+        refuse_binary(content, FILE)
+
+
+@pytest.mark.parametrize("text", ["text,label\na,x\n", "نص 中文 🙂\tx", "a\0b,x\n" + "long " * 100, "one\ftwo\x0b"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_what_is_text(text: str, encoding: str) -> None:
+    refuse_binary(text.encode(encoding), FILE)
+
+
+def test_separators() -> None:
+    assert [guess_separator(line) for line in ("text;label", "text|label", "a;b,c", "text")] == [";", "|", None, None]
+
+
+def table(*lines: str, header: bool = True) -> Table:
+    return read_table("\n".join(lines).encode(), "csv", FILE, header, [])[0]
+
+
+def test_few_short_values_are_labels() -> None:
+    rows = [f"{i},{'ham' if i % 3 else 'spam'},message number {i},en,,7" for i in range(30)]
+    found = guess_columns(table("id,kind,body,language,empty,version", *rows), None, None)
+    assert found == Columns(text=2, label=1, header=True)
+
+
+def test_a_first_line_that_is_a_row() -> None:
+    # Its first field is a label of other rows.
+    rows = [f"{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
+    assert guess_columns(table(*rows), None, None) == Columns(text=1, label=0, header=False)
+    assert without_header(table(*rows)).n_rows == 30
+    assert guess_columns(table(*rows, header=False), None, None) == Columns(text=1, label=0, header=False)
+
+
+def test_a_column_that_is_known_stays() -> None:
+    rows = [f"{i},{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
+    assert guess_columns(table("id,kind,body", *rows), 0, None) == Columns(0, 1, True)
+    assert guess_columns(table("id,kind,body", *rows), None, 2) == Columns(1, 2, True)
+
+
+def test_names_in_another_case() -> None:
+    rows = [f"{i % 2},{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
+    assert guess_columns(table("fold,Label ,TEXT", *rows), None, None) == Columns(2, 1, True)
+
+
+@pytest.mark.parametrize("lines", [("text", "a", "b"), ("a,b", "x,", "y,")])
+def test_one_column_is_too_few(lines: tuple[str, ...]) -> None:
+    assert guess_columns(table(*lines), None, None) is None
+
+
+def test_one_row() -> None:
+    assert guess_columns(table("a,b", "x,a longer text"), None, None) == Columns(1, 0, True)
