@@ -1,16 +1,19 @@
 """The trained loss: torch's and scikit-learn's figures, closed forms, numerical gradients."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 from lit_cls.errors import UserError
 from lit_cls.training.loss import ClassWeights, check_loss, class_weight_list, summed_loss, weight_notes
+from lit_cls.verbs import Verbs
 
 NAMES = ("ads", "letters", "news")
 TRAIN = [0] * 7 + [1] * 2 + [2] * 11
@@ -173,3 +176,22 @@ def test_what_is_told() -> None:
     assert len(weight_notes("balanced", class_weight_list("balanced", NAMES, TRAIN), NAMES)) == 1
     many = [str(i) for i in range(14)]
     assert weight_notes("balanced", [1.0] * 14, many)[0].endswith("9 1, and 4 more")
+
+
+def test_weights_survive_config_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that YAML reads as true, false and a number too."""
+    monkeypatch.chdir(tmp_path)
+    for labels in (("no", "yes"), ("1", "2"), ("a.b", "c: d")):
+        rows = "".join(f"text {i},{labels[i % 2]}\n" for i in range(20))
+        Path("data.csv").write_text(f"text,label\n{rows}")
+        weights = (
+            f"{{{labels[0]!r}: 1, {labels[1]!r}: 3}}" if ":" in labels[1] else f"{{{labels[0]}: 1, {labels[1]}: 3}}"
+        )
+        words = ["--data.path", "data.csv", "--model.size", "gpt2-nano", "--model.weights", "random", "--keep", "last"]
+        first = Verbs(["fit", *words, "--model.class_weights", weights])
+        Path("config.yaml").write_text(yaml.safe_dump(first.settings()))
+        again = Verbs(["fit", "--config", "config.yaml"])
+        for verbs in (first, again):
+            verbs.model.take_labels(verbs.datamodule.label_names)
+            verbs.model.weigh_classes(verbs.datamodule.part("train").label_ids)
+            assert verbs.model._weights.tolist() == pytest.approx([0.5, 1.5])

@@ -19,6 +19,14 @@ from lit_cls.options import check_device, explain
         (["--data.batch_size", "many"], "data.batch_size must be a whole number, not many"),
         (["--data.header", "7"], "data.header must be true or false, not 7"),
         (["--data.split", "[0.5,0.5]"], r"data.split must be ch06, three fractions or three files, not [0.5, 0.5]"),
+        (
+            ["--model.class_weights", "even"],
+            "must be balanced or a number for each label, '{spam: 3, ham: 1}', not even",
+        ),
+        (
+            ["--model.class_weights", "{a: b}"],
+            "must be balanced or a number for each label, '{spam: 3, ham: 1}', not b",
+        ),
         (["--model.learning_rate", "fast"], "model.learning_rate must be a number, not fast"),
         (["--model.trainable_layers", "most"], "last_two_blocks, all, lora or a whole number, not most"),
         (["--trainer.precision", "8"], "trainer.precision must be auto, 64-true, 32-true"),

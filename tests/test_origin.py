@@ -48,6 +48,29 @@ def test_a_training_takes_over_all_but_classes_and_places() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("weights", "comes_along"),
+    [
+        ({"spam": 3.0, "a.b": 1}, True),
+        ("balanced", True),
+        (None, True),
+        ({"class_path": "a.B"}, False),
+        ({"spam": {"class_path": "a.B"}}, False),
+        ({"spam": True}, False),
+        ([1.0], False),
+    ],
+)
+def test_class_weights_come_along_and_nothing_in_their_place(weights: object, comes_along: bool) -> None:
+    found = checkpoint()
+    found["lit_cls_run"]["settings"]["model"]["class_weights"] = weights
+    found["lit_cls_run"]["settings"]["trainer"]["plugins"] = {"spam": 3.0}
+    taken = settings_of(found, other_data=False, training=True)
+    assert ("model.class_weights" in taken) is comes_along
+    assert taken.get("model.class_weights") == (weights if comes_along else None)
+    assert "trainer.plugins" not in taken
+    assert "model.class_weights" not in settings_of(found, other_data=False, training=False)
+
+
 def test_what_has_changed() -> None:
     now = {"seed_everything": 5, "keep": "last", "trainer": {"max_epochs": 9, "devices": 2}, "model": {}, "data": {}}
     assert changed_options(now, checkpoint()) == [

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from stopped_runs import CPU, NANO, At, DiedError
+from stopped_runs import CPU, NANO, At, DiedError, assert_same, fit
 
 from lit_cls.cli import main
 from lit_cls.training.checkpoints import read_checkpoint
@@ -288,3 +288,18 @@ def test_room_is_asked_for_what_is_not_there_yet(
     assert "1 copies exist at once" in refused(["resume", str(stopped)], capsys)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2 * size))  # type: ignore[attr-defined]
     assert main(["resume", str(stopped)]) == 0
+
+
+def test_a_run_with_a_loss_of_its_own_goes_on_bit_for_bit(
+    reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loss = ["--model.class_weights", "{'yes': 3}", "--model.label_smoothing", "0.1", "--model.focal_gamma", "1"]
+    words = ["--data.path", reviews, "--data.balance", "none", "--trainer.max_epochs", "2", *loss, *NANO, *CPU]
+    options = ["--trainer.accumulate_grad_batches", "2"]
+    straight = fit([*words, *options, "--run_name", "straight"])
+    stopped = fit([*words, *options, "--run_name", "stopped"], At("on_train_batch_end", 13, signal.SIGTERM))
+    assert_same(straight, stopped)
+    plain = fit([*words[: -len([*loss, *NANO, *CPU])], *NANO, *CPU, *options, "--run_name", "plain"])
+    losses = [(run / "metrics.csv").read_text() for run in (straight, plain)]
+    assert losses[0] != losses[1]

@@ -3,6 +3,8 @@
 import csv
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -368,6 +370,11 @@ def test_a_network_that_has_failed(trained: Path, tmp_path: Path, capsys: pytest
     (tmp_path / "run").mkdir()
     AtomicCheckpointIO().save_checkpoint({**content, "state_dict": state}, tmp_path / "run" / "a.ckpt")
     assert "answers with what is no number: its training has failed" in refused(capsys, "--ckpt_path", "run/a.ckpt")
+
+
+def test_its_help_does_not_wait_for_lightning() -> None:
+    code = "import sys, lit_cls.commands.tune; assert not {'lightning', 'sklearn', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_full_disk_is_no_traceback(
