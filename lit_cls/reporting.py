@@ -283,7 +283,8 @@ def _padding(found: PadTest | str | None, data: ClassificationData) -> dict[str,
                 "longest_in_train pads every text alike, token_position flexible or mean_flexible reads no pads."
             )
     elif found.verdict == "passed":
-        told = f"Passed: up to 64 more pads change no probability of {texts} by more than {most}, and no answer."
+        at_most = f" by more than {most}" if found.largest_difference else ""
+        told = f"Passed: up to 64 more pads change no probability of {texts}{at_most}, and no answer."
     else:
         told = f"FAIL: with up to 64 more pads a probability changes by {most}, and {changed} get another answer."
     return {**found.as_dict(), "told": told}

@@ -382,7 +382,7 @@ class Run:
             name=self.name,
             network=network,
             settings=shown_settings(settings),
-            provenance=json.loads((self.folder / "provenance.json").read_text(encoding="utf-8")),
+            provenance=self._provenance(),
             tested=self._told_of(tested),
             decision=module.decision,
             padding=self.self_test.padding.get(found[0].split),
@@ -393,12 +393,17 @@ class Run:
             self.echo(thing)
         self.echo(f"report: {self.folder / 'report' / 'report.html'}")
 
+    def _provenance(self) -> dict[str, Any]:
+        path = self.folder / "provenance.json"
+        # Without a batch to evaluate, Lightning calls nothing that would have written it.
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
     def _told_of(self, checkpoint: Path | None) -> str:
         """Which network was evaluated."""
         if checkpoint is None:
             return "the weights at hand: no checkpoint was written"
         place = self.self_test.place
-        return f"{checkpoint}" + (f", after {place['steps']:,} steps in {place['epochs']} epochs" if place else "")
+        return f"{checkpoint}" + (f", after {place['steps']:,} steps, {place['epochs']} whole epochs" if place else "")
 
     @rank_zero_only
     def _write_provenance(self, trainer: Trainer, module: ClassifierModule) -> None:

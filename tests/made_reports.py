@@ -72,7 +72,7 @@ def about(**others: Any) -> About:
         network=network,
         settings={"model.size": "gpt2-nano", "data.split": [0.7, 0.1, 0.2], "model.lora": None},
         provenance=provenance,
-        tested="best.ckpt, after 20 steps in 1 epochs",
+        tested="best.ckpt, after 20 steps, 1 whole epochs",
         decision=Decision(),
         padding=PadTest(16, False, 1e-3, steps),
         metrics=metrics,

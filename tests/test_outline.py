@@ -58,7 +58,14 @@ def test_errors_hashes_and_settings_are_shown(content: dict) -> None:
         assert decimal(error["probability"]) in told
     for part in content["data"]["splits"]:
         assert part["sha256"] in told
-    for line in ("data.split 0.7 0.1 0.2", "model.lora none", "tested best.ckpt", "torch 2.13.0", "0" * 64, "a|b"):
+    for line in (
+        "data.split 0.7 0.1 0.2",
+        "model.lora none",
+        "tested best.ckpt",
+        "torch 2.13.0",
+        "0" * 64,
+        "--run_name 'a|b'",
+    ):
         assert line in told
     assert "640 texts in 12.5 s" in told
     assert "Note: the file's head was left out." in told

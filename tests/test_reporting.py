@@ -192,6 +192,16 @@ def test_a_run_for_trying_out_has_a_report(tmp_path: Path, monkeypatch: pytest.M
     check_forms(content)
 
 
+def test_a_test_of_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(*NANO, "--trainer.max_steps", "1", "--trainer.limit_test_batches", "0", "--data.batch_size", "64")
+    content = run("test", "--ckpt_path", str(newest() / "last.ckpt"), "--trainer.limit_test_batches", "0")
+    assert (content["figures"]["n"], content["provenance"]) == (0, {})
+    assert content["padding"]["verdict"] == "not run"
+    told = (newest() / "report" / "report.md").read_text()
+    assert "**No test text was evaluated.**" in told
+
+
 def test_validate_reports_its_split(tmp_path: Path) -> None:
     data = ClassificationData(source="demo")
     content = write_report(tmp_path, [drawn(data, "validation")], data, about())

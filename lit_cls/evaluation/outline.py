@@ -3,6 +3,7 @@
 Every figure is one of report.json's, so that the three cannot disagree.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -195,7 +196,7 @@ def _baselines(content: Content) -> list[Block]:
         "F1, mean",
         "MCC",
         "AUROC",
-        "we are ahead by",
+        "ahead by",
         "alone right",
         "p",
     )
@@ -323,7 +324,8 @@ def _origin(content: Content) -> list[Block]:
     if content["peak_gpu_memory"] is not None:
         rows.append(("GPU memory at most", f"{content['peak_gpu_memory'] / 1e9:.2f} GB"))
     origin, data = content["provenance"], content["data"]
-    rows += [(name, _plain(origin.get(name))) for name in ("command", "started", "device", "machine", "commit")]
+    rows.append(("command", shlex.join(origin.get("command", ()))))
+    rows += [(name, _plain(origin.get(name))) for name in ("started", "device", "machine", "commit")]
     rows += [
         ("resumed", f"{entry['started']} after {count(entry['step'])} steps") for entry in origin.get("resumed", [])
     ]

@@ -21,11 +21,13 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bot
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
-th { background: var(--soft); text-align: right; font-weight: 600; }
-.word { text-align: left; min-width: 4rem; }
-td { white-space: pre-wrap; overflow-wrap: normal; } td.word { overflow-wrap: anywhere; }
+th { background: var(--soft); font-weight: 600; overflow-wrap: normal; }
+td { white-space: nowrap; }
+.word { text-align: left; min-width: 5rem; }
+td.word { white-space: pre-wrap; overflow-wrap: break-word; }
 .warning { color: var(--warn); font-weight: 600; }
-figure { margin: 1rem 0; padding: 0.5rem; background: #fff; border: 1px solid var(--line); overflow-x: auto; }
+figure { margin: 1rem 0; padding: 0.5rem; background: #fff; border: 1px solid var(--line); box-sizing: border-box;
+  width: fit-content; max-width: 100%; overflow-x: auto; }
 figure svg { display: block; max-width: 100%; height: auto; }
 """
 
