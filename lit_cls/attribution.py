@@ -23,11 +23,10 @@ from lit_cls.inference import Classifier
 Progress = Callable[[int, int], None]
 """Told what is done, and of how much."""
 TOLERANCE = 0.01
-"""Share of the difference that the attributions may miss before the steps are doubled."""
-MOST_STEPS = 512
-"""At which doubling ends."""
+"""Share of the change that the attributions may miss before points are added."""
 
 _FLOOR = 0.001  # log-odds: where text and baseline are nearly the same, 1 % of nothing cannot be reached
+_POINTS = 8  # of Gauss and Legendre's sum, in each part of the way
 _TOKENS = 1024  # of a forward and backward pass: about 1 GB in GPT-2 small
 _WORD = re.compile(rf"[^{SPACE}]+")  # apart where the tokenizer's pattern has them apart: no token is in two words
 
@@ -49,11 +48,11 @@ class Completeness:
     baseline: float
     """Log-odds of the label where every token is `<|endoftext|>`."""
     gap: float
-    """What the attributions' sum has in excess of the change."""
+    """How far each part of the way misses its own change, added up: the sum of all misses by this or less."""
     steps: int
     """Points on the way at which the gradient was computed."""
     reached: bool
-    """Whether the gap is within 1 % of the change, or 0.001; else more than `MOST_STEPS` would be needed."""
+    """Whether the gap is within 1 % of the change, or 0.001; else it would take more points than allowed."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def integrated_gradients(
     classifier: Classifier,
     text: str,
     label: str | None = None,
-    steps: int = 16,
+    steps: int = 512,
     progress: Progress | None = None,
 ) -> Attribution:
     """Integrated gradients on the token embeddings (Sundararajan, Taly & Yan, ICML 2017, section 3).
@@ -80,15 +79,16 @@ def integrated_gradients(
     The way leads straight from the baseline to the text; positions stay as they are. The baseline is as
     many `<|endoftext|>`: the boundary between GPT-2's training texts, what an empty text is read as, and
     what pads are, to which nothing is attributed then. A vector of zeros is no token that the network
-    has ever read. The integral is Gauss and Legendre's sum over `steps` points; they are doubled until
-    the attributions' sum is within 1 % of what it must be.
+    has ever read. The integral is Gauss and Legendre's sum over eight points in each half of the way. On
+    every part, attributions must add up to the change of the log-odds there: parts that miss it most are
+    halved, until all of them together are within 1 % of the whole change.
 
     Args:
         classifier: computing in 32-true (or 64-true).
         text: any string.
         label: whose log-odds; by default the answer's.
-        steps: to begin with.
-        progress: called during each pass, with the steps that are done and all of them.
+        steps: the most points that may be used.
+        progress: called after each batch of points, with those that are done and those that are planned.
 
     Raises:
         UserError: another precision, or no such label.
@@ -108,42 +108,105 @@ def integrated_gradients(
     def outputs(embedded: Tensor) -> Tensor:
         return decision.log_odds(net.forward_embedded(embedded, lengths.expand(len(embedded))), target)
 
-    while True:
-        scores = _integrate(outputs, x, baseline, steps, progress)
-        gap = float(scores.sum()) - (at_text - at_baseline)
-        reached = abs(gap) <= max(TOLERANCE * abs(at_text - at_baseline), _FLOOR)
-        if reached or 2 * steps > MOST_STEPS:
-            break
-        steps *= 2
-    words = read.words_of(scores.tolist())
-    completeness = Completeness(at_baseline, gap, steps, reached)
-    return Attribution(classifier.label_names[target], at_text, words, completeness)
+    way = _Way(outputs, x, baseline, (at_baseline, at_text))
+    way.follow(_allowed(at_text - at_baseline), steps, progress)
+    completeness = Completeness(at_baseline, way.gap, way.steps, way.gap <= _allowed(at_text - at_baseline))
+    scores = torch.stack([part.scores for part in way.parts]).sum(dim=0)
+    return Attribution(classifier.label_names[target], at_text, read.words_of(scores.tolist()), completeness)
 
 
-def _integrate(
-    outputs: Callable[[Tensor], Tensor], x: Tensor, baseline: Tensor, steps: int, progress: Progress | None
-) -> Tensor:
-    """Attributions of the tokens: (1, T, C) twice to (T,) float64.
+def _allowed(change: float) -> float:
+    return max(TOLERANCE * abs(change), _FLOOR)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Of the way from the baseline, 0, to the text, 1."""
+
+    start: float
+    end: float
+    scores: Tensor
+    """(T,) float64: the integral."""
+    gap: float
+    """How far their sum is from the change of the output."""
+
+
+class _Way:
+    """The integral along the way, in parts that are short where the output changes fast.
 
     Args:
         outputs: (B, T, C) embeddings to (B,).
-        x: at the end of the way.
-        baseline: at its beginning.
-        steps: points on it.
-        progress: see `integrated_gradients`.
+        x: (1, T, C) where the way ends.
+        baseline: the same where it begins.
+        ends: outputs of the baseline and of x.
     """
-    points, shares = (torch.tensor(values) for values in np.polynomial.legendre.leggauss(steps))
-    points, shares = (points + 1) / 2, shares / 2  # from [-1, 1] to [0, 1]
-    at_once = max(1, _TOKENS // x.shape[1])
-    total = torch.zeros(x.shape[1:], dtype=torch.float64)  # (T, C)
-    for start in range(0, steps, at_once):
-        part = points[start : start + at_once].to(x)[:, None, None]
-        on_the_way = (baseline + part * (x - baseline)).requires_grad_()  # (B, T, C)
-        [gradient] = torch.autograd.grad(outputs(on_the_way).sum(), on_the_way)
-        total += torch.einsum("b,btc->tc", shares[start : start + at_once], gradient.cpu().double())
-        if progress is not None:
-            progress(min(start + at_once, steps), steps)
-    return ((x - baseline)[0].cpu().double() * total).sum(dim=-1)
+
+    def __init__(
+        self, outputs: Callable[[Tensor], Tensor], x: Tensor, baseline: Tensor, ends: tuple[float, float]
+    ) -> None:
+        self._outputs = outputs
+        self._baseline = baseline
+        self._change = x - baseline
+        self._known = {0.0: ends[0], 1.0: ends[1]}
+        self._at_once = max(1, _TOKENS // x.shape[1])
+        self.parts: list[_Part] = []
+        self.steps = 0
+
+    @property
+    def gap(self) -> float:
+        """Of all parts, by size."""
+        return sum(part.gap for part in self.parts)
+
+    def follow(self, allowed: float, most: int, progress: Progress | None) -> None:
+        """Halves the parts with the largest gaps until all gaps together are allowed, or there are `most` points."""
+        halves = [(0.0, 0.5), (0.5, 1.0)]
+        while halves:
+            self.parts += self._integrate(halves, progress)
+            self.parts.sort(key=lambda part: part.gap)
+            n_fine, room = 0, allowed / 2  # the other half is for what the halved ones will still miss
+            while n_fine < len(self.parts) and self.parts[n_fine].gap <= room:
+                room -= self.parts[n_fine].gap
+                n_fine += 1
+            n_halved = min(len(self.parts) - n_fine, (most - self.steps) // (2 * _POINTS))
+            if self.gap <= allowed or n_halved <= 0:
+                return
+            worst = self.parts[-n_halved:]
+            del self.parts[-n_halved:]
+            middles = [(part.start + part.end) / 2 for part in worst]
+            halves = [(part.start, middle) for part, middle in zip(worst, middles, strict=True)]
+            halves += [(middle, part.end) for part, middle in zip(worst, middles, strict=True)]
+
+    def _integrate(self, spans: Sequence[tuple[float, float]], progress: Progress | None) -> list[_Part]:
+        points, shares = (torch.tensor(values) / 2 for values in np.polynomial.legendre.leggauss(_POINTS))
+        edges = sorted({edge for span in spans for edge in span} - self._known.keys())
+        for start in range(0, len(edges), self._at_once):
+            few = edges[start : start + self._at_once]
+            with torch.no_grad():
+                self._known.update(zip(few, self._outputs(self._place(torch.tensor(few))).tolist(), strict=True))
+        starts, ends = (torch.tensor(side).double()[:, None] for side in zip(*spans, strict=True))
+        by_point = self._scores(((starts + ends) / 2 + (ends - starts) * points).flatten(), progress)
+        scores = torch.einsum("p,spt->st", shares, by_point.unflatten(0, (len(spans), _POINTS))) * (ends - starts)
+        return [
+            _Part(start, end, of_part, abs(float(of_part.sum()) - (self._known[end] - self._known[start])))
+            for (start, end), of_part in zip(spans, scores, strict=True)
+        ]
+
+    def _scores(self, points: Tensor, progress: Progress | None) -> Tensor:
+        """Change times gradient at points of the way: (N,) to (N, T) float64."""
+        found = []
+        planned = self.steps + len(points)
+        for few in points.split(self._at_once):
+            x = self._place(few).requires_grad_()
+            [gradient] = torch.autograd.grad(self._outputs(x).sum(), x)
+            found.append((self._change * gradient).sum(dim=-1).cpu().double())
+            self.steps += len(few)
+            if progress is not None:
+                progress(self.steps, planned)
+        return torch.cat(found)
+
+    def _place(self, points: Tensor) -> Tensor:
+        """(N,) to (N, T, C)."""
+        return self._baseline + points.to(self._change)[:, None, None] * self._change
 
 
 def leave_one_word_out(

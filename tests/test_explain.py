@@ -59,7 +59,7 @@ def test_in_a_pipe_it_is_a_table_of_the_figures(trained: Path, capsys: pytest.Ca
     gap = re.search(r"integrated gradients: sum .* for the text; gap (\S+), (\S+)%, after (\d+) steps$", lines[2])
     assert gap is not None
     assert gradients.completeness is not None
-    assert float(gap[1]) == pytest.approx(abs(gradients.completeness.gap), abs=1e-4)
+    assert float(gap[1]) == pytest.approx(gradients.completeness.gap, abs=1e-4)
     assert int(gap[3]) == gradients.completeness.steps
     assert lines[4].split("  ")[-1] == "word"
     rows = [line.split(maxsplit=2) for line in lines[5:] if line]

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from lit_cls.arguments import CommandParser
 from lit_cls.attribution import (
-    MOST_STEPS,
     TOLERANCE,
     Attribution,
     Progress,
@@ -122,11 +121,11 @@ def _sums(method: Attribution) -> str:
     share = f", {abs(complete.gap / change):.2%}," if change else ""
     told = (
         f"sum {figure(change + complete.gap)}: from {figure(complete.baseline)} for <|endoftext|> in every place to "
-        f"{figure(method.log_odds)} for the text; gap {abs(complete.gap):.4f}{share} after {complete.steps} steps"
+        f"{figure(method.log_odds)} for the text; gap {complete.gap:.4f}{share} after {complete.steps} steps"
     )
     if complete.reached:
         return told
-    return f"{told}. That is more than {TOLERANCE:.0%}, and {MOST_STEPS} steps are the most: be careful with them"
+    return f"{told}. That is more than {TOLERANCE:.0%}, and there are no more steps: be careful with these figures"
 
 
 def _print(console: Console, one: Explained, heading: str, coloured: bool) -> None:
