@@ -192,7 +192,9 @@ class Verbs(LightningCLI):
         Options and files of --config stand above both.
         """
         self.words = cast("list[str]", args)
-        if self.words[0] != "fit" and (typed := {word.split("=")[0] for word in self.words} & _FIT_ALONE):
+        if self.words[0] in ("validate", "test") and (
+            typed := {word.split("=")[0] for word in self.words} & _FIT_ALONE
+        ):
             raise UserError(f"{min(typed)} is an option of fit: {self.words[0]} trains nothing")
         self.config = parse(parser, [word for word in self.words if not word.startswith("--print_config")])
         verb = self.config.subcommand

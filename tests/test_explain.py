@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import data, module, save
+from conftest import REPOSITORY, data, module, save
 from rich.console import Console
 
 import lit_cls
@@ -56,11 +56,12 @@ def test_in_a_pipe_it_is_a_table_of_the_figures(trained: Path, capsys: pytest.Ca
     lines = out.splitlines()
     assert lines[0] == f"{prediction.label}, probability {prediction.probabilities[prediction.label]:.4f}"
     assert lines[1] == f"  explained: the log-odds of {prediction.label}, {gradients.log_odds:+.3f}"
-    gap = re.search(r"integrated gradients: sum .* for the text; gap (\S+), (\S+)%, after (\d+) steps$", lines[2])
+    gap = re.search(r"integrated gradients: sum (\S+): .* gap (\S+), (\S+)%, after (\d+) steps$", lines[2])
     assert gap is not None
+    assert float(gap[1]) == pytest.approx(sum(word.score or 0 for word in gradients.words), abs=6e-4)
     assert gradients.completeness is not None
-    assert float(gap[1]) == pytest.approx(gradients.completeness.gap, abs=1e-4)
-    assert int(gap[3]) == gradients.completeness.steps
+    assert float(gap[2]) == pytest.approx(gradients.completeness.gap, abs=1e-4)
+    assert int(gap[4]) == gradients.completeness.steps
     assert lines[4].split("  ")[-1] == "word"
     rows = [line.split(maxsplit=2) for line in lines[5:] if line]
     assert [row[2] for row in rows] == ["good", "film", "really", "<b>poor</b>", "end"]
@@ -209,3 +210,10 @@ def test_the_answer_is_that_of_32_true_wherever_it_was_trained(
     torch.save(content, tmp_path / "mixed.ckpt")
     out = [said(capsys, "--ckpt_path", path, TEXT)[0] for path in (trained, tmp_path / "mixed.ckpt")]
     assert out[0] == out[1]
+
+
+def test_the_documented_python_works(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documented = re.search(r"```python\n(.*?)```", (REPOSITORY / "docs" / "explain.md").read_text(), re.DOTALL)
+    assert documented is not None
+    exec(documented[1].replace("checkpoints/quickstart/version_0/best.ckpt", str(trained)))
+    assert capsys.readouterr().out.splitlines()[-1].startswith("' 80012' ")

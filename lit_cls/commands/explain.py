@@ -118,9 +118,10 @@ def _sums(method: Attribution) -> str:
     if (complete := method.completeness) is None:
         return "what the log-odds lose when the word is taken out"
     change = method.log_odds - complete.baseline
+    total = sum(word.score for word in method.words if word.score is not None)
     share = f", {abs(complete.gap / change):.2%}," if change else ""
     told = (
-        f"sum {figure(change + complete.gap)}: from {figure(complete.baseline)} for <|endoftext|> in every place to "
+        f"sum {figure(total)}: from {figure(complete.baseline)} for <|endoftext|> in every place to "
         f"{figure(method.log_odds)} for the text; gap {complete.gap:.4f}{share} after {complete.steps} steps"
     )
     if complete.reached:
