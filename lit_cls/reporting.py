@@ -1,5 +1,6 @@
 """The report of a run: what it holds, put together from what was evaluated, and written in three forms."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from lit_cls.evaluation.markdown import render_markdown
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
 from lit_cls.evaluation.natural import NaturalMix, natural_mix, reweighted
 from lit_cls.evaluation.paired import compare
+from lit_cls.evaluation.report import write_predictions
 from lit_cls.evaluation.report_pictures import Picture, draw_evaluation, draw_learning
 from lit_cls.evaluation.web_page import render_html
 from lit_cls.model.decision import Decision
+from lit_cls.training.module import ClassifierModule
 from lit_cls.training.run_folder import write_json, write_text
 from lit_cls.training.self_test import PadTest
 
@@ -87,6 +90,20 @@ def accuracies(found: Sequence[Evaluated], data: ClassificationData) -> list[Acc
     """The accuracy on each split."""
     majority = majority_class(data.part("train").label_ids)
     return [accuracy(one.split, one.answers.labels.tolist(), one.answers.predicted.tolist(), majority) for one in found]
+
+
+def write_split(folder: Path, found: Evaluated, data: ClassificationData) -> None:
+    """Writes `predictions_<split>.csv`."""
+    rows = data.part(found.split).rows
+    write_predictions(
+        folder / f"predictions_{found.split}.csv",
+        [rows.texts[i] for i in found.rows],
+        [rows.numbers[i] for i in found.rows],
+        [rows.labels[i] for i in found.rows],
+        found.answers.probabilities.tolist(),
+        data.label_names,
+        [data.label_names[answer] for answer in found.answers.predicted.tolist()],
+    )
 
 
 def write_report(folder: Path, found: Sequence[Evaluated], data: ClassificationData, about: About) -> dict[str, Any]:
@@ -299,3 +316,32 @@ def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
             if group != "trainer" or name in trainer:
                 found[f"{group}.{name}"] = value
     return found
+
+
+def count_parameters(module: ClassifierModule) -> dict[str, int]:
+    """All of them, and those that train."""
+    assert module.net is not None, "the run has built it"
+    parameters = list(module.net.parameters())
+    return {
+        "all": sum(p.numel() for p in parameters),
+        "trained": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What the run has written of its origin; nothing where there was not a batch to evaluate."""
+    path = folder / "provenance.json"
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content
+
+
+def told_checkpoint(path: Path | None, place: Mapping[str, int] | None) -> str:
+    """Which network was evaluated.
+
+    Args:
+        path: its file, None where none was written.
+        place: epochs and steps after which it was saved.
+    """
+    if path is None:
+        return "the weights at hand: no checkpoint was written"
+    return f"{path}" + (f", after {place['steps']:,} steps, {place['epochs']} whole epochs" if place else "")

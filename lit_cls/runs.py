@@ -19,10 +19,21 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import RunError, UserError
-from lit_cls.evaluation.report import accuracy_table, told_figures, write_predictions
+from lit_cls.evaluation.report import accuracy_table, told_figures
 from lit_cls.model.weights import match_weights
 from lit_cls.origin import Origin
-from lit_cls.reporting import About, Evaluated, accuracies, evaluated, shown_settings, write_report
+from lit_cls.reporting import (
+    About,
+    Evaluated,
+    accuracies,
+    count_parameters,
+    evaluated,
+    read_provenance,
+    shown_settings,
+    told_checkpoint,
+    write_report,
+    write_split,
+)
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
@@ -341,24 +352,12 @@ class Run:
             checkpoint = None  # its weights are in place now
             found.append(evaluated(split, data, self.predictions.row_ids, self.predictions.logits, module.decision))
             if trainer.is_global_zero:
-                self._write_predictions(found[-1], data)
+                write_split(self.folder, found[-1], data)
         device = trainer.strategy.root_device
         self._peak_gpu_memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         if rule := module.decision.told(data.label_names):
             self.echo(f"note: answers follow the checkpoint's tuning: {rule}")
         self._report(found, module, data, tested)
-
-    def _write_predictions(self, found: Evaluated, data: ClassificationData) -> None:
-        rows = data.part(found.split).rows
-        write_predictions(
-            self.folder / f"predictions_{found.split}.csv",
-            [rows.texts[i] for i in found.rows],
-            [rows.numbers[i] for i in found.rows],
-            [rows.labels[i] for i in found.rows],
-            found.answers.probabilities.tolist(),
-            data.label_names,
-            [data.label_names[answer] for answer in found.answers.predicted.tolist()],
-        )
 
     @rank_zero_only
     def _report(
@@ -374,7 +373,7 @@ class Run:
             "seconds_training": self._seconds_training(),
             "seconds_frozen_layers": self.frozen_trunk.seconds,
             "texts_trained": self.epoch_log.texts_trained,
-            "parameters": {"all": _count(module), "trained": _count(module, trained=True)},
+            "parameters": count_parameters(module),
             "peak_gpu_memory": self._peak_gpu_memory,
         }
         settings = self.settings or {"model": module.settings.as_dict(), "data": data.state_dict()["settings"]}
@@ -382,8 +381,8 @@ class Run:
             name=self.name,
             network=network,
             settings=shown_settings(settings),
-            provenance=self._provenance(),
-            tested=self._told_of(tested),
+            provenance=read_provenance(self.folder),
+            tested=told_checkpoint(tested, self.self_test.place),
             decision=module.decision,
             padding=self.self_test.padding.get(found[0].split),
             metrics=self.metrics.rows,
@@ -392,18 +391,6 @@ class Run:
         for thing in told_figures(write_report(self.folder, found, data, about)):
             self.echo(thing)
         self.echo(f"report: {self.folder / 'report' / 'report.html'}")
-
-    def _provenance(self) -> dict[str, Any]:
-        path = self.folder / "provenance.json"
-        # Without a batch to evaluate, Lightning calls nothing that would have written it.
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    def _told_of(self, checkpoint: Path | None) -> str:
-        """Which network was evaluated."""
-        if checkpoint is None:
-            return "the weights at hand: no checkpoint was written"
-        place = self.self_test.place
-        return f"{checkpoint}" + (f", after {place['steps']:,} steps, {place['epochs']} whole epochs" if place else "")
 
     @rank_zero_only
     def _write_provenance(self, trainer: Trainer, module: ClassifierModule) -> None:
@@ -444,8 +431,3 @@ def _while_restoring(error: Exception) -> bool:
     """Whether it arose where a checkpoint's state is taken up: each value of it fails in a way of its own."""
     names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
     return bool(names & {"restore_training_state", "_restore_modules_and_callbacks", "_take_up"})
-
-
-def _count(module: ClassifierModule, trained: bool = False) -> int:
-    assert module.net is not None, "the run has built it"
-    return sum(p.numel() for p in module.net.parameters() if p.requires_grad or not trained)

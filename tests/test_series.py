@@ -1,6 +1,7 @@
 """A series of fits: planned, run, stopped and continued."""
 
 import io
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,10 @@ def test_a_run_that_fails_stops_no_other_and_is_the_only_one_run_again(
     log = tmp_path / "out" / "logs" / "breaks.log"
     assert "Traceback" in log.read_text()
     assert "epoch 1/1" in (tmp_path / "out" / "logs" / "one.log").read_text()
+
+    # Baselines and pictures are the series' own.
+    report = json.loads((tmp_path / "out/runs/one/version_0/report/report.json").read_text())
+    assert (report["baselines"], report["pictures"]) == ([], [])
 
     again = run(make(tmp_path, jobs))
     assert states(again) == ["finished", "failed", "finished"]
