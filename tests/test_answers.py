@@ -92,9 +92,14 @@ def test_the_name_of_a_file_says_what_is_written() -> None:
 
 def test_a_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
     path, partial, told = tmp_path / "a.csv", tmp_path / "a.csv.partial", list[str]()
-    with pytest.raises(KeyboardInterrupt), whole_file(path, told.append) as stream:
-        stream.write(b"some of the old")
-        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with whole_file(path, told.append) as stream:
+            stream.write(b"some of the old")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv.partial"]
     assert partial.read_bytes() == b"some of the old"
     with whole_file(path, told.append) as stream:
@@ -106,9 +111,14 @@ def test_a_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    with pytest.raises(RunError, match="has come to be meanwhile"), whole_file(path, print) as stream:
-        stream.write(b"new")
-        path.write_text("another's")
+
+    def overtaken() -> None:
+        with whole_file(path, print) as stream:
+            stream.write(b"new")
+            path.write_text("another's")
+
+    with pytest.raises(RunError, match="has come to be meanwhile"):
+        overtaken()
     assert path.read_text() == "another's"
     with pytest.raises(UserError, match="is there already, and nothing is overwritten: give another name"):
         check_new_file(path)
@@ -126,7 +136,11 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv.partial").symlink_to("/dev/full")
-    with pytest.raises(RunError, match="a.csv cannot be written: No space left on device"):
+
+    def fill() -> None:
         with whole_file(tmp_path / "a.csv", print) as stream:
             stream.write(b"x" * 100_000)
+
+    with pytest.raises(RunError, match="a.csv cannot be written: No space left on device"):
+        fill()
     assert not (tmp_path / "a.csv").exists()

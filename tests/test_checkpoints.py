@@ -1,6 +1,7 @@
 """Checkpoint files: written in one step, read without running code, refused when they do not fit."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lit_cls.training.checkpoints import (
     check_same_weights,
     checked_state,
     describe_network,
+    is_intact,
     newest_checkpoint,
     read_checkpoint,
     trained_tensors,
@@ -148,3 +150,30 @@ def test_a_checkpoint_that_is_not_whole() -> None:
     assert set(checked_state(net, {**named, "state_dict": without})) >= trained_tensors(net)
     with pytest.raises(UserError, match=r"0 tensors missing \[\], 1 unexpected \['extra'\]"):
         checked_state(net, {**whole, "state_dict": {**whole["state_dict"], "net.extra": torch.zeros(1)}})
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damage_is_found_wherever_zipfile_finds_it(compression: int, tmp_path: Path) -> None:
+    """Every byte of a small archive in turn; zipfile reads in its own way."""
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name in ("data.pkl", "data/0", "ümlaut"):
+            archive.writestr(name, name.encode() * 20)
+        archive.writestr("none", b"")
+    content = path.read_bytes()
+    assert is_intact(path)
+    found = 0
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x11]) + content[at + 1 :])
+        try:
+            with zipfile.ZipFile(path) as archive:
+                whole = archive.testzip() is None
+        except Exception:
+            whole = False
+        try:
+            ours = is_intact(path)
+        except Exception:  # which read_checkpoint tells as damage
+            ours = False
+        assert ours <= whole, at
+        found += not ours
+    assert found > 200

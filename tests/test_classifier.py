@@ -403,3 +403,14 @@ def test_recomputing_changes_neither_loss_nor_gradients(layers: str | int, posit
     trained = {"all": 3, "lora": 3, "last_block": 1, 2: 2}[layers]
     assert counts[0] == [1, 1, 1]
     assert counts[1] == [1] * (3 - trained) + [2] * (trained - 1) + [1 if alone else 2]
+
+
+@pytest.mark.parametrize("trainable_layers", ["all", "lora"])
+def test_a_network_without_numbers_has_the_same_tensors(trainable_layers: str) -> None:
+    settings = ModelSettings("gpt2-nano", "random", trainable_layers=trainable_layers)  # type: ignore[arg-type]
+    empty, made = (dict(build(3).named_parameters()) for build in (settings.build_empty, settings.build))
+    assert list(empty) == list(made)
+    assert all(parameter.is_meta for parameter in empty.values())
+    for name, parameter in made.items():
+        assert (empty[name].shape, empty[name].requires_grad) == (parameter.shape, parameter.requires_grad)
+    assert made["tok_emb.weight"].std() > 0.01  # numbers are drawn again

@@ -128,3 +128,34 @@ def test_pads_that_nothing_reads_are_not_computed(
         classifier.predict([text])
     assert shapes == [len(encode(["good"])[0]), len(encode(["good film 3"])[0]), 60]
     assert shapes[0] < shapes[1] < shapes[2]
+
+
+def test_logits_are_what_probabilities_are_made_of(tmp_path: Path, reviews: str) -> None:
+    classifier = lit_cls.load(save(tmp_path, module(), data(reviews), limit_train_batches=2))
+    logits = classifier.logits(TEXTS)
+    assert (logits.shape, logits.dtype) == ((len(TEXTS), 2), torch.float32)
+    shares = [list(prediction.probabilities.values()) for prediction in classifier.predict(TEXTS)]
+    torch.testing.assert_close(logits.softmax(1), torch.tensor(shares))
+    # Something can be fitted to them.
+    temperature = torch.ones(1, requires_grad=True)
+    (logits / temperature).logsumexp(1).sum().backward()
+    assert temperature.grad is not None
+    assert classifier.logits([]).shape == (0, 2)
+    with pytest.raises(UserError, match=r"logits takes a list of texts, not one string: logits\(\[text\]\)"):
+        classifier.logits("good film")
+
+
+def test_a_checkpoint_that_is_written_over_does_no_harm(tmp_path: Path, reviews: str) -> None:
+    """A service goes on with what it has loaded."""
+    path = save(tmp_path, module(), data(reviews), limit_train_batches=1)
+    classifier = lit_cls.load(path)
+    before = classifier.predict(TEXTS)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert classifier.predict(TEXTS) == before
+
+
+def test_the_batches_tell_how_far_they_are(tmp_path: Path, reviews: str) -> None:
+    classifier = lit_cls.load(save(tmp_path, module(), data(reviews), limit_train_batches=1))
+    told: list[int] = []
+    classifier.predict(["word " * 900] * 5 + ["short"] * 7, told.append)
+    assert (len(told) > 2, sum(told)) == (True, 12)

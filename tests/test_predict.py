@@ -1,0 +1,390 @@
+"""`lit_cls predict` as it is used: words, files, pipes; in this process, and in processes that are stopped."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from conftest import data, module, save
+
+import lit_cls
+from lit_cls.cli import main
+from lit_cls.commands import predict as command
+from lit_cls.model.decision import Decision
+from lit_cls.training.checkpoint_io import AtomicCheckpointIO
+from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
+
+LIT_CLS = str(Path(sys.executable).with_name("lit_cls"))
+OURS = ["label", "probability", "probability_no", "probability_yes", "truncated"]
+TEXTS = ["good film 1", "", 'poor, "poor"\nfilm', "é🙂 good", "good " * 70]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of reviews, with columns of names of their own; texts are cut at 60 tokens."""
+    folder = tmp_path_factory.mktemp("trained")
+    lines = [
+        "review,sentiment",
+        *(f"{'good' if i % 2 else 'poor'} film {i},{'yes' if i % 2 else 'no'}" for i in range(60)),
+    ]
+    (folder / "reviews.csv").write_text("\n".join(lines))
+    columns = {"text_column": "review", "label_column": "sentiment", "max_length": 60}
+    return str(save(folder, module(), data(str(folder / "reviews.csv"), **columns)))
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """Says what standard input holds."""
+    with ExitStack() as opened:
+
+        def holds(content: bytes) -> None:
+            Path("piped").write_bytes(content)
+            monkeypatch.setattr(sys, "stdin", opened.enter_context(open("piped", encoding="utf-8")))
+
+        yield holds
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["predict", *words]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("lit_cls: error: ")
+    return told.err
+
+
+def reviews_file(path: str = "some.csv") -> list[list[str]]:
+    """Rows with columns before, between and behind; and their file."""
+    rows = [[str(i), text, f"by {i}", "yes" if i % 2 else "no", "x,y"] for i, text in enumerate(TEXTS)]
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([["id", "review", "author", "sentiment", "truncated"], *rows])
+    return rows
+
+
+def test_words_are_answered_in_lines(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "good film", "--ckpt_path", checkpoint, "poor film", "--", "-", "--not an option"]) == 0
+    told = capsys.readouterr()
+    texts = ["good film", "poor film", "-", "--not an option"]
+    for text, line, prediction in zip(
+        texts, told.out.splitlines(), lit_cls.load(checkpoint).predict(texts), strict=True
+    ):
+        shares = "  ".join(f"{label} {share:.4f}" for label, share in prediction.probabilities.items())
+        assert line == f"{prediction.label}\t{shares}\t{text}"
+    assert told.err == ""
+    Path("some.csv").write_text("a")
+    assert main(["predict", "--ckpt_path", checkpoint, "some.csv", "--output_format", "jsonl"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["text"] == "some.csv"
+    assert "note: some.csv is classified as a text; --data.path some.csv classifies the rows" in told.err
+
+
+@pytest.mark.parametrize("end", ["csv", "jsonl"])
+def test_a_file_keeps_its_rows_and_columns(end: str, checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = reviews_file()
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "some.csv", "--output", f"out.{end}"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    text = Path(f"out.{end}").read_text(encoding="utf-8")
+    answered = rows_of(text) if end == "csv" else [json.loads(line) for line in text.splitlines()]
+    predictions = lit_cls.load(checkpoint).predict(TEXTS)
+    for given, answer, prediction in zip(rows, answered, predictions, strict=True):
+        assert list(answer) == ["id", "review", "author", "sentiment", "input_truncated", *OURS]
+        assert [answer[name] for name in list(answer)[:5]] == given
+        assert answer["label"] == prediction.label
+        shares = {name: float(answer[f"probability_{name}"]) for name in ("no", "yes")}
+        assert shares == pytest.approx(prediction.probabilities, abs=1e-5)
+        assert float(answer["probability"]) == max(shares.values())
+        assert answer["truncated"] in (prediction.truncated, str(prediction.truncated).lower())
+    right = sum(row[3] == prediction.label for row, prediction in zip(rows, predictions, strict=True))
+    assert f"accuracy {right / 5:.2%} (95 % interval " in told.err
+    assert "on 5 texts with a label in 'sentiment'" in told.err
+    assert "note: the input's column 'truncated' is 'input_truncated' in the output" in told.err
+    assert "note: 1 empty texts, answered as such: row 2" in told.err
+    assert "note: 1 texts are longer than 60 tokens: their head is read" in told.err
+    assert f"5 answers are in out.{end}" in told.err
+    assert "is there already" in refused(["--ckpt_path", checkpoint, "--output", f"out.{end}", "a"], capsys)
+
+
+def test_standard_input_as_texts_and_as_json_lines(
+    checkpoint: str, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["good film", "", 'poor, "film"', "é"]
+    piped("".join(f"{text}\r\n" for text in texts).encode())
+    assert main(["predict", "--ckpt_path", checkpoint]) == 0
+    answered = rows_of(capsys.readouterr().out)
+    assert [row["text"] for row in answered] == texts
+    assert list(answered[0]) == ["text", *OURS]
+
+    rows = [{"id": i, "review": text, "deep": {"a": [i]}} for i, text in enumerate(texts)]
+    piped("\n".join(map(json.dumps, rows)).encode())
+    assert main(["predict", "--ckpt_path", checkpoint, "-"]) == 0
+    told = capsys.readouterr()
+    lines = [json.loads(line) for line in told.out.splitlines()]
+    assert [{name: line[name] for name in ("id", "review", "deep")} for line in lines] == rows
+    assert [line["label"] for line in lines] == [row["label"] for row in answered]
+    assert "note: standard input is read as JSON lines" in told.err
+
+    piped("\n".join(map(json.dumps, rows)).encode())
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path=-", "--output_format=csv"]) == 0
+    assert [row["deep"] for row in rows_of(capsys.readouterr().out)] == [f'{{"a": [{i}]}}' for i in range(4)]
+
+    piped(b"0\tgood film\n")
+    words = ["--input_format", "tsv", "--data.header", "false", "--data.text_column", "1"]
+    assert main(["predict", "--ckpt_path", checkpoint, *words]) == 0
+    assert list(rows_of(capsys.readouterr().out)[0]) == ["0", "1", *OURS]
+
+
+def test_without_rows_there_is_a_header(
+    checkpoint: str, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    piped(b"")
+    assert main(["predict", "--ckpt_path", checkpoint]) == 0
+    told = capsys.readouterr()
+    assert told.out == ",".join(["text", *OURS]) + "\n"
+    assert "note: there were no texts" in told.err
+
+
+def test_labels_that_the_classifier_does_not_know(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["yes", "no", "", "maybe", "maybe", *"abcdef"]
+    Path("some.csv").write_text("text,label\n" + "".join(f"good film,{label}\n" for label in labels))
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "some.csv"]) == 0
+    told = capsys.readouterr().err
+    assert "note: 8 rows have a label that the classifier does not know ('maybe', 'a', 'b', 'c', 'd', …)" in told
+    assert "accuracy 50.00% (95 % interval 9.45% – 90.55%) on 2 texts" in told
+
+
+def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    content = {**read_checkpoint(checkpoint), DECISION_KEY: Decision(2.0, 1, 1e-6, "a test").as_dict()}
+    AtomicCheckpointIO().save_checkpoint(content, "tuned.ckpt")
+    assert main(["predict", "--ckpt_path", "tuned.ckpt", "poor film"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "note: temperature 2, yes from a probability of 1e-06 on (tuned: a test)\n"
+    assert told.out.startswith("yes\t")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.fast", "true", "a"], "predict reads model.fast from the checkpoint: leave --model.fast out"),
+        (["--data.batch_size=2", "a"], "predict reads data.batch_size from the checkpoint"),
+        (["--data.truncation", "tail", "a"], "predict reads data.truncation from the checkpoint"),
+        (["--seed_everything", "3", "a"], "predict reads seed_everything from the checkpoint"),
+        (["--preset", "published", "a"], "predict reads preset from the checkpoint"),
+        (["--trainer.max_epochs", "3", "a"], "--trainer.max_epochs is about training: leave it out"),
+        (["--data.text_colum", "b", "a"], "there is no option --data.text_colum; did you mean --data.text_column?"),
+        (["-5"], "there is no option -5.*put -- before the texts: lit_cls predict … -- -5"),
+        (["a", "-"], "- is standard input, and stands alone"),
+        (["-", "--data.path", "b.csv"], "- is standard input, and --data.path is b.csv: give one of them"),
+        (["a", "--data.path", "b.csv"], "'a' is a text to classify, and --data.path is b.csv: give one of them"),
+        (["a", "--input_format", "csv"], "--input_format csv is of files and pipes"),
+        (["a", "--output", "b.txt"], "a name that ends in .csv or .jsonl"),
+        (["a", "--output", "no/b.csv"], "there is no folder no"),
+        (["a", "--output_format", "xml"], "invalid choice: 'xml'"),
+        (["--data.path", "gone.csv"], "there is no file gone.csv: check --data.path"),
+        ([], "nothing to classify: give texts.*a file, --data.path FILE; or texts through standard input"),
+    ],
+)
+def test_mistakes(
+    words: list[str],
+    message: str,
+    checkpoint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    told = refused(["--ckpt_path", checkpoint, *words], capsys)
+    assert re.search(message, told), told
+    assert not list(Path().iterdir())
+
+
+def test_a_terminal_is_not_read(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, terminal = os.openpty()
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert "nothing to classify" in refused(["--ckpt_path", checkpoint], capsys)
+    os.close(master)
+
+
+def test_a_runs_own_configuration_finds_its_checkpoint(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a stranger's, no class is imported and nothing is run: they are about training."""
+    run = Path("runs/film/version_0")
+    run.mkdir(parents=True)
+    (run / "best.ckpt").write_bytes(Path(checkpoint).read_bytes())
+    Path("sent.py").write_text("import os\nos.mkdir('executed')\n")
+    monkeypatch.syspath_prepend(".")
+    (run / "config.yaml").write_text(
+        "run_name: film\nckpt_path: null\nseed_everything: 1\ndata: {path: reviews.csv, batch_size: 8}\n"
+        "trainer: {default_root_dir: runs, precision: 32, callbacks: [{class_path: sent.Anything}]}\n"
+    )
+    assert main(["predict", "--config", str(run / "config.yaml"), "--ckpt_path", "best", "good film"]) == 0
+    assert capsys.readouterr().out.split()[0] in ("no", "yes")
+    (run / "config.yaml").write_text("trainer: {accelerator: {class_path: sent.Anything}}\n")
+    told = refused(["--config", str(run / "config.yaml"), "--ckpt_path", "best", "a"], capsys)
+    assert "trainer.accelerator is no word or number" in told
+    for content in ("a: " + "[" * 5000, "a: !!python/object/apply:os.mkdir [executed]"):
+        (run / "config.yaml").write_text(content)
+        assert "cannot be read" in refused(["--config", str(run / "config.yaml"), "a"], capsys)
+    assert not Path("executed").exists()
+
+
+def test_answers_do_not_depend_on_how_many_come_at_once(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"{'good ' * (i % 9)}film {i}" for i in range(100)]
+    Path("texts.txt").write_text("\n".join(texts))
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "texts.txt", "--input_format", "text"]) == 0
+    first = capsys.readouterr().out
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "texts.txt", "--input_format", "text"]) == 0
+    assert capsys.readouterr().out == first
+    classifier = lit_cls.load(checkpoint)
+    for row, text in zip(rows_of(first), texts, strict=True):
+        [alone] = classifier.predict([text])
+        assert row["text"] == text
+        assert float(row["probability_yes"]) == pytest.approx(alone.probabilities["yes"], abs=1e-5)
+
+
+# Processes of their own.
+
+
+def start(*words: str, **options: object) -> "subprocess.Popen[bytes]":
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = {**os.environ, "LIT_CLS_OFFLINE": "1"}
+    how = {**pipes, **options}
+    return subprocess.Popen([LIT_CLS, "predict", *words], env=environment, bufsize=0, **how)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_closed_pipe_is_no_error(checkpoint: str) -> None:
+    """Neither while there is no end of texts, nor while none comes."""
+    line = f'yes "good film" | {LIT_CLS} predict --ckpt_path {checkpoint} 2>told | head -n 3; echo "${{PIPESTATUS[1]}}"'
+    told = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, timeout=60)
+    header, first, second, code = told.stdout.splitlines()
+    assert header == ",".join(["text", *OURS])
+    assert first == second
+    assert code == "0"
+    assert Path("told").read_text() == "note: standard input is read as texts, one a line\n"
+    with start("--ckpt_path", checkpoint) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"good film\n")
+        assert process.stdout.readline().startswith(b"text,label,")
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_service_gets_each_answer_at_once(checkpoint: str) -> None:
+    with start("--ckpt_path", checkpoint, stderr=None) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for i in range(3):
+            process.stdin.write(b'{"review": "good film", "id": %d}\n' % i)
+            assert json.loads(process.stdout.readline())["id"] == i
+        process.stdin.write(b"not JSON\n")
+        assert process.stdout.read() == b""
+        assert process.wait(timeout=30) == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_file_is_not_taken_for_a_whole_one(number: int, code: int, checkpoint: str) -> None:
+    words = ["--ckpt_path", checkpoint, "--output", "out.csv"]
+    handle = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    with start(*words, preexec_fn=handle) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"good film\n" * 100)
+        deadline = time.monotonic() + 60
+        while not Path("out.csv.partial").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+        assert process.stderr is not None
+        told = process.stderr.read().decode()
+    assert not Path("out.csv").exists()
+    assert Path("out.csv.partial").exists()
+    assert "Traceback" not in told
+    if number != signal.SIGKILL:
+        assert f"lit_cls: stopped by {signal.Signals(number).name}: out.csv is not whole" in told
+    assert main(["predict", "--ckpt_path", checkpoint, "--output", "out.csv", "good film"]) == 0
+    assert len(rows_of(Path("out.csv").read_text())) == 1
+    assert not Path("out.csv.partial").exists()
+
+
+def test_memory_does_not_grow_with_the_file(checkpoint: str) -> None:
+    """Thirty megabytes, of which the network reads little, beside what one text takes."""
+    with Path("large.csv").open("w") as stream:
+        stream.write("page,text\n")
+        stream.writelines(f"{'good film ' * 10_000},good film {i}\n" for i in range(300))
+    script = (
+        "import resource, sys; from lit_cls.cli import main;"
+        "assert main(['predict', '--ckpt_path', sys.argv[1], 'a text']) == 0;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "assert main(['predict', '--ckpt_path', sys.argv[1], '--data.path', 'large.csv', '--output', 'out.csv']) == 0;"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, file=sys.stderr)"
+    )
+    told = subprocess.run([sys.executable, "-c", script, checkpoint], capture_output=True, text=True, check=True)
+    assert int(told.stderr.splitlines()[-1]) * 1024 < 20e6
+    assert len(rows_of(Path("out.csv").read_text())) == 300
+
+
+def test_neither_lightning_nor_the_compiler_is_waited_for(checkpoint: str) -> None:
+    script = (
+        "import sys, lit_cls; lit_cls.load(sys.argv[1]).predict(['a text']); import lit_cls.commands.predict;"
+        "assert not {'lightning', 'torchmetrics', 'torch._dynamo', 'jsonargparse', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, checkpoint], check=True)
+
+
+def test_long_inputs_tell_how_far_they_are(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_EVERY", 0.0)
+    Path("texts.txt").write_text("good film\n" * 40)
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "texts.txt", "--input_format=text"]) == 0
+    told = capsys.readouterr()
+    assert "16 of 40 texts, " in told.err
+    assert "40 of 40 texts, " in told.err
+    assert len(rows_of(told.out)) == 40
+
+
+def test_on_a_terminal_there_is_a_bar(checkpoint: str) -> None:
+    """On standard error alone: what is on standard output is the answers."""
+    Path("texts.txt").write_text("good film\n" * 40)
+    master, terminal = os.openpty()
+    words = ["--ckpt_path", checkpoint, "--data.path", "texts.txt", "--input_format", "text"]
+    with start(*words, stdin=None, stderr=terminal) as process:
+        os.close(terminal)
+        shown, out = b"", process.stdout
+        assert out is not None
+        answers = out.read()
+        assert process.wait(timeout=60) == 0
+    while True:
+        try:
+            block = os.read(master, 1 << 16)
+        except OSError:  # the other side is closed
+            break
+        if not block:
+            break
+        shown += block
+    os.close(master)
+    assert b"40/40" in shown
+    assert answers.count(b"\n") == 41
