@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from altered import altered
+from conftest import data
 
 from lit_cls.cli import main
 from lit_cls.exports import huggingface
@@ -19,8 +20,9 @@ def test_a_folder_is_written_and_told_of(tmp_path: Path, reviews: str, capsys: p
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(out)]
     assert main(words) == 0
     told = capsys.readouterr().out
+    n_texts = len(ODD_TEXTS) + len(data(reviews).part("validation").rows.texts)
     assert "exported with it: temperature 1.25 (tuned: a test)" in told
-    assert f"batches of 8: {len(ODD_TEXTS) + 11} texts" in told
+    assert f", 0 of {n_texts} labels differ" in told
     assert told.endswith(f"huggingface: {out}\n")
     assert {file.name for file in out.iterdir()} == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "NOTICE", "README.md"),
@@ -48,7 +50,7 @@ def test_nothing_is_left_of_an_export_that_falls_short(
     assert main(words) == 1
     error = capsys.readouterr().err
     assert "logits, transformers and the checkpoint, batches of 1" in error
-    assert "at most 1e-04 and none are allowed: nothing was written" in error
+    assert "at most 1e-04 and no label are allowed: nothing was written" in error
     assert sorted(tmp_path.iterdir()) == before
 
 

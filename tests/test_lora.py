@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig, LoRALinear
-from lit_cls.model.lora import add_lora
+from lit_cls.model.lora import add_lora, merge_lora
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=2)
 
@@ -187,3 +187,22 @@ def test_one_product_under_autocast(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(got, expected, atol=0.05, rtol=0.02)
     got.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters() if p.requires_grad)
+
+
+def test_merging_a_network_merges_every_adapter_once() -> None:
+    torch.manual_seed(3)
+    net = GPTClassifier(TINY, trainable_layers="lora").eval()
+    adapters = [layer for layer in net.modules() if isinstance(layer, LoRALinear)]
+    with torch.no_grad():
+        for layer in adapters:
+            layer.lora_B.normal_(std=0.1)
+        ids, lengths = pad_rows([[1, 2, 3], [4, 5, 6, 7]], 4)
+        before = net(ids, lengths)
+        for _ in range(2):
+            merge_lora(net)
+        assert len(adapters) == 12
+        assert all(layer.merged for layer in adapters)
+        torch.testing.assert_close(net(ids, lengths), before)
+        for layer in adapters:
+            layer.lora_B.zero_()  # nothing of it is read any more
+        torch.testing.assert_close(net(ids, lengths), before)

@@ -1,6 +1,7 @@
 """The ONNX graph, with onnxruntime as the judge."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +14,36 @@ import lit_cls
 from lit_cls.errors import RunError
 from lit_cls.exports import onnx
 from lit_cls.exports.onnx import check_onnx, write_onnx
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.exports.source import Source
+from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.decision import Decision
 
-DECISION = Decision(1.5, 1, 0.15, "a test")
+
+@torch.no_grad()
+def between(net: GPTClassifier) -> Decision:
+    """A threshold that half of the texts reach."""
+    shares = (net(torch.randint(0, 50256, (20, 12)), torch.full((20,), 12)) / 1.5).softmax(1)[:, 1]
+    return Decision(1.5, 1, shares.median().item(), "a test")
 
 
 @pytest.fixture
-def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, list[str]]:
+def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Source, Path, list[str]]:
     """What no other format can express, with its weights in a file of their own, as those of a large network are."""
     options = {"trainable_layers": "lora", "token_position": "mean_flexible", "causal": False}
-    path = altered(tmp_path, reviews, options, {"truncation": "head_tail", "max_length": 50}, DECISION)
+    path = altered(tmp_path, reviews, options, {"truncation": "head_tail", "max_length": 50})
     monkeypatch.setattr(onnx, "_MOST_BYTES_IN_ONE", 0)
     source, net, answers = exportable(path, tmp_path / "out")
+    source = replace(source, decision=between(net))
     check_onnx(source)
     (tmp_path / "out").mkdir()
-    return path, tmp_path / "out", write_onnx(source, net, answers, tmp_path / "out")
+    return source, tmp_path / "out", write_onnx(source, net, answers, tmp_path / "out")
 
 
 def test_onnxruntime_gives_our_probabilities_and_labels(
-    exported: tuple[Path, Path, list[str]], tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+    exported: tuple[Source, Path, list[str]], tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, out, told = exported
+    source, out, told = exported
+    threshold = source.decision.threshold
     assert [line.split(":")[0] for line in told] == [
         *(f"probabilities, ONNX and torch, batch {B}, length {T}" for B, T in ((1, 1), (3, 17), (8, 50))),
         "probabilities, classify.py and the checkpoint",
@@ -45,8 +54,8 @@ def test_onnxruntime_gives_our_probabilities_and_labels(
         ("input_ids", ["batch", "length"], "tensor(int64)"),
         ("attention_mask", ["batch", "length"], "tensor(int64)"),
     ]
-    ours = lit_cls.load(path, precision="32-true")
-    net, seen = ours.net, set()
+    ours = lit_cls.load(source.path, precision="32-true")
+    net, decided = ours.net, set()
     for B, T in ((1, 1), (2, 1), (1, 9), (5, 12), (3, 1024)):
         ids, lengths = torch.randint(0, 50256, (B, T)), torch.randint(1, T + 1, (B,))
         mask = np.arange(T) < lengths.numpy()[:, None]
@@ -55,16 +64,16 @@ def test_onnxruntime_gives_our_probabilities_and_labels(
             expected = (net(ids, lengths) / 1.5).softmax(1)
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
         # By the rule's own words, not by our code for it.
-        assert labels.tolist() == [int(row[1] >= 0.15) for row in expected]
-        seen |= {(int(label), int(row.argmax())) for label, row in zip(labels, expected, strict=True)}
-    assert (1, 0) in seen, "the threshold must have decided something"
+        assert labels.tolist() == [int(row[1] >= threshold) for row in expected]
+        decided |= {int(label) == int(row.argmax()) for label, row in zip(labels, expected, strict=True)}
+    assert decided == {True, False}, "the threshold must have decided something"
 
     # The same comparison, of a graph with other weights.
     shutil.copytree(tmp_path / "moved", out)
     another = altered(tmp_path, reviews, {"trainable_layers": "all"})
     monkeypatch.setattr(onnx, "_export", lambda graph, to: None)
     source, net, answers = exportable(another, out)
-    with pytest.raises(RunError, match=r"ONNX and torch, batch 1, length 1: 1 texts, .* none are allowed"):
+    with pytest.raises(RunError, match=r"ONNX and torch, batch 1, length 1: largest .* no label are allowed"):
         write_onnx(source, net, answers, out)
 
 

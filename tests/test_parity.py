@@ -15,12 +15,12 @@ def test_the_largest_difference_and_every_flip_count() -> None:
     moved[1, 0] -= 0.75
     parity = measure(LOGITS, moved)
     assert (parity.n_texts, parity.largest, parity.flips, parity.holds) == (3, 0.75, 1, False)
-    with pytest.raises(RunError, match=r"^logits: 3 texts, largest difference 7.5e-01, 1 labels differ; at most 1e-04"):
+    with pytest.raises(RunError, match=r"^logits: largest difference 7.5e-01, 1 of 3 labels differ; at most 1e-04"):
         parity.require("logits")
 
 
 def test_the_limit_holds_on_both_sides_of_it() -> None:
-    assert measure(LOGITS, LOGITS + 0.9 * LIMIT).require("logits").startswith("logits: 3 texts")
+    assert measure(LOGITS, LOGITS + 0.9 * LIMIT).require("logits").endswith("0 of 3 labels differ")
     assert not measure(LOGITS, LOGITS + 1.1 * LIMIT).holds
 
 

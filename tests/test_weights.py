@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_gpt import CONFIG, hugging_face_gpt2, some_ids
 from torch import Tensor
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRAConfig
 from lit_cls.model import weights as weights_module
 from lit_cls.model.classifier import TrainableLayers
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, load_weights, reading_once
+from lit_cls.model.weights import SIZES, hugging_face_name, load_weights, reading_once, to_hugging_face
 
 
 @pytest.fixture(scope="module")
@@ -351,3 +351,37 @@ def test_loading_never_holds_the_weights_twice(tmp_path: Path, size: str) -> Non
     )
     ratio = int(told.stdout) / path.stat().st_size
     assert 0.9 < ratio <= 1.15, f"peak memory is {ratio:.3f} x the file"
+
+
+def test_a_classifier_in_hugging_faces_names_is_read_back_and_is_theirs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ours = GPTClassifier(CONFIG, num_classes=3).eval()
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.normal_(std=0.3)  # norms and biases are all the same at the start
+        ours.out_head.bias.zero_()
+    tensors = {name: p.detach() for name, p in ours.named_parameters() if name != "out_head.bias"}
+    translated = to_hugging_face(tensors)
+    theirs = GPT2ForSequenceClassification(
+        GPT2Config(
+            vocab_size=CONFIG.vocab_size,
+            n_positions=CONFIG.context_length,
+            n_embd=CONFIG.emb_dim,
+            n_head=CONFIG.n_heads,
+            n_layer=CONFIG.n_layers,
+            num_labels=3,
+            pad_token_id=CONFIG.vocab_size - 1,
+        )
+    ).eval()
+    theirs.load_state_dict(translated)  # strict: neither more nor fewer, of the same shapes
+    ids = torch.randint(0, CONFIG.vocab_size - 1, (4, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, ours(ids, torch.full((4,), 9)), atol=1e-4, rtol=1e-4)
+
+    save_file({n: t for n, t in translated.items() if n != "score.weight"}, tmp_path / "model.safetensors")
+    again = GPTClassifier(CONFIG, num_classes=3)
+    again.load_weights(tmp_path)
+    for name, tensor in tensors.items():
+        if name != "out_head.weight":
+            assert torch.equal(again.get_parameter(name), tensor), name
+    assert hugging_face_name("trf_blocks.3.att.W_key.weight") == "transformer.h.3.attn.c_attn.weight"

@@ -47,7 +47,7 @@ class Parity:
         Args:
             what: was compared: logits or probabilities, of which two.
         """
-        return f"{what}: {self.n_texts} texts, largest difference {self.largest:.1e}, {self.flips} labels differ"
+        return f"{what}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
 
     def require(self, what: str) -> str:
         """The figures in words.
@@ -59,7 +59,7 @@ class Parity:
             RunError: they fall short.
         """
         if not self.holds:
-            raise RunError(f"{self.told(what)}; at most {LIMIT:.0e} and none are allowed: nothing was written")
+            raise RunError(f"{self.told(what)}; at most {LIMIT:.0e} and no label are allowed: nothing was written")
         return self.told(what)
 
 
