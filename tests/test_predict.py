@@ -18,7 +18,6 @@ from conftest import data, module, save
 
 import lit_cls
 from lit_cls.cli import main
-from lit_cls.commands import predict as command
 from lit_cls.model.decision import Decision
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
@@ -305,6 +304,22 @@ def test_a_service_gets_each_answer_at_once(checkpoint: str) -> None:
         assert process.wait(timeout=30) == 2
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_what_cannot_be_written_is_told(checkpoint: str) -> None:
+    with open("/dev/full", "wb") as full, start("--ckpt_path", checkpoint, "a", stdin=None, stdout=full) as process:
+        assert process.stderr is not None
+        assert process.stderr.read() == b"lit_cls: error: standard output cannot be written: No space left on device\n"
+        assert process.wait(timeout=30) == 1
+
+
+def test_a_closed_standard_output(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["predict", "--ckpt_path", checkpoint, "a"]) == 2
+    assert "standard output is closed: give a file with --output" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_an_interrupted_file_is_not_taken_for_a_whole_one(number: int, code: int, checkpoint: str) -> None:
     words = ["--ckpt_path", checkpoint, "--output", "out.csv"]
@@ -352,39 +367,3 @@ def test_neither_lightning_nor_the_compiler_is_waited_for(checkpoint: str) -> No
         "assert not {'lightning', 'torchmetrics', 'torch._dynamo', 'jsonargparse', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script, checkpoint], check=True)
-
-
-def test_long_inputs_tell_how_far_they_are(
-    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(command, "_EVERY", 0.0)
-    Path("texts.txt").write_text("good film\n" * 40)
-    assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "texts.txt", "--input_format=text"]) == 0
-    told = capsys.readouterr()
-    assert "16 of 40 texts, " in told.err
-    assert "40 of 40 texts, " in told.err
-    assert len(rows_of(told.out)) == 40
-
-
-def test_on_a_terminal_there_is_a_bar(checkpoint: str) -> None:
-    """On standard error alone: what is on standard output is the answers."""
-    Path("texts.txt").write_text("good film\n" * 40)
-    master, terminal = os.openpty()
-    words = ["--ckpt_path", checkpoint, "--data.path", "texts.txt", "--input_format", "text"]
-    with start(*words, stdin=None, stderr=terminal) as process:
-        os.close(terminal)
-        shown, out = b"", process.stdout
-        assert out is not None
-        answers = out.read()
-        assert process.wait(timeout=60) == 0
-    while True:
-        try:
-            block = os.read(master, 1 << 16)
-        except OSError:  # the other side is closed
-            break
-        if not block:
-            break
-        shown += block
-    os.close(master)
-    assert b"40/40" in shown
-    assert answers.count(b"\n") == 41

@@ -179,3 +179,11 @@ def test_a_pipe_that_says_no_more_is_answered() -> None:
     os.close(writer)
     assert list(coming) == []
     os.close(reader)
+
+
+def test_a_label_that_comes_later() -> None:
+    rows = [{"text": "a"}, {"text": "b", "label": "yes"}, {"text": "c", "label": None}]
+    stream = pipe_of("\n".join(map(json.dumps, rows)))
+    assert stream.label_column is None
+    assert read(stream) == [("a", None), ("b", "yes"), ("c", None)]
+    assert read(pipe_of('{"label": "a text"}\n', "jsonl", Wanted(text="label"))) == [("a text", None)]

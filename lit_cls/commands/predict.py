@@ -5,28 +5,25 @@ import difflib
 import os
 import select
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 from lit_cls.arguments import CommandParser
+from lit_cls.commands.progress import Progress
 from lit_cls.data.formats import FORMATS, Format
 from lit_cls.data.sources import Column
-from lit_cls.data.streams import Row, TextStream, Wanted, chunks, given_texts, open_file, open_pipe
-from lit_cls.errors import UserError, shown
+from lit_cls.data.streams import TextStream, Wanted, chunks, given_texts, open_file, open_pipe
+from lit_cls.errors import RunError, UserError, shown
 from lit_cls.evaluation.answers import AnswerFormat, AnswerWriter, check_new_file, format_of, whole_file
-from lit_cls.evaluation.metrics import wilson_interval
-from lit_cls.inference import Classifier, Prediction
+from lit_cls.evaluation.tally import Tally
+from lit_cls.inference import Classifier
 from lit_cls.trained import add_checkpoint_options, trained_of
 from lit_cls.training.checkpoints import DATA_KEY
 from lit_cls.training.stopping import Stopped, StopSignals
 
 Tell = Callable[[str], None]
-_EVERY = 10.0  # seconds between lines of progress
 
 DESCRIPTION = """\
 Labels and probabilities of texts: of those that are given as words, of a file's rows, or of standard input.
@@ -76,7 +73,11 @@ def predict(words: Sequence[str]) -> int:
     except Stopped as stopped:
         _tell(f"lit_cls: stopped by {stopped.received.name}" + (f": {output} is not whole" if output else ""))
         raise
-    answered.tell(classifier, in_lines=form == "lines")
+    if form != "lines":
+        for line in answered.about_texts(classifier.cut_to, classifier.truncation):
+            _tell(line)
+    for line in answered.about_labels(stream.label_column):
+        _tell(line)
     if output is not None:
         _tell(f"{answered.n:,} answers are in {output}")
     return 0
@@ -190,15 +191,24 @@ def _sink(output: Path | None) -> Iterator[BinaryIO]:
     if output is not None:
         with whole_file(output, _tell) as stream:
             yield stream
-    else:
+        return
+    standard: BinaryIO | None = getattr(sys.stdout, "buffer", None)
+    if standard is None:
+        raise UserError("standard output is closed: give a file with --output")
+    try:
         sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        yield standard
+        standard.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        raise RunError(f"standard output cannot be written: {error.strerror}") from error
 
 
-def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: AnswerFormat, flush: bool) -> "_Answered":
+def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: AnswerFormat, flush: bool) -> Tally:
     """Reads, answers and writes, a chunk after the other."""
-    answered, progress = _Answered(stream.label_column), _Progress(stream.total)
+    answered, progress = Tally(classifier.label_names), Progress(stream.total, _tell)
     writer = AnswerWriter(sink, form, stream.columns, classifier.label_names, _tell)
 
     def after_batch(n: int) -> None:
@@ -211,103 +221,10 @@ def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: An
             predictions = classifier.predict([row.text or "" for row in rows], after_batch)
             for row, prediction in zip(rows, predictions, strict=True):
                 writer.write(row.values, prediction.label, prediction.probabilities, prediction.truncated)
-                answered.count(row, prediction, classifier.label_names)
+                answered.count(row.text, row.label, prediction.label, prediction.truncated)
             if flush:
                 sink.flush()
     return answered
-
-
-@dataclass
-class _Answered:
-    """What is told at the end."""
-
-    label_column: str | None
-    n: int = 0
-    cut: int = 0
-    empty: int = 0
-    first_empty: list[int] = field(default_factory=list)
-    labelled: int = 0
-    correct: int = 0
-    unknown: Counter[str] = field(default_factory=Counter)
-
-    def count(self, row: Row, prediction: Prediction, label_names: Sequence[str]) -> None:
-        self.n += 1
-        self.cut += prediction.truncated
-        if not (row.text and row.text.strip()):
-            self.empty += 1
-            if len(self.first_empty) < 10:
-                self.first_empty.append(self.n)
-        if row.label is None or not row.label.strip():
-            return
-        if row.label in label_names:
-            self.labelled += 1
-            self.correct += row.label == prediction.label
-        else:
-            self.unknown[row.label if row.label in self.unknown or len(self.unknown) < 5 else "…"] += 1
-
-    def tell(self, classifier: Classifier, in_lines: bool) -> None:
-        if self.n == 0:
-            _tell("note: there were no texts")
-        if self.empty and not in_lines:
-            rows = ", ".join(map(str, self.first_empty)) + (", …" if self.empty > len(self.first_empty) else "")
-            _tell(f"note: {self.empty:,} empty texts, answered as such: row {rows}")
-        if self.cut and not in_lines:
-            part = {"head_tail": "their head and their tail are"}.get(
-                classifier.truncation, f"their {classifier.truncation} is"
-            )
-            _tell(f"note: {self.cut:,} texts are longer than {classifier.cut_to:,} tokens: {part} read")
-        if self.unknown:
-            names = ", ".join(label if label == "…" else shown(label) for label in self.unknown)
-            _tell(
-                f"note: {self.unknown.total():,} rows have a label that the classifier does not know ({names}): "
-                f"not counted; it knows {', '.join(map(shown, classifier.label_names[:20]))}"
-            )
-        if self.labelled:
-            low, high = wilson_interval(self.correct, self.labelled)
-            _tell(
-                f"accuracy {self.correct / self.labelled:.2%} (95 % interval {low:.2%} – {high:.2%}) on "
-                f"{self.labelled:,} texts with a label in {shown(self.label_column)}"
-            )
-
-
-class _Progress:
-    """On a terminal a bar, elsewhere a line now and then; both on standard error.
-
-    Args:
-        total: of texts; None while it is not known.
-    """
-
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._n = 0
-        self._began = self._told = time.monotonic()
-        self._bar: Any = None
-
-    def __enter__(self) -> "_Progress":
-        # Where the answers are on the same terminal, they are what is to be seen.
-        if self._total and sys.stderr.isatty() and not sys.stdout.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("", total=self._total, rate="")
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, n: int) -> None:
-        self._n += n
-        now = time.monotonic()
-        rate = f"{self._n / max(now - self._began, 1e-9):,.1f} texts/s"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._n, rate=rate)
-        elif now - self._told >= _EVERY and not (sys.stdout.isatty() and sys.stderr.isatty()):
-            self._told = now
-            _tell(f"{self._n:,}{f' of {self._total:,}' if self._total else ''} texts, {rate}")
 
 
 def _check_reader() -> None:

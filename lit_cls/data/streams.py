@@ -202,20 +202,25 @@ def _stream(
     if kind == "text":
         wanted = Wanted()
     text_at, label_at = _places(kind, columns, wanted, name)
-    keys: list[Any] = columns if kind == "jsonl" else list(range(len(columns)))
+    # JSON lines of a pipe may have a label later on.
+    labels = [str(choice) for choice in _choices(wanted.label, wanted.usual_labels) if choice != columns[text_at]]
+    labels = labels if label_at is None else [columns[label_at]]
 
     def rows() -> Iterator[Row]:
         for number, record in enumerate(records(), start=1):
-            fields = record.values
+            fields, label = record.values, None
             if isinstance(fields, dict):
-                fields = [fields.get(key) for key in keys]
-            elif len(fields) != len(columns):
+                text = fields.get(columns[text_at])
+                label = next((fields[key] for key in labels if key in fields), None)
+            elif len(fields) == len(columns):
+                text = fields[text_at]
+                label = None if label_at is None else fields[label_at]
+            else:
                 raise UserError(
                     f"{name}: row {number} (line {record.line}) has {len(fields)} fields, not {len(columns)} like the "
                     "first line. Quote texts that contain the separator"
                 )
-            text = _as_text(fields[text_at], "text", number, name)
-            label = None if label_at is None else _as_text(fields[label_at], "label", number, name)
+            text, label = _as_text(text, "text", number, name), _as_text(label, "label", number, name)
             yield Row(record.values, text, label, record.size)
 
     return TextStream(kind, columns, None if label_at is None else columns[label_at], rows)
