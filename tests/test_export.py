@@ -50,7 +50,7 @@ def test_nothing_is_left_of_an_export_that_falls_short(
     assert main(words) == 1
     error = capsys.readouterr().err
     assert "logits, transformers and the checkpoint, batches of 1" in error
-    assert "at most 1e-04 and no label are allowed: nothing was written" in error
+    assert "at most 1e-04 and no label may differ: nothing was written" in error
     assert sorted(tmp_path.iterdir()) == before
 
 

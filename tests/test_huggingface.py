@@ -137,7 +137,7 @@ def test_what_is_not_the_same_is_noticed(
         monkeypatch.setattr(huggingface, "save_model", swapped)
     else:
         monkeypatch.setattr(huggingface, "spelt", lambda texts: [text or "x" for text in texts])
-    with pytest.raises(RunError, match=r"largest difference .* at most 1e-04 and no label are allowed"):
+    with pytest.raises(RunError, match=r"largest difference .* at most 1e-04 and no label may differ"):
         write(path, tmp_path / "out")
 
 

@@ -83,7 +83,7 @@ def test_what_moves_too_far_is_not_written(tmp_path: Path, reviews: str, capsys:
     path = altered(tmp_path, reviews, LORA, adapter=1e6)
     assert main(["merge", "--ckpt_path", str(path)]) == 1
     error = capsys.readouterr().err
-    assert "at most 1e-04 and no label are allowed: nothing was written" in error
+    assert "at most 1e-04 and no label may differ: nothing was written" in error
     assert "--format peft keeps the adapters apart" in error
     assert not list(tmp_path.glob("merged*"))
 

@@ -63,8 +63,8 @@ def merge(words: list[str]) -> int:
     line = parity.told("logits on the validation split, merged and before")
     if not parity.holds:
         raise RunError(
-            f"{line}; at most {LIMIT:.0e} and no label are allowed: nothing was written. {trained.path} works as it is, "
-            "and lit_cls export --format peft keeps the adapters apart"
+            f"{line}; at most {LIMIT:.0e} and no label may differ: nothing was written. {trained.path} works as it "
+            "is, and lit_cls export --format peft keeps the adapters apart"
         )
     print(line)
     _write(content, out)

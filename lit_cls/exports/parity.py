@@ -59,7 +59,7 @@ class Parity:
             RunError: they fall short.
         """
         if not self.holds:
-            raise RunError(f"{self.told(what)}; at most {LIMIT:.0e} and no label are allowed: nothing was written")
+            raise RunError(f"{self.told(what)}; at most {LIMIT:.0e} and no label may differ: nothing was written")
         return self.told(what)
 
 
