@@ -38,7 +38,11 @@ lit_cls predict --config configs/quickstart.yaml --ckpt_path best --data.path me
         'lit_cls explain --config configs/quickstart.yaml --ckpt_path best "Claim your gift card today"',
         "[Which words an answer rests on](../explain.md)",
     ),
-    "merge": ("lit_cls merge --run_name lora --ckpt_path best", "[To other formats](../export.md)"),
+    "merge": (
+        "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --run_name lora\n"
+        "lit_cls merge --run_name lora --ckpt_path best",
+        "[To other formats](../export.md)",
+    ),
     "export": (
         "lit_cls export --config configs/quickstart.yaml --ckpt_path best --format huggingface --out exported",
         "[To other formats](../export.md)",
@@ -52,7 +56,7 @@ lit_cls predict --config configs/quickstart.yaml --ckpt_path best --data.path me
         "[Which choices matter](../../README.md#which-choices-matter)",
     ),
     "verify-resume": (
-        "lit_cls verify-resume --config configs/quickstart.yaml --kills 2",
+        "lit_cls verify-resume --config configs/quickstart.yaml --kills 1",
         "[Nothing is lost](../resume.md)",
     ),
 }

@@ -300,8 +300,9 @@ def _padding(found: PadTest | str | None, data: ClassificationData) -> dict[str,
                 "longest_in_train pads every text alike, token_position flexible or mean_flexible reads no pads."
             )
     elif found.verdict == "passed":
+        changed_or_none = f"{changed} on the brink get another answer" if found.answers_changed else "no answer"
         at_most = f" by more than {most}" if found.largest_difference else ""
-        told = f"Passed: up to 64 more pads change no probability of {texts}{at_most}, and no answer."
+        told = f"Passed: up to 64 more pads change no probability of {texts}{at_most}, and {changed_or_none}."
     else:
         told = f"FAIL: with up to 64 more pads a probability changes by {most}, and {changed} get another answer."
     return {**found.as_dict(), "told": told}

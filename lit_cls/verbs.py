@@ -50,6 +50,12 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 _FIT_ALONE = {"--keep", "--save_every_n_steps"}
 
+_DESCRIPTIONS = {
+    "fit": "Trains a classifier, keeps the best checkpoint, tests it, and writes a report.",
+    "validate": "Evaluates a checkpoint on the validation split, and writes a report.",
+    "test": "Evaluates a checkpoint on the test split, and writes a report.",
+}
+
 
 def run_verb(words: list[str]) -> None:
     """Runs one of the verbs.
@@ -174,6 +180,7 @@ class Verbs(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # LightningCLI has no public place for an argument of one verb alone.
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.description = _DESCRIPTIONS[subcommand]
         # validate and test take them from a run's config.yaml, and have no use for them.
         ours = subcommand == "fit"
         keep = "Which checkpoint is tested: that of the lowest val_loss, or the last (no selection)."

@@ -17,10 +17,6 @@ TEXTS = [[7 + i + j for j in range(3 + 2 * i)] for i in range(24)]
 POSITIONS = ("first", "last", "flexible", "mean", "mean_flexible")
 
 
-def softmax(logits: torch.Tensor) -> torch.Tensor:
-    return logits.softmax(dim=-1)
-
-
 def net(position: str, causal: bool = True, drop_rate: float = 0.0) -> GPTClassifier:
     """Weights large enough for texts to get different answers."""
     torch.manual_seed(1)
@@ -37,7 +33,7 @@ def net(position: str, causal: bool = True, drop_rate: float = 0.0) -> GPTClassi
 
 
 def found(made: GPTClassifier, texts: list[list[int]] = TEXTS, pad_to: int | None = None) -> PadTest:
-    test = compare_paddings(made, texts, pad_to, False, softmax)
+    test = compare_paddings(made, texts, pad_to)
     assert isinstance(test, PadTest), test
     return test
 
@@ -97,7 +93,7 @@ def test_texts_leave_room_and_are_not_too_many() -> None:
     made = net("flexible")
     nearly_full = [[1] * 127] * 3
     assert [step.more_pads for step in found(made, nearly_full).steps] == [1]
-    full = compare_paddings(made, [[1] * 128], None, False, softmax)
+    full = compare_paddings(made, [[1] * 128], None)
     assert full == "not run: every text fills the network's 128 positions"
     assert found(made, [[1] * 64] * 100 + [[1] * 128]).texts == 16
     assert found(made, [[1] * 100] * 100).texts == 10  # 1,024 tokens
@@ -107,7 +103,7 @@ def test_texts_leave_room_and_are_not_too_many() -> None:
 def test_outputs_that_are_no_numbers() -> None:
     made = net("flexible")
     made.out_head.weight.data.fill_(torch.nan)
-    told = compare_paddings(made, TEXTS, None, False, softmax)
+    told = compare_paddings(made, TEXTS, None)
     assert told == "not run: the network's outputs are no numbers"
 
 
