@@ -170,6 +170,20 @@ def test_labels_that_the_classifier_does_not_know(checkpoint: str, capsys: pytes
     assert "accuracy 50.00% (95 % interval 9.45% – 90.55%) on 2 texts" in told
 
 
+def test_a_file_without_a_header_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("some.tsv").write_text("".join(f"{'yes' if i % 2 else 'no'}\tfilm {i}\n" for i in range(40)))
+    columns = {"text_column": "1", "label_column": "0", "header": False}
+    path = save(tmp_path, module(), data("some.tsv", **columns), limit_train_batches=1)
+    assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.tsv"]) == 0
+    told = capsys.readouterr()
+    assert [row["1"] for row in rows_of(told.out)] == [f"film {i}" for i in range(40)]
+    assert "note: the first line is read as a row, as in training" in told.err
+    assert "on 40 texts with a label in '0'" in told.err
+    words = ["--data.header", "true", "--data.text_column", "film 0"]
+    assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.tsv", *words]) == 0
+    assert len(rows_of(capsys.readouterr().out)) == 39
+
+
 def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     content = {**read_checkpoint(checkpoint), DECISION_KEY: Decision(2.0, 1, 1e-6, "a test").as_dict()}
     AtomicCheckpointIO().save_checkpoint(content, "tuned.ckpt")

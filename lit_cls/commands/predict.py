@@ -62,6 +62,8 @@ def predict(words: Sequence[str]) -> int:
     stream = _stream(args, wanted, _check_reader if output is None else None)
     for note in stream.notes:
         _tell(f"note: {note}")
+    if stream.kind in ("csv", "tsv") and not wanted.header and getattr(args, "data.header") is None:
+        _tell("note: the first line is read as a row, as in training; --data.header true takes it for names of columns")
     classifier = trained.classifier()
     if rule := classifier.decision.told(classifier.label_names):
         _tell(f"note: {rule}")
