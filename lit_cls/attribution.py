@@ -102,6 +102,7 @@ def integrated_gradients(
         x = net.tok_emb(batch["input_ids"])  # (1, T, C)
         baseline = net.tok_emb(torch.full_like(batch["input_ids"], PAD_ID))
         logits = net.forward_embedded(torch.cat([x, baseline]), lengths.expand(2))  # (2, K)
+    _check_numbers(logits)
     target = _target(classifier, logits[:1], label)
     at_text, at_baseline = decision.log_odds(logits, target).tolist()
 
@@ -232,12 +233,18 @@ def leave_one_word_out(
     [batch] = classifier.batches([read.token_ids])
     with torch.inference_mode():
         logits = classifier.net(batch["input_ids"], batch["lengths"])
+    _check_numbers(logits)
     target = _target(classifier, logits, label)
     [log_odds] = classifier.decision.log_odds(logits, target).tolist()
     places = sorted({read.word_of_token[token] for token in read.kept})
     changed = dict(zip(places, _log_odds(classifier, read.without(places), target, progress), strict=True))
     words = [Word(word, log_odds - changed[i] if i in changed else None) for i, word in enumerate(read.words)]
     return Attribution(classifier.label_names[target], log_odds, tuple(words))
+
+
+def _check_numbers(logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise UserError("the network's outputs are no numbers: its training has diverged. There is nothing to explain")
 
 
 @torch.inference_mode()

@@ -95,16 +95,17 @@ class Classifier:
             for answer, row, ids in zip(answers, probabilities.tolist(), token_ids, strict=True)
         ]
 
-    def logits(self, texts: Sequence[str]) -> Tensor:
+    def logits(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> Tensor:
         """What the network says, before the decision: (N, K) float32, on the processor.
 
         Args:
             texts: as for `predict`.
+            after_batch: as for `predict`.
 
         Raises:
             UserError: as for `predict`.
         """
-        return self._logits(_encoded(texts, "logits"), None)
+        return self._logits(_encoded(texts, "logits"), after_batch)
 
     def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
         # Made outside the inference mode: whoever fits something to them may ask for gradients.

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def _pictures(main: Evaluated, figures: Figures, about: About) -> tuple[list[Pic
     if not about.comparisons:
         return [], "Pictures are drawn once for the whole series of runs."
     if find_spec("matplotlib") is None:
-        return [], "Pictures need matplotlib, which is not installed: pip install 'lit_cls[reports]'."
+        return [], "Pictures need matplotlib, which is not installed: pip install 'lit_cls[reports]'"
     return [*draw_evaluation(main.answers, figures, main.split), *draw_learning(about.metrics)], None
 
 
@@ -216,6 +216,10 @@ def _mix(mix: NaturalMix, ours: Answers, fitted: Mapping[str, Answers], parts: P
     if mix.weights is None:
         told += " A label has no text here, so that nothing can be said."
     found = reweighted(ours, mix)
+    if "majority" in fitted:
+        # Fitted to balanced labels it answers any: here it is the most frequent label of the source.
+        shares = torch.tensor(mix.shares, dtype=torch.float64).expand(len(ours.labels), -1)
+        fitted = {**fitted, "majority": replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))}
     theirs = {name: reweighted(answers, mix) for name, answers in fitted.items()}
     return {
         "told": told,

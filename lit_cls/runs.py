@@ -141,13 +141,7 @@ class Run:
         Raises:
             UserError: anything wrong with data, weights or disk, before the first step.
         """
-        n_batches = len(data.train_dataloader())
-        interval = trainer.val_check_interval
-        if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > n_batches:
-            raise UserError(
-                f"trainer.val_check_interval {interval} is more than the {n_batches} batches of an epoch: give fewer, "
-                "or --trainer.check_val_every_n_epoch null to count over epochs"
-            )
+        _check_batches(trainer, data)
         self._show_data(module, data)
         for note in notes:
             self.echo(note)
@@ -423,8 +417,32 @@ class Run:
         except ValueError:  # cut off with the power
             content = {}
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        entry = {"command": ["lit_cls", *self.command], "started": now, "step": trainer.global_step}
+        step = (self.saver.expected or {}).get("steps", 0)  # the trainer counts from 0 until it has restored its loops
+        entry = {"command": ["lit_cls", *self.command], "started": now, "step": step}
         write_json(path, {**content, "resumed": [*content.get("resumed", []), entry]})
+
+
+def _check_batches(trainer: Trainer, data: ClassificationData) -> None:
+    """Refuses what Lightning would refuse when it is there: after the training, perhaps."""
+    n_batches = {
+        "train": len(data.train_dataloader()),
+        "val": len(data.val_dataloader()),
+        "test": len(data.test_dataloader()),
+        "predict": len(data.predict_dataloader()),
+    }
+    for stage, n in n_batches.items():
+        limit = getattr(trainer, f"limit_{stage}_batches")
+        if isinstance(limit, float) and limit > 0 and int(limit * n) < 1:
+            raise UserError(
+                f"trainer.limit_{stage}_batches {limit:g} of {n} {'batch' if n == 1 else 'batches'} is less than one: "
+                "give a larger share, or a whole number of batches"
+            )
+    interval, n = trainer.val_check_interval, n_batches["train"]
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > n:
+        raise UserError(
+            f"trainer.val_check_interval {interval} is more than the {n} batches of an epoch: give fewer, "
+            "or --trainer.check_val_every_n_epoch null to count over epochs"
+        )
 
 
 def _while_restoring(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """Attributions: closed forms where the network is linear, a plain sum and plain edited texts where it is not."""
 
 import math
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
@@ -180,6 +181,14 @@ def test_steps_in_parts_are_the_steps_at_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(attribution, "_TOKENS", 50)
     in_parts = integrated_gradients(reader, TEXT)
     assert scores(in_parts) == pytest.approx(scores(together), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", [integrated_gradients, leave_one_word_out])
+def test_a_network_that_has_diverged_explains_nothing(method: Callable[..., Attribution]) -> None:
+    made = classifier()
+    made.net.out_head.bias.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="the network's outputs are no numbers"):
+        method(made, TEXT)
 
 
 def test_nothing_is_left_behind_in_the_network() -> None:

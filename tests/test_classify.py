@@ -22,7 +22,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     path = altered(folder, str(folder / "reviews.csv"), {"token_position": "mean"}, {"max_length": 60})
     source, net, answers = exportable(path, folder / "out")
     (folder / "out").mkdir()
-    write_onnx(source, net, answers, folder / "out")
+    write_onnx(source, net, answers, folder / "out", print)
     return path, folder / "out"
 
 

@@ -21,7 +21,9 @@ def write(path: Path, out: Path) -> list[str]:
     source, net, answers = exportable(path, out)
     check_huggingface(source)
     out.mkdir()
-    return write_huggingface(source, net, answers, out)
+    told: list[str] = []
+    write_huggingface(source, net, answers, out, told.append)
+    return told
 
 
 @pytest.mark.parametrize("case", ["lora", "tail"])

@@ -36,7 +36,9 @@ def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> t
     source = replace(source, decision=between(net))
     check_onnx(source)
     (tmp_path / "out").mkdir()
-    return source, tmp_path / "out", write_onnx(source, net, answers, tmp_path / "out")
+    told: list[str] = []
+    write_onnx(source, net, answers, tmp_path / "out", told.append)
+    return source, tmp_path / "out", told
 
 
 def test_onnxruntime_gives_our_probabilities_and_labels(
@@ -74,7 +76,7 @@ def test_onnxruntime_gives_our_probabilities_and_labels(
     monkeypatch.setattr(onnx, "_export", lambda graph, to: None)
     source, net, answers = exportable(another, out)
     with pytest.raises(RunError, match=r"ONNX and torch, batch 1, length 1: largest .* no label may differ"):
-        write_onnx(source, net, answers, out)
+        write_onnx(source, net, answers, out, print)
 
 
 @pytest.mark.slow
@@ -89,4 +91,4 @@ def test_every_choice_can_be_expressed(
     source, net, answers = exportable(path, tmp_path / "out", [*TEXTS, "word " * 1000])
     assert source.settings == ModelSettings("gpt2-nano", "random", **options)
     (tmp_path / "out").mkdir()
-    write_onnx(source, net, answers, tmp_path / "out")
+    write_onnx(source, net, answers, tmp_path / "out", print)

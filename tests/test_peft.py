@@ -1,6 +1,7 @@
 """The adapters' folder, with peft as the judge."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ def write(path: Path, out: Path) -> list[str]:
     source, net, answers = exportable(path, out)
     check_peft(source)
     out.mkdir()
-    return write_peft(source, net, answers, out)
+    told: list[str] = []
+    write_peft(source, net, answers, out, told.append)
+    return told
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -95,6 +98,9 @@ def test_refusals(tmp_path: Path, reviews: str) -> None:
     source, _, _ = exportable(altered(tmp_path / "mean", reviews, options), tmp_path / "out", ["a"])
     with pytest.raises(UserError, match="model.token_position is mean"):
         check_peft(source)
+    head = replace(source.settings, lora=LoRAConfig(targets=("out_head",), train_head=False))
+    with pytest.raises(UserError, match="has one adapter, of the head, and peft's format holds a new head whole"):
+        check_peft(replace(source, settings=head))
 
 
 def test_adapters_in_another_order_are_noticed(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_an_explicit_value_wins(
     processor(monkeypatch, True, True)
     words = ["fit", *WORDS, "--trainer.precision", chosen, "--trainer.default_root_dir", str(tmp_path)]
     assert main(words) == 0
-    assert "precision" not in capsys.readouterr().out
+    assert "trainer.precision" not in capsys.readouterr().out
     run = tmp_path / "fit" / "version_0"
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == chosen
     assert read_checkpoint(run / "last.ckpt")["lit_cls"]["precision"] == chosen

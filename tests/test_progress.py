@@ -30,7 +30,7 @@ def test_on_a_terminal_there_is_a_bar(with_answers: bool) -> None:
     """Unless the answers are on the same one."""
     script = (
         "from lit_cls.commands.progress import Progress\n"
-        "with Progress(40, print) as progress:\n"
+        "with Progress(40, print, answers=True) as progress:\n"
         "    [progress.advance(10) for _ in range(4)]\n"
         "print('an answer')\n"
     )

@@ -153,6 +153,16 @@ def test_three_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     check_forms(again)
 
 
+def test_at_the_natural_mix_the_majority_is_that_of_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rare label has the first name, and trains with as many texts as the other."""
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{'stolen card' if i % 5 == 0 else 'paid'} {i},{'fraud' if i % 5 == 0 else 'ok'}" for i in range(100)]
+    Path("cards.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    content = run(*NANO, "--data.source", "file", "--data.path", "cards.csv", "--trainer.max_epochs", "1")
+    [majority] = [row["figures"] for row in content["natural_mix"]["baselines"] if row["name"] == "majority"]
+    assert majority["accuracy"] == pytest.approx(0.8)
+
+
 @pytest.mark.shared
 def test_the_published_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sms_file: Path) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """Which run goes on, from which state, with which options; told in the words of the command."""
 
+import json
 import os
 import re
 import shutil
@@ -90,6 +91,9 @@ def test_changed_options_are_named_and_the_earlier_ones_kept(stopped: Path, caps
     assert "note: data.num_workers is 1; until here it was 0" in out
     assert out.count("until here it was") == 3
     assert (stopped / "config_0.yaml").read_text() == before
+    [resumed] = json.loads((stopped / "provenance.json").read_text())["resumed"]
+    assert f"after {resumed['step']} steps, 1 epochs" in out
+    assert resumed["step"] > 0
     assert "max_epochs: 3" in (stopped / "config.yaml").read_text()
     assert "epoch 3/3" in out
 

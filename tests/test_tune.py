@@ -110,7 +110,7 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
         )
         folder = Path("checkpoints", verb, "version_0")
         report = json.loads((folder / "report" / "report.json").read_text())
-        assert report["decision"] == decision.as_dict()
+        assert report["decision"] == {**decision.as_dict(), "told": decision.told(["no", "yes"])}
         right, answered, of_label = counted(folder / f"predictions_{split}.csv", "yes")
         if split == "validation":
             assert (right, answered, of_label) == (reached.right, reached.answered, reached.of_label)
@@ -132,7 +132,7 @@ def test_a_plain_checkpoint_says_nothing_of_tuning(trained: Path, capsys: pytest
     assert main(["test", "--ckpt_path", str(trained), "--run_name", "plain"]) == 0
     assert "tuning" not in capsys.readouterr().out
     report = json.loads(Path("checkpoints/plain/version_0/report/report.json").read_text())
-    assert report["decision"] == Decision().as_dict()
+    assert report["decision"] == {**Decision().as_dict(), "told": None}
 
 
 def test_nothing_is_overwritten_and_a_second_tuning_starts_anew(

@@ -91,6 +91,11 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
             ["--trainer.val_check_interval", "5"],
             "val_check_interval 5 is more than the 1 batches of an epoch",
         ),
+        (
+            twelve(),
+            ["--trainer.limit_test_batches", "0.3"],
+            "trainer.limit_test_batches 0.3 of 1 batch is less than one",
+        ),
         (twelve(), ["--trainer.logger", "CometLogger"], "the configuration cannot be carried out: Problem with given"),
         (twelve(), ["--trainer.devices", "abc"], "the trainer cannot be set up like this"),
         (twelve(), ["--trainer.default_root_dir", "null"], "trainer.default_root_dir is null"),

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from lit_cls.arguments import CommandParser
 from lit_cls.commands.merge import add_data_option, in_float32
+from lit_cls.commands.progress import Progress
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.folder import check_new, whole_folder
 from lit_cls.exports.huggingface import check_huggingface, write_huggingface
 from lit_cls.exports.onnx import check_onnx, write_onnx
-from lit_cls.exports.parity import ODD_TEXTS
+from lit_cls.exports.parity import ODD_TEXTS, Tell
 from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.exports.source import Answers, Source
 from lit_cls.model.classifier import GPTClassifier
@@ -34,7 +35,7 @@ _MOST_TEXTS = 64
 
 class _Format(NamedTuple):
     check: Callable[[Source], None]
-    write: Callable[[Source, GPTClassifier, Answers, Path], list[str]]
+    write: Callable[[Source, GPTClassifier, Answers, Path, Tell], None]
 
 
 _FORMATS = {
@@ -73,15 +74,21 @@ def export(words: list[str]) -> int:
         print(f"exported with it: {rule}")
     texts = _texts(trained, getattr(args, "data.path"))
     classifier = trained.classifier()
-    answers = Answers.of(classifier, texts)
+    _tell(f"the checkpoint answers {len(texts)} texts, to compare with")
+    with Progress(len(texts), _tell) as progress:
+        answers = Answers.of(classifier, texts, progress.advance)
     try:
         with whole_folder(out) as folder:
-            for line in kind.write(source, classifier.net, answers, folder):
-                print(line)
+            _tell(f"writing it as {args.format}, and comparing")
+            kind.write(source, classifier.net, answers, folder, _tell)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error}. Choose another place with --out") from error
     print(f"{args.format}: {out}")
     return 0
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _texts(trained: Trained, moved: str | None) -> list[str]:

@@ -1,19 +1,21 @@
 """`lit_cls merge`: LoRA adapters added into the weights, and the answers compared."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_cls.arguments import CommandParser
+from lit_cls.commands.progress import Progress
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.parity import LIMIT, measure
 from lit_cls.exports.source import plain_tensors
-from lit_cls.inference import classifier_of
+from lit_cls.inference import Classifier, classifier_of
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.lora import merge_lora
 from lit_cls.trained import Trained, add_checkpoint_options, trained_of
@@ -54,10 +56,11 @@ def merge(words: list[str]) -> int:
     out = _target(args.out, trained.path)
     texts = trained.split("validation", getattr(args, "data.path"), print).rows.texts
     classifier = trained.classifier()
-    before = classifier.logits(texts)
+    before = _logits(classifier, texts, "as it is")
     content = merged(trained.checkpoint, classifier.net)
     decision = classifier.decision
-    after = classifier_of(out, content, trained.device, precision=trained.precision).logits(texts)
+    new = classifier_of(out, content, trained.device, precision=trained.precision)
+    after = _logits(new, texts, "merged")
     labels = (decision.labels(decision.probabilities(logits)) for logits in (before, after))
     parity = measure(before, after, *labels)
     line = parity.told("logits on the validation split, merged and before")
@@ -71,6 +74,13 @@ def merge(words: list[str]) -> int:
     n_adapters = sum(name.endswith(".lora_A") for name in trained.checkpoint["state_dict"])
     print(f"{n_adapters} adapters merged: {out}")
     return 0
+
+
+def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:
+    """(N, K); how far it is, is told on the way."""
+    print(f"{len(texts):,} validation texts, {form}", flush=True)
+    with Progress(len(texts), print) as progress:
+        return classifier.logits(texts, progress.advance)
 
 
 def add_data_option(parser: CommandParser, use: str) -> None:

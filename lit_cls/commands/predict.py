@@ -210,7 +210,7 @@ def _sink(output: Path | None) -> Iterator[BinaryIO]:
 
 def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: AnswerFormat, flush: bool) -> Tally:
     """Reads, answers and writes, a chunk after the other."""
-    answered, progress = Tally(classifier.label_names), Progress(stream.total, _tell)
+    answered, progress = Tally(classifier.label_names), Progress(stream.total, _tell, answers=flush)
     writer = AnswerWriter(sink, form, stream.columns, classifier.label_names, _tell)
 
     def after_batch(n: int) -> None:

@@ -15,18 +15,19 @@ class Progress:
     Args:
         total: of texts; None while it is not known.
         tell: prints a line.
+        answers: whether standard output gets answers meanwhile: on the same terminal, they are what is to be seen.
     """
 
-    def __init__(self, total: int | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, total: int | None, tell: Callable[[str], None], answers: bool = False) -> None:
         self._tell = tell
         self._total = total
+        self._covered = answers and sys.stdout.isatty()
         self._n = 0
         self._began = self._told = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
-        # Where the answers are on the same terminal, they are what is to be seen.
-        if self._total and sys.stderr.isatty() and not sys.stdout.isatty():
+        if self._total and sys.stderr.isatty() and not self._covered:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -48,6 +49,6 @@ class Progress:
         rate = f"{self._n / max(now - self._began, 1e-9):,.1f} texts/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._n, rate=rate)
-        elif now - self._told >= EVERY and not (sys.stdout.isatty() and sys.stderr.isatty()):
+        elif now - self._told >= EVERY and not (self._covered and sys.stderr.isatty()):
             self._told = now
             self._tell(f"{self._n:,}{f' of {self._total:,}' if self._total else ''} texts, {rate}")

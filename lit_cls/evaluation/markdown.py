@@ -43,4 +43,5 @@ def escaped(text: str) -> str:
     """On one line, and as it is: nothing in it is markup, a link or the end of a cell."""
     line = " ".join(_NO_CHARACTER.sub("�", text).split())
     line = _SPECIAL.sub(r"\\\g<0>", line.translate(_ENTITIES)).replace("://", "&#58;//")
+    line = re.sub(r":(?=[a-z0-9_+-]+:)", "&#58;", line)  # GitHub's :emoji:
     return re.sub(r"\b(www)\.", r"\1&#46;", line, flags=re.IGNORECASE)

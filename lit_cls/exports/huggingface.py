@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.errors import UserError
-from lit_cls.exports.parity import LIMIT, measure
+from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
 from lit_cls.exports.tokenizer_file import PAD_TOKEN, write_tokenizer
 from lit_cls.model.classifier import GPTClassifier
@@ -59,7 +59,7 @@ def check_huggingface(source: Source) -> None:
         )
 
 
-def write_huggingface(source: Source, net: GPTClassifier, answers: Answers, folder: Path) -> list[str]:
+def write_huggingface(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
     """Writes weights, configuration and tokenizer; loads them as anybody would; then compares.
 
     Args:
@@ -67,9 +67,7 @@ def write_huggingface(source: Source, net: GPTClassifier, answers: Answers, fold
         net: in float32 on the processor; its adapters are merged.
         answers: of the original.
         folder: empty.
-
-    Returns:
-        What was found, in lines.
+        tell: prints what was found, line by line.
 
     Raises:
         UserError: the head's bias cannot be folded.
@@ -79,9 +77,8 @@ def write_huggingface(source: Source, net: GPTClassifier, answers: Answers, fold
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
-        told = _compare(source, answers, folder)
+        told = told_each(_compare(source, answers, folder), tell)
     (folder / "README.md").write_text(_readme(source, told), encoding="utf-8")
-    return told
 
 
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
@@ -198,26 +195,22 @@ def spelt(texts: Sequence[str]) -> list[str]:
     return [text or PAD_TOKEN for text in texts]
 
 
-def _compare(source: Source, answers: Answers, folder: Path) -> list[str]:
+def _compare(source: Source, answers: Answers, folder: Path) -> Iterator[str]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = answers.logits / source.decision.temperature
-    told = [
-        measure(expected, logits_of(model, tokenizer, answers.texts, size)).require(
-            f"logits, transformers and the checkpoint, batches of {size}"
-        )
-        for size in BATCHES
-    ]
+    for size in BATCHES:
+        parity = measure(expected, logits_of(model, tokenizer, answers.texts, size))
+        yield parity.require(f"logits, transformers and the checkpoint, batches of {size}")
     del model
     classify = pipeline("text-classification", str(folder), device="cpu", truncation=True)
     rows: Any = classify(spelt(answers.texts), top_k=None, batch_size=BATCHES[-1])
     shares = [{answer["label"]: answer["score"] for answer in row} for row in rows]
     # By name: a label that the folder does not know, or knows by another's place, shows.
     found = torch.tensor([[row.get(name, float("nan")) for name in source.label_names] for row in shares])
-    parity = measure(expected.softmax(dim=-1), found)
-    return [*told, parity.require("probabilities, pipeline and the checkpoint")]
+    yield measure(expected.softmax(dim=-1), found).require("probabilities, pipeline and the checkpoint")
 
 
 def _readme(source: Source, told: list[str]) -> str:

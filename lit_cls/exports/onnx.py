@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_cls.data.tokenizer import PAD_ID
-from lit_cls.exports.parity import LIMIT, measure
+from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, require_packages
 from lit_cls.exports.tokenizer_file import write_tokenizer
 from lit_cls.model.classifier import GPTClassifier
@@ -34,7 +35,7 @@ def check_onnx(source: Source) -> None:
     require_packages("onnxscript", "onnxruntime", "tokenizers")
 
 
-def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Path) -> list[str]:
+def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
     """Writes the graph, its tokenizer, its labels and an example that runs; then compares.
 
     Args:
@@ -42,9 +43,7 @@ def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
         net: in float32 on the processor; its adapters are merged.
         answers: of the original.
         folder: empty.
-
-    Returns:
-        What was found, in lines.
+        tell: prints what was found, line by line.
 
     Raises:
         RunError: the graph's answers are not the original's.
@@ -66,9 +65,9 @@ def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     from lit_cls.exports import classify
 
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
-    told = [*_compare_shapes(graph, source, folder, classify), _compare_texts(source, answers, folder, classify)]
+    told = told_each(_compare_shapes(graph, source, folder, classify), tell)
+    told += told_each(_compare_texts(source, answers, folder, classify), tell)
     (folder / "README.md").write_text(_readme(source, told), encoding="utf-8")
-    return told
 
 
 class _Answering(nn.Module):
@@ -115,32 +114,30 @@ def _export(graph: _Answering, path: Path) -> None:
     program.save(str(path), external_data=size > _MOST_BYTES_IN_ONE)
 
 
-@torch.inference_mode()
-def _compare_shapes(graph: _Answering, source: Source, folder: Path, classify: ModuleType) -> list[str]:
+def _compare_shapes(graph: _Answering, source: Source, folder: Path, classify: ModuleType) -> Iterator[str]:
     """Against torch, on ids drawn at random: one token, and batches of different lengths."""
     session = classify.Classifier(folder).session
     generator = torch.Generator().manual_seed(0)
     longest = source.pad_to or source.cut_to
-    told = []
     for B, T in ((1, 1), (3, min(17, longest)), (8, longest)):
         input_ids = torch.randint(0, PAD_ID, (B, T), generator=generator)
         lengths = torch.randint(1, T + 1, (B,), generator=generator)
         lengths[0] = T
         mask = (torch.arange(T) < lengths[:, None]).long()
-        expected, labels = graph(input_ids, mask)
+        with torch.inference_mode():
+            expected, labels = graph(input_ids, mask)
         feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy()}
         found, others = (torch.from_numpy(array) for array in session.run(["probabilities", "label"], feed))
         parity = measure(expected, found, labels, others)
-        told.append(parity.require(f"probabilities, ONNX and torch, batch {B}, length {T}"))
-    return told
+        yield parity.require(f"probabilities, ONNX and torch, batch {B}, length {T}")
 
 
-def _compare_texts(source: Source, answers: Answers, folder: Path, classify: ModuleType) -> str:
+def _compare_texts(source: Source, answers: Answers, folder: Path, classify: ModuleType) -> Iterator[str]:
     """Through the example's own tokenizer, cutting and padding, against the classifier as it was."""
     found, others = (torch.from_numpy(array) for array in classify.Classifier(folder).classify(answers.texts))
     expected = source.decision.probabilities(answers.logits)
     labels = source.decision.labels(expected)
-    return measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
+    yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
 
 
 def _write_json(path: Path, content: object) -> None:

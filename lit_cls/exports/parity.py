@@ -3,6 +3,7 @@
 Shapes: N texts, K classes.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lit_cls.errors import RunError
 
+Tell = Callable[[str], None]
 LIMIT = 1e-4
 """What a logit or a probability may differ by: ten times what float32 rounding makes of GPT-2 small."""
 
@@ -61,6 +63,15 @@ class Parity:
         if not self.holds:
             raise RunError(f"{self.told(what)}; at most {LIMIT:.0e} and no label may differ: nothing was written")
         return self.told(what)
+
+
+def told_each(lines: Iterable[str], tell: Tell) -> list[str]:
+    """The lines, each told as soon as it is known: a comparison of a large network takes minutes."""
+    told = []
+    for line in lines:
+        tell(line)
+        told.append(line)
+    return told
 
 
 def measure(expected: Tensor, found: Tensor, labels: Tensor | None = None, others: Tensor | None = None) -> Parity:

@@ -8,6 +8,7 @@ Shapes: r rank, C emb_dim.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from lit_cls.exports.huggingface import (
     save_model,
     save_tokenizer,
 )
-from lit_cls.exports.parity import measure
+from lit_cls.exports.parity import Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.lora import LoRALinear
@@ -49,10 +50,15 @@ def check_peft(source: Source) -> None:
             f"{source.path} has no adapters: it was trained with model.trainable_layers "
             f"{source.settings.trainable_layers}. Pass --format huggingface for the whole network"
         )
+    if set(source.settings.lora.targets) == {"out_head"}:
+        raise UserError(
+            f"{source.path} has one adapter, of the head, and peft's format holds a new head whole, without adapters: "
+            "pass --format huggingface"
+        )
     check_huggingface(source)
 
 
-def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Path) -> list[str]:
+def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
     """Writes the adapters; loads them with peft onto the frozen network; then compares.
 
     Args:
@@ -60,9 +66,7 @@ def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
         net: in float32 on the processor; an adapter of its head is merged.
         answers: of the original.
         folder: empty.
-
-    Returns:
-        What was found, in lines.
+        tell: prints what was found, line by line.
 
     Raises:
         UserError: the head's bias cannot be folded.
@@ -87,9 +91,8 @@ def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     save_tokenizer(source, folder)
     (folder / "labels.json").write_text(json.dumps(list(source.label_names), ensure_ascii=False) + "\n", "utf-8")
     with quiet():
-        told = _compare(source, base, answers, folder)
+        told = told_each(_compare(source, base, answers, folder), tell)
     (folder / "README.md").write_text(_readme(source, hub, told), encoding="utf-8")
-    return told
 
 
 def _adapters(net: GPTClassifier) -> dict[str, dict[str, Tensor]]:
@@ -145,7 +148,7 @@ def _adapter_config(source: Source, net: GPTClassifier, hub: tuple[str, str] | N
     )
 
 
-def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: Path) -> list[str]:
+def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: Path) -> Iterator[str]:
     """With the frozen tensors at hand: those of the hub are the same, by their sha256."""
     from peft import PeftModel
     from transformers import AutoTokenizer, GPT2ForSequenceClassification
@@ -158,12 +161,9 @@ def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: 
     model = PeftModel.from_pretrained(network, str(folder)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = answers.logits / source.decision.temperature
-    return [
-        measure(expected, logits_of(model, tokenizer, answers.texts, size)).require(
-            f"logits, peft and the checkpoint, batches of {size}"
-        )
-        for size in BATCHES
-    ]
+    for size in BATCHES:
+        parity = measure(expected, logits_of(model, tokenizer, answers.texts, size))
+        yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
 
 
 def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str:

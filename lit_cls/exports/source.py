@@ -1,6 +1,6 @@
 """What is exported: a classifier, how it reads texts, and its own answers to some, for comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,9 +59,18 @@ class Answers:
     """(N, K)."""
 
     @classmethod
-    def of(cls, classifier: Classifier, texts: Sequence[str]) -> "Answers":
-        """Asks it; it should compute in float32 on the processor, where others are measured too."""
-        return cls(texts, classifier.logits(texts))
+    def of(
+        cls, classifier: Classifier, texts: Sequence[str], after_batch: Callable[[int], None] | None = None
+    ) -> "Answers":
+        """Asks it; it should compute in float32 on the processor, where others are measured too.
+
+        Raises:
+            UserError: what it answers are no numbers.
+        """
+        logits = classifier.logits(texts, after_batch)
+        if not logits.isfinite().all():
+            raise UserError("the network's outputs are no numbers: its training has diverged. Train anew")
+        return cls(texts, logits)
 
 
 def plain_tensors(net: GPTClassifier) -> dict[str, Tensor]:
