@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import shlex
 import sys
 import uuid
 from argparse import Namespace
@@ -16,15 +15,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from rich.console import Console
 
 from lit_cls.arguments import CommandParser
 from lit_cls.commands.data_page import Page, plain, show
-from lit_cls.data.checks import Progress, check, spelt
+from lit_cls.data.checks import Progress, check, command_line, spelt
 from lit_cls.data.parts import Part, Reading
 from lit_cls.data.sources import EmptyPolicy, SourceName
 from lit_cls.data.splits import SPLIT_NAMES, Balance
-from lit_cls.errors import RunError, UserError
+from lit_cls.errors import RunError, UserError, shown
 
 _HELP = """\
 usage: lit_cls data check FILE [any option]
@@ -81,6 +79,7 @@ def data(words: list[str]) -> int:
 def _parser(command: str, description: str) -> CommandParser:
     parser = CommandParser(f"data {command}", description)
     parser.add_argument("file", nargs="?", metavar="FILE", help=".csv, .tsv, .txt (tabs), .jsonl or .parquet")
+    parser.add_argument("--path", "--data.path", dest="path", metavar="FILE", help="the same, as fit spells it")
     group = parser.add_argument_group("how it is read and split: fit's options, with or without data. before the name")
     for name, (metavar, told) in _OPTIONS.items():
         group.add_argument(f"--{name}", f"--data.{name}", dest=name, metavar=metavar, help=told)
@@ -98,7 +97,7 @@ def _check(words: list[str]) -> int:
     with _progress() as progress:
         found = check(reading, max_length, progress)
     if own.json:
-        print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
+        print(json.dumps(found.as_dict(), indent=2))  # ASCII: whatever the terminal's encoding, nothing is lost
     else:
         show(found, Page())
     return 0
@@ -121,7 +120,15 @@ def _reading(own: Namespace, command: str) -> Reading:
         values["split_seed"] = _whole("split_seed", values["split_seed"], command)
     if "split" in values:
         values["split"] = _split_of(values["split"], command)
-    return replace(Reading(path=own.file), **values)
+    if own.file is not None and own.path is not None:
+        raise UserError(f"two files, {own.file} and --data.path {own.path}: give one{_way_out(command)}")
+    reading = replace(Reading(path=own.file if own.path is None else own.path), **values)
+    if command == "check" and reading.split_files:
+        raise UserError(
+            "data.split names three files, and check looks at one: check each of them by itself, lit_cls data check "
+            f"FILE{_way_out(command)}"
+        )
+    return reading
 
 
 def _split_of(value: str, command: str) -> Any:
@@ -129,12 +136,13 @@ def _split_of(value: str, command: str) -> Any:
         return value
     try:
         parts = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there is not
         parts = None
     for kind, made in ((int | float, float), (str, str)):
         if isinstance(parts, list) and len(parts) == 3 and all(isinstance(part, kind) for part in parts):
             return tuple(made(part) for part in parts)
-    raise UserError(f"data.split must be ch06, three fractions or three files, not {value}{_way_out(command)}")
+    files = "" if command == "check" else " or three files"
+    raise UserError(f"data.split must be ch06 or three fractions{files}, not {shown(value)}{_way_out(command)}")
 
 
 def _whole(name: str, value: str, command: str) -> int:
@@ -163,6 +171,7 @@ def _progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield lambda doing, done, of: None
         return
+    from rich.console import Console
     from rich.progress import Progress as Bar
 
     with Bar(console=Console(stderr=True), transient=True) as bar:
@@ -186,11 +195,11 @@ def _split(words: list[str]) -> int:
     reading.check()
     _check_free(out, list(paths.values()))
     parts = reading.read()
-    page = Page()
+    _write({paths[name]: _csv(part) for name, part in parts.splits.items()})
+    page = Page()  # nothing is told before it is done: whoever reads the output may close it
     page.line(f"{parts.origin}: {parts.n_rows:,} rows, sha256 {parts.sha256}")
     for note in parts.notes:
         page.line(f"note: {note}")
-    _write({paths[name]: _csv(part) for name, part in parts.splits.items()})
     for name, part in parts.splits.items():
         counts = Counter(part.rows.labels)
         labels = ", ".join(f"{counts[label]:,} {plain(label)}" for label in parts.label_names[:10])
@@ -199,7 +208,7 @@ def _split(words: list[str]) -> int:
     page.line("train on these files with:")
     empty = ["--data.empty", "keep"] if reading.empty == "keep" else []
     files = spelt(tuple(str(path) for path in paths.values()))
-    page.line(f"  {shlex.join(['lit_cls', 'fit', '--data.split', files, *empty])}")
+    page.line(f"  {command_line(['lit_cls', 'fit', '--data.split', files, *empty])}")
     return 0
 
 
@@ -217,9 +226,21 @@ def _csv(part: Part) -> str:
 
 
 def _check_free(out: Path, paths: Sequence[Path]) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: give a folder")
-    there = [str(path) for path in paths if path.exists() or path.is_symlink()]
+    try:
+        os.lstat(paths[0])
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a locked folder, a file in the way, a name that is too long
+        is_file = os.path.isfile(out)
+        raise UserError(
+            f"--out {out} is a file: give a folder" if is_file else f"--out {out} cannot be used: {error.strerror}"
+        ) from error
+    above = next((folder for folder in (out, *out.parents) if os.path.lexists(folder)), out)
+    if not os.path.isdir(above):
+        raise UserError(f"--out {out}: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: nothing can be written to {above}, give another folder")
+    there = [str(path) for path in paths if os.path.lexists(path)]
     if there:
         raise UserError(f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already: give another --out")
 

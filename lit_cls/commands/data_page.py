@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lit_cls.data.checks import Check, Lengths, Overlap, fit_words
+from lit_cls.commands.terminal import standard_output
+from lit_cls.data.checks import Check, Lengths, Overlap, command_line, fit_words
 from lit_cls.data.files import Finding
 from lit_cls.data.parts import Reading
 
@@ -20,12 +20,12 @@ class Page:
     """Standard output: tables as wide as a terminal, elsewhere as 120 columns; lines that are never broken."""
 
     def __init__(self) -> None:
-        console = Console()
-        self.console = console if console.is_terminal else Console(width=120)
+        self.console = standard_output()
 
     def line(self, text: str = "") -> None:
-        """One line, as it is."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """One line, as it is; of a name in it, what a terminal would obey is spelt out."""
+        spelt = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+        self.console.print(spelt, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
         """A table below its title; columns behind the first `left` ones hold figures."""
@@ -143,7 +143,7 @@ def _show_findings(page: Page, findings: Sequence[Finding], origin: str) -> None
         kind = "refused" if finding.refuses else "note"
         page.line(f"  {kind:<8} {plain(finding.message.removeprefix(f'{origin}: '), 1000)}")
         if finding.options or finding.refuses:
-            page.line(f"           → {' '.join(finding.options) or 'in the file'}")
+            page.line(f"           → {command_line(finding.options) or 'in the file'}")
     page.line()
 
 

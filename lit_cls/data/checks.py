@@ -150,7 +150,7 @@ def check(reading: Reading, max_length: int | None, progress: Progress) -> Check
         findings=[*refusals, *(finding for finding in found if not finding.refuses)],
         starts=not refusals,
         to_mend=sum(not finding.options for finding in refusals),
-        commands=_commands(seen),
+        commands=_commands(seen, max_length),
     )
 
 
@@ -201,15 +201,17 @@ def _split(seen: Look, found: Findings) -> Split | None:
     """The split of the usable rows; None, and why, where there is none."""
     if len(set(seen.rows.labels)) < 2:
         return None
+    whole = not any(finding.kind == "malformed" for finding in found)
     try:
         split = seen.reading.divide(seen.rows, [])
     except UserError as error:
-        found.append(Finding("split", str(error)))
+        if whole:
+            found.append(Finding("split", str(error)))
         return None
     names = set(seen.rows.labels)
     for name in SPLIT_NAMES:
         absent = sorted(names - {seen.rows.labels[i] for i in split[name]})
-        if not absent:
+        if not (absent and whole):
             continue
         told = f"the {name} part has no text of {', '.join(map(shown, absent[:5]))}"
         rows = [n for n, label in zip(seen.rows.numbers, seen.rows.labels, strict=True) if label in absent]
@@ -354,10 +356,24 @@ def _about_overlaps(overlaps: Sequence[Overlap], fixed: bool) -> Findings:
     return found
 
 
-def _commands(seen: Look) -> list[str]:
+def _commands(seen: Look, max_length: int | None) -> list[str]:
     """What starts a training on these rows."""
-    copy = [] if seen.name is None else [shlex.join(["cp", os.path.expanduser(str(seen.reading.path)), seen.name])]
-    return [*copy, shlex.join(["lit_cls", "fit", *fit_words(seen.reading, seen.name)])]
+    copy = [] if seen.name is None else [command_line(["cp", os.path.expanduser(str(seen.reading.path)), seen.name])]
+    cut = [] if max_length is None else ["--data.max_length", str(max_length)]
+    return [*copy, command_line(["lit_cls", "fit", *fit_words(seen.reading, seen.name), *cut])]
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as a shell is given them; what a terminal would obey is spelt out, as bash, zsh and POSIX read it."""
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_octal(word)}'" for word in words)
+
+
+def _octal(word: str) -> str:
+    plain = (character.isprintable() and character not in "\\'" for character in word)
+    return "".join(
+        character if is_plain else "".join(f"\\{byte:03o}" for byte in character.encode())
+        for character, is_plain in zip(word, plain, strict=True)
+    )
 
 
 def fit_words(reading: Reading, path: str | None = None) -> list[str]:

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from lit_cls.errors import UserError, shown
 
-Kind = Literal["csv", "tabs", "jsonl", "parquet"]
+Kind = Literal["csv", "tsv", "jsonl", "parquet"]
 SUFFIXES: dict[str, Kind] = {
-    **{".csv": "csv", ".tsv": "tabs", ".txt": "tabs"},
+    **{".csv": "csv", ".tsv": "tsv", ".txt": "tsv"},
     **{".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"},
 }
 
@@ -157,11 +157,18 @@ def csv_lines(text: str, file: Path, found: Findings, separator: str = ",") -> l
     csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     lines: list[list[str]] = []
+    begins = 1  # an open quote takes in all that follows: the mistake is where the row begins, not where it ends
     try:
-        lines.extend(line for line in reader if line)
+        for line in reader:
+            begins = reader.line_num + 1
+            if line:
+                lines.append(line)
     except csv.Error as error:
-        told = f"{file} is no well-formed CSV near line {reader.line_num}: {error}"
-        found.append(Finding("malformed", told, lines=[reader.line_num]))
+        told = (
+            f"{file}: the row that begins at line {begins} is no well-formed CSV ({error}); nothing behind it is "
+            "looked at"
+        )
+        found.append(Finding("malformed", told, lines=[begins]))
     return lines
 
 
@@ -241,26 +248,40 @@ def _parquet_table(content: bytes, file: Path) -> Table:
 
 
 def as_texts(values: Iterable[Any], file: Path, role: str, found: Findings) -> list[str | None]:
-    """JSON and parquet values as texts; numbers and truth values as JSON spells them."""
+    """Values as `as_text` has them; those that are no text are None and a finding."""
     texts: list[str | None] = []
     nested: list[int] = []
     first = ""
     for number, value in enumerate(values, start=1):
-        if isinstance(value, dict | list | bytes):
-            first = first or {dict: "an object", list: "a list"}.get(type(value), "bytes")
+        try:
+            texts.append(as_text(value))
+        except TypeError as error:
+            first = first or str(error)
             nested.append(number)
             texts.append(None)
-        elif value is None or (isinstance(value, float) and math.isnan(value)):  # pandas' missing value
-            texts.append(None)
-        elif isinstance(value, str):
-            # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
-            texts.append(value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-        else:
-            texts.append(json.dumps(value) if isinstance(value, int | float) else str(value))
     if nested:
         told = f"{file}: the {role} of row {nested[0]} is {first}, not a text or a number{and_more(nested, 'row')}"
         found.append(Finding("nested", told, nested))
     return texts
+
+
+def as_text(value: Any) -> str | None:
+    """A JSON or parquet value as a text; numbers and truth values as JSON spells them.
+
+    Returns:
+        None for a missing value.
+
+    Raises:
+        TypeError: what it is, where it is neither a text nor a number.
+    """
+    if isinstance(value, dict | list | bytes):
+        raise TypeError({dict: "an object", list: "a list"}.get(type(value), "bytes"))
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas' missing value
+        return None
+    if isinstance(value, str):
+        # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return json.dumps(value) if isinstance(value, int | float) else str(value)
 
 
 def rows_named(numbers: Sequence[int]) -> str:

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lit_cls.data.files import SUFFIXES
 from lit_cls.data.lines import LONGEST_LINE, Encoding, Lines
 from lit_cls.errors import UserError, shown
 
 Format = Literal["text", "csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-_SUFFIXES: dict[str, Format] = {
-    **{".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-}
 _BATCH = 1024  # rows of a parquet file that are held at once
 
 Values = Sequence[Any] | dict[str, Any]
@@ -41,12 +39,12 @@ def format_of(path: Path) -> Format:
         UserError: no name that says so.
     """
     suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
+    if suffix not in SUFFIXES:
         raise UserError(
             f"{path} is of no known kind: .csv, .tsv, .txt (tabs), .jsonl or .parquet. "
             f"Say what it is with --input_format {'|'.join(FORMATS)}"
         )
-    return _SUFFIXES[suffix]
+    return SUFFIXES[suffix]
 
 
 def encoding_of(path: Path) -> tuple[Encoding, list[str]]:
@@ -102,12 +100,15 @@ def _csv_records(lines: Lines) -> Iterator[Record]:
     csv.field_size_limit(LONGEST_LINE)  # by itself 128 KiB
     # A lone carriage return ends a line as well, as it does in sources.py.
     reader = csv.reader((part for line in lines for part in io.StringIO(line, newline="")), strict=True)
+    begins = 1  # as in files.py: the mistake is where the row begins
     try:
         for values in reader:
+            begins = reader.line_num + 1
             if values:
                 yield Record(values, lines.number, sum(map(len, values)))
     except csv.Error as error:
-        raise UserError(f"{lines.name} is no well-formed CSV near line {lines.number}: {error}") from error
+        told = f"{lines.name}: the row that begins at line {begins} is no well-formed CSV ({error})"
+        raise UserError(told) from error
 
 
 def _json_object(line: str, lines: Lines) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 A guess is for looking at data. A training is told instead: `lit_cls data check` names the options.
 """
 
+import csv
+import io
 import json
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_cls.data.files import Kind, Table, decode, lined_table
+from lit_cls.data.files import Kind, Table, decode
 from lit_cls.errors import UserError
 
 _SAMPLE = 1 << 16  # bytes from which a kind is told
@@ -80,7 +82,7 @@ def guess_kind(content: bytes, file: Path) -> Kind | None:
         )
     if lines and lines[0].lstrip().startswith("{") and _is_object(lines[0]):
         return "jsonl"
-    for separator, kind in (("\t", "tabs"), (",", "csv")):
+    for separator, kind in (("\t", "tsv"), (",", "csv")):
         counts = Counter(line.count(separator) for line in lines)
         if lines and sum(n for count, n in counts.items() if count) >= 0.9 * len(lines):
             return kind  # type: ignore[return-value]
@@ -94,10 +96,27 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def guess_separator(line: str) -> str | None:
-    """Of a .csv whose first line has no comma: what may stand in its place."""
-    found = [separator for separator in (";", "|") if separator in line and "," not in line]
-    return found[0] if found else None
+def guess_separator(content: bytes, file: Path) -> str:
+    """What stands between the columns of a .csv: the one that gives nearly every row as many fields.
+
+    Returns:
+        A comma where no other does so for more rows.
+    """
+    sample = _beginning(content, file)
+    shares = {separator: _share_of_regular(sample, separator) for separator in (",", "\t", ";", "|")}
+    best = max(shares, key=shares.__getitem__)
+    return best if shares[best] >= 0.9 else ","
+
+
+def _share_of_regular(text: str, separator: str) -> float:
+    """Of the rows: those that have as many fields as most have, where that is more than one."""
+    csv.field_size_limit(1 << 30)
+    try:
+        # Not strict: texts that were not meant for this separator have quotes anywhere.
+        counts = Counter(len(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
+    except csv.Error:
+        return 0.0
+    return max((n for fields, n in counts.items() if fields > 1), default=0) / max(counts.total(), 1)
 
 
 def guess_columns(table: Table, text: int | None, label: int | None) -> Columns | None:
@@ -143,9 +162,3 @@ class _Values:
 
     def has(self, value: str) -> bool:
         return value.strip() in self.distinct
-
-
-def without_header(table: Table) -> Table:
-    """The same lines, the first one a row like the others."""
-    assert table.lines is not None, "only lines can have a header"
-    return lined_table(table.lines, header=False)

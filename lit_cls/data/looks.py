@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from lit_cls.data.downloads import SMS_SPAM
@@ -24,7 +25,7 @@ from lit_cls.data.files import (
     lined_table,
     read_table,
 )
-from lit_cls.data.guesses import Columns, guess_columns, guess_kind, guess_separator, refuse_binary, without_header
+from lit_cls.data.guesses import Columns, guess_columns, guess_kind, guess_separator, refuse_binary
 from lit_cls.data.parts import Reading
 from lit_cls.data.sources import (
     Column,
@@ -43,7 +44,7 @@ from lit_cls.errors import UserError, shown
 
 _KINDS: dict[Kind, str] = {
     "csv": "comma-separated, with quoting",
-    "tabs": "tab-separated, without quoting",
+    "tsv": "tab-separated, without quoting",
     "jsonl": "JSON lines",
     "parquet": "parquet",
 }
@@ -72,7 +73,7 @@ class Look:
     reading: Reading
     """The options with which a training reads these rows."""
     name: str | None
-    """Under which a training has to find the file, where its own says nothing of its kind."""
+    """Under which a training has to find the file, where its own says nothing of its kind; no file has it."""
 
 
 def look(reading: Reading) -> Look:
@@ -127,7 +128,8 @@ def _look_at_file(reading: Reading, file: Path, content: bytes, sha256: str) -> 
     kind, table, encoding, name = _table(reading, file, content, found)
     columns, reading = _columns(table, reading, file, found)
     if table.header and not columns.header:
-        table = without_header(table)
+        assert table.lines is not None, "only lines can have a header"
+        table = lined_table(table.lines, header=False)
     raw = pick_columns(table, (columns.text, columns.label), kind, file, columns.header, found)
     judged = judge(raw, file, reading.empty)
     if any(finding.kind == "empty" and finding.refuses for finding in judged):
@@ -168,28 +170,32 @@ def _table(reading: Reading, file: Path, content: bytes, found: Findings) -> tup
             )
         return (kind, *_renamed(reading, file, content, kind, found))
     table, encoding = read_table(content, kind, file, reading.header, found)
-    if len(table.names) > 1 or kind not in ("csv", "tabs"):
+    if kind not in ("csv", "tsv") or _refusal(lambda: _both_named(table, reading, file)) is None:
         return kind, table, encoding, None
-    other = guess_kind(content, file)
+    other, separator = guess_kind(content, file), guess_separator(content, file)
+    if other == "tsv" and len(table.names) > 1 and separator != "\t":
+        other = kind  # there are tabs in its texts
     if other not in (None, kind):
         found.clear()
         return (other, *_renamed(reading, file, content, other, found))
-    separator = guess_separator(table.names[0])
-    if kind == "csv" and separator:
+    if kind == "csv" and separator in (";", "|"):
         told = (
             f"{file} has {shown(separator)} between its columns: a training reads commas. Save it with commas, or with "
             "tabs as a .tsv"
         )
+        found.clear()  # what was found reading commas
+        text, encoding = decode(content, file, found)
         found.append(Finding("separator", told))
-        text, encoding = decode(content, file, [])
-        table = lined_table(csv_lines(text, file, [], separator), reading.header)
+        table = lined_table(csv_lines(text, file, found, separator), reading.header)
     return kind, table, encoding, None
 
 
 def _renamed(reading: Reading, file: Path, content: bytes, kind: Kind, found: Findings) -> tuple[Table, str, str]:
     """The table of a file whose name is not that of its kind, and the name it should have."""
     suffix = next(suffix for suffix, of in SUFFIXES.items() if of == kind)
-    name = str(file.with_suffix(suffix) if kind_of(file) else file.with_name(file.name + suffix))
+    stem = file.stem if kind_of(file) else file.name
+    names = (file.with_name(f"{stem}_{i}{suffix}" if i else f"{stem}{suffix}") for i in count())
+    name = str(next(free for free in names if not os.path.lexists(free)))  # what is there is not to be overwritten
     told = f"{file} is {_KINDS[kind]}, by its content: a training goes by the name, and needs it as {suffix}"
     found.append(Finding("name", told, options=("--data.path", name)))
     table, encoding = read_table(content, kind, file, reading.header, found)
@@ -199,7 +205,7 @@ def _renamed(reading: Reading, file: Path, content: bytes, kind: Kind, found: Fi
 def _columns(table: Table, reading: Reading, file: Path, found: Findings) -> tuple[Columns, Reading]:
     """The columns that were named, or else guessed; and the options that name them."""
     try:
-        text, label = both_columns(table, reading.text_column, reading.label_column, file, reading.header)
+        text, label = _both_named(table, reading, file)
         return Columns(text, label, reading.header), reading
     except UserError as error:
         wrong = str(error)
@@ -224,6 +230,10 @@ def _columns(table: Table, reading: Reading, file: Path, found: Findings) -> tup
     )
     header = reading.header and not headerless
     return guess, replace(reading, text_column=text_column, label_column=label_column, header=header)
+
+
+def _both_named(table: Table, reading: Reading, file: Path) -> tuple[int, int]:
+    return both_columns(table, reading.text_column, reading.label_column, file, reading.header)
 
 
 def _asked(reading: Reading) -> tuple[tuple[str, Column], tuple[str, Column]]:
@@ -260,17 +270,20 @@ def _usable(rows: Rows, reading: Reading, found: Findings) -> Rows:
     """The rows with labels that can be told apart and have texts enough; what has to change for it is found."""
     if reading.split == "ch06":
         return rows
+    whole = not any(finding.kind == "malformed" for finding in found)  # or the labels may be behind what was read
     counts = Counter(rows.labels)
     alike = alike_labels(rows.labels)
     usual = {name: max(names, key=counts.__getitem__) for names in alike for name in names}
     labels = [usual.get(label, label) for label in rows.labels]
-    if told := _refusal(lambda: check_labels(rows.labels)):
+    told = _refusal(lambda: check_labels(rows.labels))
+    if told and (whole or alike):
         changed = [n for n, old, new in zip(rows.numbers, rows.labels, labels, strict=True) if old != new]
         found.append(Finding("alike_labels" if alike else "one_label", told, changed))
     keys = [near_key(text) for text in rows.texts] if reading.group_near_duplicates else None
     short = too_few_of(labels, keys)
     kept = [i for i, label in enumerate(labels) if label not in short]
-    if told := _refusal(lambda: check_enough_of_each(labels, keys)):
+    told = _refusal(lambda: check_enough_of_each(labels, keys))
+    if told and whole:
         left_out = [n for n, label in zip(rows.numbers, labels, strict=True) if label in short]
         found.append(Finding("few_texts", told, left_out))
     return Rows([rows.texts[i] for i in kept], [labels[i] for i in kept], [rows.numbers[i] for i in kept], rows.sha256)

@@ -145,7 +145,7 @@ def pick_columns(table: Table, columns: tuple[int, int], kind: Kind, file: Path,
         )
         found.append(Finding("ragged", told, table.ragged))
     texts, labels = (table.values(at, role, found) for at, role in zip(columns, ("text", "label"), strict=True))
-    if kind == "tabs":
+    if kind == "tsv":
         quoted = [i for i, text in enumerate(texts, 1) if text and len(text) > 1 and text[0] == text[-1] == '"']
         if quoted:
             told = f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
@@ -217,9 +217,7 @@ def _judge_labels(raw: Raw, file: Path) -> Findings:
         found.append(Finding("unlabelled", told, unlabelled))
     given = [(i, label) for i, label in zip(raw.numbers, raw.labels, strict=True) if label]
     # Few labels stand in many rows: each is looked at once.
-    odd = {
-        label for label in {label for _, label in given} if any(unicodedata.category(c) == "Cc" for c in label.strip())
-    }
+    odd = {label for label in {label for _, label in given} if any(unicodedata.category(c) == "Cc" for c in label)}
     broken = [(i, label) for i, label in given if label in odd]
     if broken:
         number, label = broken[0]

@@ -4,13 +4,12 @@ Files are read as training reads them (`sources.py`), but that labels may be mis
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
+from lit_cls.data.files import as_text
 from lit_cls.data.formats import (
     Format,
     Record,
@@ -220,7 +219,14 @@ def _stream(
                     f"{name}: row {number} (line {record.line}) has {len(fields)} fields, not {len(columns)} like the "
                     "first line. Quote texts that contain the separator"
                 )
-            text, label = _as_text(text, "text", number, name), _as_text(label, "label", number, name)
+            role = "text"
+            try:
+                text = as_text(text)
+                role = "label"
+                label = as_text(label)
+            except TypeError as error:
+                told = f"{name}: the {role} of row {number} is {error}, not a text or a number"
+                raise UserError(told) from error
             yield Row(record.values, text, label, record.size)
 
     return TextStream(kind, columns, None if label_at is None else columns[label_at], rows)
@@ -250,16 +256,3 @@ def _places(kind: Format, columns: list[str], wanted: Wanted, name: str) -> tupl
 
 def _choices(asked: Column | None, usual: tuple[Column, ...]) -> tuple[Column, ...]:
     return usual if asked is None else (asked,)
-
-
-def _as_text(value: Any, role: str, number: int, name: str) -> str | None:
-    """A field as a text; JSON's and parquet's numbers and truth values as JSON spells them."""
-    if isinstance(value, dict | list | bytes):
-        kind = {dict: "an object", list: "a list"}.get(type(value), "bytes")
-        raise UserError(f"{name}: the {role} of row {number} is {kind}, not a text or a number")
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas' missing value
-        return None
-    if isinstance(value, str):
-        # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
-        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return json.dumps(value) if isinstance(value, int | float) else str(value)
