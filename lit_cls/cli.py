@@ -68,6 +68,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a pipe may not spell every character of a text
+    code = 0
+    try:
+        code = _outcome(words)
+        _flush()  # here, where a failure can be told: at the end of the process it would be a traceback
+    except BrokenPipeError:
+        _say_no_more()  # whoever read standard output has closed it: no error
+    except OSError as error:
+        if not _is_refused():
+            raise  # of something else
+        _say_no_more()
+        print(f"lit_cls: error: standard output cannot be written: {error.strerror}", file=sys.stderr or io.StringIO())
+        code = code or 1
+    return code
+
+
+def _outcome(words: list[str]) -> int:
+    """Carries out the words; the exit code, with every mistake told."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -87,10 +104,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lit_cls: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read standard output has closed it; a second failure at exit would be printed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    except SystemExit as end:
+        if not end.code:  # after a --help
+            _flush()
+        raise
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _is_refused() -> bool:
+    """Whether it is standard output that cannot be written."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _say_no_more() -> None:
+    """What is still to be written goes nowhere, or Python would try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(verb: str, words: list[str]) -> int:

@@ -21,6 +21,7 @@ from lit_cls.attribution import (
     leave_one_word_out,
 )
 from lit_cls.commands.explain_page import LEVELS, Explained, colours, figure, largest, level, page, shown_words
+from lit_cls.commands.terminal import standard_output
 from lit_cls.errors import RunError, UserError
 from lit_cls.inference import Classifier
 from lit_cls.trained import add_checkpoint_options, trained_of
@@ -63,10 +64,10 @@ def explain(words: list[str]) -> int:
     out = None if args.out is None else Path(os.path.expanduser(args.out))
     if out is not None:
         _check_new(out)
-    console, errors = Console(highlight=False, markup=False, emoji=False), Console(stderr=True, highlight=False)
+    console, errors = standard_output(plain=True), Console(stderr=True, highlight=False)
 
     def note(line: str) -> None:
-        errors.print(line, markup=False, soft_wrap=True)
+        errors.print(line, markup=False, emoji=False, soft_wrap=True)
 
     if args.__dict__["trainer.precision"] not in (None, "auto", "32-true"):
         raise UserError(f"trainer.precision {args.__dict__['trainer.precision']}: explain computes in 32-true")
@@ -81,7 +82,12 @@ def explain(words: list[str]) -> int:
         with _bar(errors) as bar:
             one = _explain(classifier, text, names, args.label, bar)
         heading = f"{number} of {len(args.texts)}: " if len(args.texts) > 1 else ""
-        _print(console, one, heading, coloured)
+        try:
+            _print(console, one, heading, coloured)
+        except BrokenPipeError:
+            if out is None:
+                raise
+            console.quiet = True  # nobody reads these lines any more; the page is still to be written
         found.append(one)
     if out is not None:
         _write_new(out, page(found, str(trained.path), classifier.cut_to))

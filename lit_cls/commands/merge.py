@@ -69,8 +69,8 @@ def merge(words: list[str]) -> int:
             f"{line}; at most {LIMIT:.0e} and no label may differ: nothing was written. {trained.path} works as it "
             "is, and lit_cls export --format peft keeps the adapters apart"
         )
+    _write(content, out)  # before anything is told: whoever reads the output may close it
     print(line)
-    _write(content, out)
     n_adapters = sum(name.endswith(".lora_A") for name in trained.checkpoint["state_dict"])
     print(f"{n_adapters} adapters merged: {out}")
     return 0

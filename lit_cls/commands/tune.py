@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from torch import Tensor
 
 from lit_cls.arguments import CommandParser
+from lit_cls.commands.terminal import standard_output
 from lit_cls.data.parts import Part, Parts
 from lit_cls.errors import RunError, UserError, shown
 from lit_cls.evaluation.metrics import wilson_interval
@@ -82,13 +82,11 @@ def tune(words: list[str]) -> int:
         raise UserError(f"{trained.path} answers with what is no number: its training has failed, train anew")
     decision, reached, trouble = _decide(logits, labels, candidates, goal, names)
     before, after = (_answers(rule, logits, labels, names) for rule in (Decision(), decision))
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    console.print(tuning_table(names, labels, before, after, goal, f"{trained.path}: {decision.goal}"))
+    _write(trained, decision, target)  # before anything is told: whoever reads the output may close it
+    standard_output().print(tuning_table(names, labels, before, after, goal, f"{trained.path}: {decision.goal}"))
     told = [_why(decision, parts)] if wanted is None and goal.kind != "cost" else []
     for note in [*told, *_notes(trained, parts, part, decision, trouble, after, reached, goal)]:
         print(f"note: {note}")
-    _write(trained, decision, target)
     print(f"answers follow from: {decision.told(names)}")
     print(
         f"measure it on texts that nothing was chosen on: {shlex.join(['lit_cls', 'test', '--ckpt_path', str(target)])}"

@@ -51,11 +51,11 @@ def check(folder: Path, console: Console) -> int:
                 outside.setdefault(row.number, []).append(split)
     console.print(table)
     for line in notes:
-        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"note: {line}", markup=False, highlight=False, emoji=False, soft_wrap=True)
     told = "; ".join(f"row {number} ({', '.join(splits)})" for number, splits in outside.items())
     agree = f"all {len(compared)} compared rows agree with the published counts"
     verdict = f"outside: {told}" if outside else agree
-    console.print(verdict, markup=False, highlight=False, soft_wrap=True)
+    console.print(verdict, markup=False, highlight=False, emoji=False, soft_wrap=True)
     return 1 if outside else 0
 
 

@@ -231,7 +231,7 @@ class Series:
 
     def say(self, line: str) -> None:
         """Prints a line as it is: a path in it can be copied."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _run_one(self, entry: Entry) -> None:
         log = self.out / "logs" / f"{entry.job.name}.log"

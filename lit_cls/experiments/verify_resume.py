@@ -98,7 +98,7 @@ def verify_resume(words: Sequence[str]) -> int:
     console.print(f"{verdict}: a run that was left alone, and one that was killed {n_kills} times", soft_wrap=True)
     if n_kills < own.kills:
         console.print(f"note: the run had ended before {own.kills - n_kills} more kills", soft_wrap=True)
-    console.print(f"both are in {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"both are in {out}", markup=False, highlight=False, emoji=False, soft_wrap=True)
     return 0 if same else 1
 
 
