@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 # Before torch looks: tests that are not about a GPU give the same on every machine, and of several that run at once
@@ -56,6 +57,15 @@ def count(record_property: Callable[[str, object], None]) -> Iterator[Callable[[
     yield one_more
     for what, n in tried.items():
         record_property(f"tried: {what}", n)
+
+
+@contextmanager
+def closed_pipe() -> Iterator[None]:
+    """Standard output is a pipe that nobody reads, as that of `lit_cls … | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with suppress(BrokenPipeError), os.fdopen(writer, "w", encoding="utf-8") as stream, redirect_stdout(stream):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shlex
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from fuzzing import a_new_folder, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_cls.data.checks import MAX_LENGTHS, PERCENTILES, Check, check, count_tokens, fit_words, spelt
+from lit_cls.data.checks import MAX_LENGTHS, PERCENTILES, Check, check, command_line, count_tokens, fit_words, spelt
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.files import Finding
 from lit_cls.data.parts import Reading
@@ -240,6 +242,21 @@ def test_commands(tmp_path: Path) -> None:
         f"cp '{path}' '{path}.tsv'",
         f"lit_cls fit --data.path '{path}.tsv' --data.text_column 1 --data.label_column 0 --data.header false",
     ]
+
+
+def test_a_maximum_length_is_trained_with(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nhello,ham\nwin,spam\n" * 9)
+    [command] = checked(tmp_path / "a.csv", 7).commands
+    assert command.endswith("a.csv --data.max_length 7")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_command_line_is_printable_and_read_back_by_a_shell() -> None:
+    words = ["a b", "it's", "\x1b[31mred", "two\nlines' \\n", "", "é\u2028🙂", ":smile:", "plain"]
+    line = command_line(words)
+    assert line.isprintable()
+    told = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    assert told.decode().split("\0")[:-1] == words
 
 
 def test_words_of_options() -> None:

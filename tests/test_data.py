@@ -1,6 +1,7 @@
 """`lit_cls data check` and `lit_cls data split`, as commands; and what fit makes of the files that split writes."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
+from conftest import SHARED, closed_pipe
 
 from lit_cls.cli import main
 from lit_cls.data.datamodule import ClassificationData
@@ -110,6 +111,26 @@ def test_options_in_both_spellings(prefix: str, tmp_path: Path, capsys: pytest.C
     assert all(f"--data.{name} {value}" in found["commands"][0] for name, value in options.items())
 
 
+@pytest.mark.parametrize("option", ["--data.path", "--path"])
+def test_the_file_as_fit_spells_it(option: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", option, file]) == 0
+    told = capsys.readouterr().out
+    assert main(["data", "check", file]) == 0
+    assert capsys.readouterr().out == told
+    assert main(["data", "split", f"{option}={file}", "--empty", "drop", "--out", str(tmp_path / "out")]) == 0
+
+
+def test_json_loses_nothing_in_any_encoding(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "a.csv", [("text", "label"), *((f"é🙂 {'abc'[i % 3] * (i + 1)}", "äö"[i % 2]) for i in range(20))]
+    )
+    words = [sys.executable, "-m", "lit_cls", "data", "check", file, "--json"]
+    told = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE, check=True)
+    found = json.loads(told.stdout)
+    assert {label["label"] for label in found["labels"]} == {"ä", "ö"}
+    assert found["first_rows"][0]["text"] == "é🙂 a"
+
+
 def test_json_alone_on_standard_output(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", file, "--json"]) == 0
     out, err = capsys.readouterr()
@@ -126,8 +147,15 @@ def test_json_alone_on_standard_output(file: str, capsys: pytest.CaptureFixture[
         (["--header", "maybe"], "data.header must be true or false, not maybe\n"),
         (["--balance", "x"], "data.balance must be undersample or none, not x\n"),
         (["--source", "x"], "data.source must be sms_spam, demo or file, not x\n"),
-        (["--split", "x"], "data.split must be ch06, three fractions or three files, not x\n"),
-        (["--split", "[1, 2"], "data.split must be ch06, three fractions or three files, not [1, 2\n"),
+        (["--split", "x"], "data.split must be ch06 or three fractions, not 'x'\n"),
+        (["--split", "[1, 2"], "data.split must be ch06 or three fractions, not '[1, 2'\n"),
+        (["--split", "[" * 5000], "data.split must be ch06 or three fractions, not '[[[["),
+        (["--split", "2001-99-99"], "data.split must be ch06 or three fractions, not '2001-99-99'\n"),
+        (
+            ["--split", "[a.csv,b.csv,c.csv]"],
+            "data.split names three files, and check looks at one: check each of them",
+        ),
+        (["--data.path", "b.csv"], "two files, "),
         (["--split", "[0.5,0.5,0.5]"], "data.split [0.5, 0.5, 0.5]: three positive fractions"),
         (["--split", "ch06", "--source", "demo"], "data.split ch06 is a split of the SMS Spam Collection"),
         (["--split", "ch06", "--group_near_duplicates", "true"], "data.split ch06 says which row is in which part"),
@@ -261,8 +289,35 @@ def test_an_out_that_is_a_file(file: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_out_that_cannot_be_made(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "split", file, "--empty", "drop", "--out", f"{file}/below"]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    for out, told in (
+        (f"{file}/below", "cannot be used: Not a directory"),
+        (str(tmp_path / ("n" * 300)), "cannot be used: File name too long"),
+    ):
+        # Before any work: the file that is to be split is not there either.
+        assert main(["data", "split", "no.csv", "--empty", "drop", "--out", out]) == 2
+        assert capsys.readouterr().err == f"lit_cls: error: --out {out} {told}\n"
+
+
+def test_a_disk_that_is_full(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["data", "split", file, "--empty", "drop", "--out", str(tmp_path / "out")]) == 1
+    assert "cannot be written: No space left on device" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("words", [["check"], ["check", "--json"], ["split", "--out", "parts"]])
+def test_a_closed_pipe_is_no_error(
+    words: list[str], file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closed_pipe():
+        assert main(["data", *words, "--path", file, "--empty", "drop"]) == 0
+    assert len(list(Path("parts").glob("*.csv"))) == (3 if "parts" in words else 0)
 
 
 def test_split_refuses_what_fit_refuses(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,3 +82,20 @@ def test_mistakes_of_the_file_come_before_the_command(tmp_path: Path, capsys: py
     assert "refused  row 9 has no label. Label them or remove them" in lines
     assert lines.count("→ in the file") == 2
     assert lines[-2] == "lit_cls fit would refuse this. Mend the file (2 findings), then:"
+
+
+def test_names_that_a_terminal_would_obey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a :smile: \x1b[31m.csv"
+    lines = [
+        ["bo\x1b[2Jdy", "ki\nnd"],
+        *([f"message {'abcdefghij'[i % 10] * (i + 1)}", "xy"[i % 2]] for i in range(20)),
+    ]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(lines)
+    show(check(Reading(path=str(path)), None, lambda doing, done, of: None), Page())
+    told = capsys.readouterr().out
+    assert all(line.isprintable() for line in told.splitlines())
+    assert f"{tmp_path}/a :smile: \\x1b[31m.csv: 20 rows\n" in told
+    options = r"--data.text_column $'bo\033[2Jdy' --data.label_column $'ki\012nd'"
+    assert f"→ {options}\n" in told
+    assert told.endswith(rf"  lit_cls fit --data.path $'{tmp_path}/a :smile: \033[31m.csv' {options}" + "\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, data, module, save
+from conftest import REPOSITORY, closed_pipe, data, module, save
 from rich.console import Console
 
 import lit_cls
@@ -217,3 +217,14 @@ def test_the_documented_python_works(trained: Path, capsys: pytest.CaptureFixtur
     assert documented is not None
     exec(documented[1].replace("checkpoints/quickstart/version_0/best.ckpt", str(trained)))
     assert capsys.readouterr().out.splitlines()[-1].startswith("' 80012' ")
+
+
+def test_a_closed_pipe_takes_no_page_away(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closed_pipe():
+        assert main(["explain", "--ckpt_path", str(trained), TEXT]) == 0
+        words = ["--out", str(tmp_path / "a.html"), TEXT, "another"]
+        assert main(["explain", "--ckpt_path", str(trained), *words]) == 0
+    assert "2 of 2" in (tmp_path / "a.html").read_text(encoding="utf-8") or "another" in (
+        tmp_path / "a.html"
+    ).read_text(encoding="utf-8")
+    assert capsys.readouterr().err.endswith(f"the page is in {tmp_path / 'a.html'}\n")

@@ -54,9 +54,10 @@ def test_no_good_line_is_told_by_the_first_bad_one() -> None:
 
 def test_rows_above_a_malformed_line_are_read() -> None:
     found: Findings = []
-    table, _ = read_table(b'text,label\na,x\nb,y\n"never closed,z\n', "csv", FILE, True, found)
+    table, _ = read_table(b'text,label\na,x\n"b\n",y\n"never closed,z\nc,z\n', "csv", FILE, True, found)
     assert table.values(1, "label", found) == ["x", "y"]
-    assert [(finding.kind, finding.lines) for finding in found] == [("malformed", [4])]
+    assert [(finding.kind, finding.lines) for finding in found] == [("malformed", [5])]
+    assert found[0].message.endswith("CSV (unexpected end of data); nothing behind it is looked at")
 
 
 def test_ragged_rows_have_no_values() -> None:

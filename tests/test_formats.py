@@ -29,10 +29,10 @@ def test_csv_is_read_as_python_reads_it(tmp_path: Path) -> None:
         with (tmp_path / "w.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator=end).writerows(rows)
         assert values_of((tmp_path / "w.csv").read_bytes() + b"\n\n", tmp_path, "csv") == rows
-    with pytest.raises(UserError, match="some is no well-formed CSV near line 3"):
+    with pytest.raises(UserError, match="some: the row that begins at line 3 is no well-formed CSV "):
         values_of(b'a,b\n1,2\n2,"x" y\n', tmp_path, "csv")
-    with pytest.raises(UserError, match="no well-formed CSV near line 2: unexpected end of data"):
-        values_of(b'a,b\n1,"never closed\n', tmp_path, "csv")
+    with pytest.raises(UserError, match=r"begins at line 4 is no well-formed CSV \(unexpected end of data\)"):
+        values_of(b'a,b\n1,"two\nlines"\n3,"never closed\n\n5,6\n', tmp_path, "csv")
 
 
 def test_tabs_are_literal_and_texts_are_lines(tmp_path: Path) -> None:

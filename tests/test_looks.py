@@ -123,6 +123,8 @@ def test_one_column_for_both(write: Write) -> None:
         ("messages.data", "text\tlabel\n" + TEN.replace(",", "\t"), "messages.data.tsv"),
         ("messages.csv", "text\tlabel\n" + TEN.replace(",", "\t"), "messages.tsv"),
         ("messages.txt", "text,label\n" + TEN, "messages.csv"),
+        ("messages.csv", "".join(f"ham\tone, {i}\nspam\ttwo, three, {i}\n" for i in range(5)), "messages.tsv"),
+        ("messages.csv", '{"text": "a, b", "label": "x"}\n{"text": "b", "label": "y"}\n' * 5, "messages.jsonl"),
         ("messages.json", '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n' * 5, "messages.json.jsonl"),
     ],
 )
@@ -139,6 +141,45 @@ def test_semicolons(write: Write) -> None:
     found = seen(write("a.csv", "text;label\n" + TEN.replace(",", ";")))
     assert list(rows_of(found)) == ["separator"]
     assert (found.columns, len(found.rows.texts)) == (["text", "label"], 10)
+
+
+def test_semicolons_where_the_first_line_has_a_comma(write: Write) -> None:
+    rows = "".join(f"ham;Go until, and on, {i}\nspam;Win, {i}\nham;{i}\n" for i in range(5))
+    found = seen(write("a.csv", rows))
+    assert list(rows_of(found)) == ["separator", "columns"]
+    assert (found.rows.texts[0], found.rows.labels[:2]) == ("Go until, and on, 0", ["ham", "spam"])
+
+
+def test_other_separators_within_texts_change_nothing(write: Write) -> None:
+    path = write("a.csv", "review,sentiment\n" + "".join(f'"a; b\t; {i}",{"xy"[i % 2]}\n' for i in range(12)))
+    found = seen(path)
+    assert list(rows_of(found)) == ["columns"]
+    found.reading.read()
+
+
+def test_a_name_that_is_free(write: Write) -> None:
+    # The printed `cp` would overwrite what is there.
+    path = write("messages.txt", "text,label\n" + TEN)
+    for taken, wanted in (("messages.csv", "messages_1.csv"), ("messages_1.csv", "messages_2.csv")):
+        write(taken, "mine")
+        assert seen(path).name == str(path.with_name(wanted))
+
+
+def test_what_follows_from_a_malformed_row_is_no_finding(write: Write) -> None:
+    # All of y, and most of x, are behind the quote that is never closed.
+    found = seen(write("a.csv", "text,label\na,x\nb,x\n" + 'c,y\n"d,y\n' + TEN))
+    assert rows_of(found) == {"malformed": [5]}
+    assert found.rows.labels == ["x", "x", "y"]
+    assert rows_of(seen(write("a.csv", 'text,label\na,x\n"b,y\n'))) == {"malformed": [3]}
+
+
+def test_a_label_that_ends_with_a_control_character(write: Write) -> None:
+    # A run would be trained to its end, and its checkpoint refused.
+    lines = [json.dumps({"text": f"a{i}", "label": ["x", "y\n", "\tz"][i % 3]}) for i in range(12)]
+    found = seen(write("a.jsonl", "\n".join(lines)))
+    assert [finding.rows for finding in found.findings if finding.kind == "control"] == [[2, 3, 5, 6, 8, 9, 11, 12]]
+    with pytest.raises(UserError, match=r"the label of row 2 has a line break or another control character: 'y\\n'"):
+        found.reading.read()
 
 
 def test_utf_16(write: Write) -> None:

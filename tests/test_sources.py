@@ -134,7 +134,9 @@ def test_a_field_of_300_kb(tmp_path: Path) -> None:
 def test_nul_characters(tmp_path: Path, name: str, separator: str) -> None:
     path = write(tmp_path / name, f"text{separator}label\nbe\0fore{separator}x\n")
     if name == "a.csv" and sys.version_info < (3, 11):
-        with pytest.raises(UserError, match=r"is no well-formed CSV near line 2: line contains NUL"):
+        with pytest.raises(
+            UserError, match=r"the row that begins at line 2 is no well-formed CSV \(line contains NUL\)"
+        ):
             read(path)
     else:
         assert read(path).texts == ["be\0fore"]
@@ -341,12 +343,14 @@ def test_undecodable_bytes(tmp_path: Path) -> None:
     ("content", "line", "reason"),
     [
         ('text,label\n"one" two,x\n', 2, "',' expected after '\"'"),
-        ('text,label\none,x\n"never closed,y\n', 3, "unexpected end of data"),
+        ('text,label\none,x\n"never closed,y\nthree,y\n', 3, "unexpected end of data"),
     ],
 )
 def test_malformed_csv(tmp_path: Path, content: str, line: int, reason: str) -> None:
     path = write(tmp_path / "a.csv", content)
-    with pytest.raises(UserError, match=rf"a\.csv is no well-formed CSV near line {line}: {reason}"):
+    with pytest.raises(
+        UserError, match=rf"a\.csv: the row that begins at line {line} is no well-formed CSV \({reason}\)"
+    ):
         read(path)
 
 

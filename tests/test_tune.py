@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import data, module, save
+from conftest import closed_pipe, data, module, save
 from lightning.pytorch import seed_everything
 from safetensors.torch import save_file
 
@@ -387,3 +387,9 @@ def test_a_full_disk_is_no_traceback(
     assert main(["tune", "--ckpt_path", str(trained), "--out", "a.ckpt"]) == 1
     assert "a.ckpt could not be written: No space left on device" in capsys.readouterr().err
     assert not list(Path().iterdir())
+
+
+def test_a_closed_pipe_takes_no_checkpoint_away(trained: Path) -> None:
+    with closed_pipe():
+        tune("--ckpt_path", trained, "--out", "a.ckpt")
+    assert decision_of(read_checkpoint(Path("a.ckpt"))).label is not None

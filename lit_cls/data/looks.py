@@ -280,10 +280,9 @@ def _usable(rows: Rows, reading: Reading, found: Findings) -> Rows:
         changed = [n for n, old, new in zip(rows.numbers, rows.labels, labels, strict=True) if old != new]
         found.append(Finding("alike_labels" if alike else "one_label", told, changed))
     keys = [near_key(text) for text in rows.texts] if reading.group_near_duplicates else None
-    short = too_few_of(labels, keys)
+    short = too_few_of(labels, keys) if whole else set()
     kept = [i for i, label in enumerate(labels) if label not in short]
-    told = _refusal(lambda: check_enough_of_each(labels, keys))
-    if told and whole:
+    if whole and (told := _refusal(lambda: check_enough_of_each(labels, keys))):
         left_out = [n for n, label in zip(rows.numbers, labels, strict=True) if label in short]
         found.append(Finding("few_texts", told, left_out))
     return Rows([rows.texts[i] for i in kept], [labels[i] for i in kept], [rows.numbers[i] for i in kept], rows.sha256)
