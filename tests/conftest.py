@@ -64,7 +64,7 @@ def closed_pipe() -> Iterator[None]:
     """Standard output is a pipe that nobody reads, as that of `lit_cls … | true`."""
     reader, writer = os.pipe()
     os.close(reader)
-    with suppress(BrokenPipeError), os.fdopen(writer, "w", encoding="utf-8") as stream, redirect_stdout(stream):
+    with suppress(BrokenPipeError), open(writer, "w", 1, encoding="utf-8") as stream, redirect_stdout(stream):
         yield
 
 

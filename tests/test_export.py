@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from altered import altered
-from conftest import data
+from conftest import closed_pipe, data
 
 from lit_cls.cli import main
 from lit_cls.exports import huggingface
@@ -29,6 +29,10 @@ def test_a_folder_is_written_and_told_of(tmp_path: Path, reviews: str, capsys: p
     }
     assert main(words) == 2
     assert f"{out} exists already and is not an empty folder" in capsys.readouterr().err
+
+    with closed_pipe():
+        assert main([*words[:-1], str(tmp_path / "unread")]) == 0
+    assert (tmp_path / "unread" / "config.json").is_file()
 
     moved = Path(reviews).rename(tmp_path / "moved.csv")
     assert main([*words[:-1], str(tmp_path / "odd")]) == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from altered import TEXTS, altered
-from conftest import data
+from conftest import closed_pipe, data
 from safetensors.torch import save_file
 
 import lit_cls
@@ -34,6 +34,10 @@ def test_a_merged_checkpoint_answers_the_same(tmp_path: Path, reviews: str, caps
         rf"logits on the validation split, merged and before: largest .*, 0 of {n_texts} labels differ", out
     )
     assert f"13 adapters merged: {tmp_path / 'merged.ckpt'}" in out
+
+    with closed_pipe():
+        assert main(["merge", "--ckpt_path", str(path), "--out", str(tmp_path / "unread.ckpt")]) == 0
+    assert (tmp_path / "unread.ckpt").is_file()
 
     weights.unlink()  # all is in the checkpoint
     merged = lit_cls.load(tmp_path / "merged.ckpt", precision="32-true")

@@ -3,7 +3,7 @@
 import pytest
 from conftest import closed_pipe
 
-from lit_cls.commands.terminal import standard_output
+from lit_cls.commands.terminal import standard_output, tell
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -16,3 +16,9 @@ def test_lines_as_they_are_and_tables_of_120_columns(capsys: pytest.CaptureFixtu
     standard_output(plain=True).print("[b]:smile: 1", soft_wrap=True)
     assert capsys.readouterr().out == "[b]:smile: 1\n"
     assert standard_output().width == 120
+
+
+def test_a_line_that_nobody_reads_stops_no_work() -> None:
+    with closed_pipe():
+        tell("a note")
+        tell("another")

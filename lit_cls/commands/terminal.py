@@ -1,5 +1,6 @@
-"""Standard output of a command, for tables."""
+"""Standard output of a command that also writes a file: whoever closes the one keeps the other from nobody."""
 
+from contextlib import suppress
 from typing import NoReturn
 
 from rich.console import Console
@@ -15,6 +16,12 @@ class _Terminal(Console):
             BrokenPipeError: always.
         """
         raise  # noqa: PLE0704
+
+
+def tell(line: str) -> None:
+    """Prints a line before the work; where nobody reads it any more, the work goes on."""
+    with suppress(BrokenPipeError):
+        print(line)
 
 
 def standard_output(plain: bool = False) -> Console:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from lit_cls.arguments import CommandParser
-from lit_cls.commands.terminal import standard_output
+from lit_cls.commands.terminal import standard_output, tell
 from lit_cls.data.parts import Part, Parts
 from lit_cls.errors import RunError, UserError, shown
 from lit_cls.evaluation.metrics import wilson_interval
@@ -63,7 +63,7 @@ def tune(words: list[str]) -> int:
         UserError: a mistake in the options, the checkpoint or the data; a goal that no threshold reaches.
     """
     args = _parser().parse_args(words)
-    trained = trained_of("tune", args, words, print)
+    trained = trained_of("tune", args, words, tell)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
     wanted = None if args.label is None else _class_of(args.label, names)
@@ -76,7 +76,7 @@ def tune(words: list[str]) -> int:
             "the data it was trained on with --data.path"
         )
     candidates = [wanted] if wanted is not None else _candidates(goal, parts)
-    part = trained.split("validation", moved, print)
+    part = trained.split("validation", moved, tell)
     logits, labels = trained.classifier().logits(part.rows.texts), np.array(part.label_ids)
     if not bool(logits.isfinite().all()):
         raise UserError(f"{trained.path} answers with what is no number: its training has failed, train anew")
