@@ -280,41 +280,6 @@ def test_the_published_split_from_the_command_line(sms_file: Path, tmp_path: Pat
     assert report["data"]["pad_to"] == 120
     assert [row["n"] for row in report["accuracy"]] == [1045, 149, 300]
     assert "cut at 120" in told.stdout
-<<<<<<< HEAD
-=======
-
-
-def test_every_command_of_the_readme_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Options are parsed, not run: downloads and GPUs are not at hand."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^(lit_cls (?:fit|test|validate|predict|reproduce|sweep) .*)$", text, re.MULTILINE)
-    assert len(commands) >= 10
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LIT_CLS_OFFLINE", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "configs").symlink_to(CONFIGS)
-    ends = {
-        "reproduce": "is not on this machine and could not be downloaded|--check takes the --out of",
-        "sweep": "there is no file reviews.csv|File does not exist: .*not.yaml",
-    }
-    for command in commands:
-        words = shlex.split(command)[1:]
-        if words[0] == "fit":
-            with pytest.raises(SystemExit, match="0"):
-                main([*words, "--print_config"])
-            continue
-        # The sweep that needs nothing would run: it is given a second configuration, which is not there.
-        more = ["--config", "not.yaml"] if "configs/quickstart.yaml" in words else []
-        assert main([*words, *more]) == 2, command
-        expected = ends.get(words[0], "there is no checkpoint checkpoints/fit/version_0/best.ckpt")
-        assert re.search(expected, capsys.readouterr().err), command
-    targets = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
-    assert {"quickstart", "test", "check", "help"} <= targets
-    makefile = (REPOSITORY / "Makefile").read_text()
-    for target in targets:
-        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
@@ -352,4 +317,3 @@ def test_what_else_the_system_refuses_keeps_its_meaning(monkeypatch: pytest.Monk
     monkeypatch.setattr("lit_cls.commands.data.data", refused)
     with pytest.raises(OSError, match="Too many open files"):
         main(["data", "check", "a.csv"])
->>>>>>> 77a4bae (Tests of closed pipes, full disks and files that seem wrong)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from lit_cls.arguments import CommandParser
 from lit_cls.commands.merge import add_data_option, in_float32
 from lit_cls.commands.progress import Progress
+from lit_cls.commands.terminal import tell
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.folder import check_new, whole_folder
 from lit_cls.exports.huggingface import check_huggingface, write_huggingface
@@ -66,38 +67,34 @@ def export(words: list[str]) -> int:
     args = parser.parse_args(words)
     out = Path(os.path.expanduser(args.out))
     check_new(out)
-    trained = in_float32(trained_of("export", args, words, print))
+    trained = in_float32(trained_of("export", args, words, tell))
     source = Source.of(trained.path, trained.checkpoint, out)
     kind = _FORMATS[args.format]
     kind.check(source)
     if rule := source.decision.told(source.label_names):
-        print(f"exported with it: {rule}")
+        tell(f"exported with it: {rule}")
     texts = _texts(trained, getattr(args, "data.path"))
     classifier = trained.classifier()
-    _tell(f"the checkpoint answers {len(texts)} texts, to compare with")
-    with Progress(len(texts), _tell) as progress:
+    tell(f"the checkpoint answers {len(texts)} texts, to compare with")
+    with Progress(len(texts), tell) as progress:
         answers = Answers.of(classifier, texts, progress.advance)
     try:
         with whole_folder(out) as folder:
-            _tell(f"writing it as {args.format}, and comparing")
-            kind.write(source, classifier.net, answers, folder, _tell)
+            tell(f"writing it as {args.format}, and comparing")
+            kind.write(source, classifier.net, answers, folder, tell)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error}. Choose another place with --out") from error
     print(f"{args.format}: {out}")
     return 0
 
 
-def _tell(line: str) -> None:
-    print(line, flush=True)
-
-
 def _texts(trained: Trained, moved: str | None) -> list[str]:
     """What both are asked: odd texts of ours, and texts of the validation split where it is at hand."""
     try:
-        own = trained.split("validation", moved, print).rows.texts
+        own = trained.split("validation", moved, tell).rows.texts
     except UserError as error:
         if moved is not None:
             raise
-        print(f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: {error}")
+        tell(f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: {error}")
         return list(ODD_TEXTS)
     return [*ODD_TEXTS, *own[:_MOST_TEXTS]]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_cls.arguments import CommandParser
 from lit_cls.commands.progress import Progress
+from lit_cls.commands.terminal import tell
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.parity import LIMIT, measure
 from lit_cls.exports.source import plain_tensors
@@ -46,7 +47,7 @@ def merge(words: list[str]) -> int:
     add_data_option(parser, "the comparison")
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: merged.ckpt beside the other)")
     args = parser.parse_args(words)
-    trained = in_float32(trained_of("merge", args, words, print))
+    trained = in_float32(trained_of("merge", args, words, tell))
     settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
     if settings.lora is None:
         raise UserError(
@@ -54,7 +55,7 @@ def merge(words: list[str]) -> int:
             f"{settings.trainable_layers}, and is complete as it is"
         )
     out = _target(args.out, trained.path)
-    texts = trained.split("validation", getattr(args, "data.path"), print).rows.texts
+    texts = trained.split("validation", getattr(args, "data.path"), tell).rows.texts
     classifier = trained.classifier()
     before = _logits(classifier, texts, "as it is")
     content = merged(trained.checkpoint, classifier.net)
@@ -78,8 +79,8 @@ def merge(words: list[str]) -> int:
 
 def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:
     """(N, K); how far it is, is told on the way."""
-    print(f"{len(texts):,} validation texts, {form}", flush=True)
-    with Progress(len(texts), print) as progress:
+    tell(f"{len(texts):,} validation texts, {form}")
+    with Progress(len(texts), tell) as progress:
         return classifier.logits(texts, progress.advance)
 
 
@@ -98,7 +99,7 @@ def in_float32(trained: Trained) -> Trained:
     """The same on the processor in float32, and a line where that is not how it predicts."""
     usual = trained.precision or trained.checkpoint[KEY]["precision"]
     if (usual, trained.device.type) != ("32-true", "cpu"):
-        print(f"note: all of this is in float32 on the processor, not in {usual} on {trained.device.type}")
+        tell(f"note: all of this is in float32 on the processor, not in {usual} on {trained.device.type}")
     return replace(trained, device=torch.device("cpu"), precision="32-true")
 
 

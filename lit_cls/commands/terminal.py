@@ -19,9 +19,12 @@ class _Terminal(Console):
 
 
 def tell(line: str) -> None:
-    """Prints a line before the work; where nobody reads it any more, the work goes on."""
-    with suppress(BrokenPipeError):
-        print(line)
+    """Prints a line before or during the work, which goes on where the line cannot be written.
+
+    `cli.main` says at the end what there is to say about that.
+    """
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def standard_output(plain: bool = False) -> Console:
