@@ -99,10 +99,10 @@ def _outcome(words: list[str]) -> int:
             raise UserError(_unknown(words[0]))
         return _run(words[0], words[1:])
     except (UserError, RunError) as error:
-        print(f"lit_cls: error: {error}", file=sys.stderr)
+        _complain(f"lit_cls: error: {error}")
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
-        print("lit_cls: stopped", file=sys.stderr)
+        _complain("lit_cls: stopped")
         return 130
     except SystemExit as end:
         if not end.code:  # after a --help
@@ -127,6 +127,11 @@ def _is_refused() -> bool:
 def _say_no_more() -> None:
     """What is still to be written goes nowhere, or Python would try it again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(line: str) -> None:
+    if sys.stderr is not None:  # closed: print would take standard output instead
+        print(line, file=sys.stderr)
 
 
 def _run(verb: str, words: list[str]) -> int:

@@ -176,6 +176,10 @@ def classifier_of(
     described = checkpoint[KEY]
     settings = ModelSettings.from_dict(described["model"])
     if weights is not None:
+        if described["weights_sha256"] is None:
+            raise UserError(
+                f"{path} holds all of its weights and needs no other file: leave --model.weights {weights} out"
+            )
         settings = replace(settings, weights=str(weights))
     labels = tuple(described["label_names"])
     net = settings.build_empty(len(labels))

@@ -56,7 +56,7 @@ class Trained:
 
         Args:
             name: which.
-            moved: where its file is now; None where it was.
+            moved: as for `parts`.
             tell: prints a line, when it is not the split that the checkpoint knows.
 
         Raises:
@@ -64,14 +64,15 @@ class Trained:
         """
         part = self.parts(moved).splits[name]
         if part.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get(name):
-            tell(f"note: the {name} split is not the one that {self.path} was trained with")
+            also = "" if name == "train" else ": texts that it was trained on may be in it"
+            tell(f"note: the {name} split is not the one that {self.path} was trained with{also}")
         return part
 
     def parts(self, moved: str | None) -> Parts:
         """All of the data that it was trained on, and the rows that are in no split; read once.
 
         Args:
-            moved: where its file is now; None where it was.
+            moved: where its file is now; of three files, their folder, or all three as a list; None where it was.
 
         Raises:
             UserError: the data is not to be had, or not readable.
@@ -80,11 +81,30 @@ class Trained:
         settings = {key: value for key, value in self.checkpoint[DATA_KEY]["settings"].items() if key in names}
         if not isinstance(settings["split"], str):
             settings["split"] = tuple(settings["split"])
-        if moved is not None:
+        if moved is not None and Reading(split=settings["split"]).split_files:
+            settings["split"] = _moved_files(settings["split"], moved)
+        elif moved is not None:
             settings["path"] = moved
         reading = Reading(**settings)
         reading.check()
         return reading.read()
+
+
+def _moved_files(files: tuple[str, ...], moved: str) -> tuple[str, ...]:
+    """Where the three files are now: below a folder by their names, or as they are listed."""
+    names = [Path(file).name for file in files]
+    if os.path.isdir(os.path.expanduser(moved)) and len(set(names)) == len(names):
+        return tuple(str(Path(moved) / name) for name in names)
+    try:
+        listed = yaml.safe_load(moved)
+    except (yaml.YAMLError, RecursionError):
+        listed = None
+    if isinstance(listed, list) and len(listed) == len(files) and all(isinstance(file, str) for file in listed):
+        return tuple(listed)
+    raise UserError(
+        f"--data.path {moved}: it was trained on three files, {', '.join(files)}. Give the folder that has all three "
+        "by these names, or --data.path '[train.csv,validation.csv,test.csv]'"
+    )
 
 
 def add_checkpoint_options(parser: CommandParser) -> None:
@@ -98,7 +118,8 @@ def add_checkpoint_options(parser: CommandParser) -> None:
         ("--model.weights", "PATH", "the GPT-2 file it was trained from, if that has moved"),
         ("--trainer.precision", "PRECISION", "32-true, bf16-mixed, … (default: as trained, if that is fast here)"),
     ):
-        group.add_argument(option, metavar=metavar, help=told)
+        short = ("-c",) if option == "--config" else ()
+        group.add_argument(*short, option, metavar=metavar, help=told)
     kinds = ("auto", "cpu", "gpu", "cuda", "mps")
     group.add_argument("--trainer.accelerator", choices=kinds, help="what it runs on (default: auto)")
 
@@ -181,7 +202,8 @@ def _to_train(typed: Sequence[str]) -> str:
     if verb in ("fit", "validate", "test"):
         given = [w for b, w in zip(before, words, strict=False) if "--ckpt_path" not in (b, w.split("=")[0])]
     else:
-        given = [w for b, w in zip(before, words, strict=False) if "--config" in (b, w.split("=")[0])]
+        config = {"-c", "--config"}
+        given = [w for b, w in zip(before, words, strict=False) if config & {b, w.split("=")[0]}]
     return shlex.join(["lit_cls", "fit", *(given or ["--data.path", "FILE"])])
 
 

@@ -15,6 +15,8 @@ from lit_cls.trained import Trained, add_checkpoint_options, trained_of
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
 
+TOLD = "texts that it was trained on may be in it"
+
 
 def trained(words: list[str], told: list[str] | None = None) -> Trained:
     parser = CommandParser("explain", "")
@@ -56,7 +58,7 @@ def test_the_splits_are_those_it_was_trained_on(tmp_path: Path, reviews: str, sa
     assert found.split("validation", str(moved), told.append).sha256 == part.sha256
     moved.write_text(moved.read_text() + "a new one,yes\n")
     found.split("validation", str(moved), told.append)
-    assert told == [f"note: the validation split is not the one that {saved} was trained with"]
+    assert told == [f"note: the validation split is not the one that {saved} was trained with: {TOLD}"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import os
 import select
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -60,8 +61,11 @@ def predict(words: Sequence[str]) -> int:
     trained = trained_of("predict", args, words, _tell)
     wanted = _wanted(args, trained.checkpoint[DATA_KEY]["settings"])
     stream = _stream(args, wanted, _check_reader if output is None else None)
+    _check_columns(args, stream)
     for note in stream.notes:
         _tell(f"note: {note}")
+    if wanted.text is None and stream.kind != "text" and stream.text_column.strip() not in wanted.usual_texts:
+        _tell(f"note: the texts come from column {shown(stream.text_column)}, by its number as in training")
     if stream.kind in ("csv", "tsv") and not wanted.header and getattr(args, "data.header") is None:
         _tell("note: the first line is read as a row, as in training; --data.header true takes it for names of columns")
     classifier = trained.classifier()
@@ -116,6 +120,9 @@ def _parser() -> CommandParser:
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     at = list(words).index("--") if "--" in words else len(words)
+    for word in words[:at]:
+        if word[:2] in ("-c", "-h") and word[2:3] not in ("", "="):  # argparse would take the rest for a value
+            raise UserError(_no_option(word))
     args, others = parser.parse_known_args(list(words[:at]))
     args.texts = [*(_text_or_refused(word, parser) for word in others), *words[at + 1 :]]
     if args.texts == ["-"] and at == len(words):
@@ -130,11 +137,27 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{shown(args.texts[0])} is a text to classify, and --data.path is {path}: give one of them")
     if args.texts and args.input_format != "auto":
         raise UserError(f"--input_format {args.input_format} is of files and pipes: leave it out with texts as words")
+    if args.texts and (given := _of_columns(args)):
+        raise UserError(f"{given} is of files and pipes: leave it out with texts as words")
     return args
 
 
+def _of_columns(args: argparse.Namespace) -> str | None:
+    """The first option about columns that was given, and its value."""
+    names = ("data.text_column", "data.label_column", "data.header")
+    return next((f"--{name} {getattr(args, name)}" for name in names if getattr(args, name) is not None), None)
+
+
+def _check_columns(args: argparse.Namespace, stream: TextStream) -> None:
+    if stream.kind == "text" and (given := _of_columns(args)):
+        raise UserError(
+            f"{given}: the input is read as texts, one a line, which have no columns. Leave it out, or say what the "
+            "input is with --input_format csv, tsv or jsonl"
+        )
+
+
 def _text_or_refused(word: str, parser: CommandParser) -> str:
-    if word == "-" or not word.startswith("-") or " " in word:
+    if word == "-" or not word.startswith("-") or " " in word.split("=", maxsplit=1)[0]:
         return word
     name = word.split("=", maxsplit=1)[0]
     known = [option for action in parser._actions for option in action.option_strings]
@@ -145,9 +168,13 @@ def _text_or_refused(word: str, parser: CommandParser) -> str:
         raise UserError(f"predict reads {name.lstrip('-')} from the checkpoint: leave {name} out")
     if group == "--trainer":
         raise UserError(f"{name} is about training: leave it out; lit_cls predict --help lists the options")
-    raise UserError(
-        f"there is no option {name}; lit_cls predict --help lists the options. "
-        f"If it is a text, put -- before the texts: lit_cls predict … -- {word}"
+    raise UserError(_no_option(word))
+
+
+def _no_option(word: str) -> str:
+    return (
+        f"there is no option {word.split('=', maxsplit=1)[0]}; lit_cls predict --help lists the options. "
+        f"If it is a text, put -- before the texts: lit_cls predict … -- {shlex.quote(word)}"
     )
 
 
@@ -156,7 +183,9 @@ def _wanted(args: argparse.Namespace, trained: dict[str, Any]) -> Wanted:
     header = getattr(args, "data.header")
 
     def usual(role: str) -> tuple[Column, ...]:
-        return tuple(dict.fromkeys((str(trained.get(f"{role}_column", role)), role)))
+        column = str(trained.get(f"{role}_column", role))
+        # Numbers of columns without names say nothing of columns that have names.
+        return (role,) if header == "true" and not trained.get("header", True) else tuple(dict.fromkeys((column, role)))
 
     return Wanted(
         text=getattr(args, "data.text_column"),
@@ -245,5 +274,7 @@ def _check_reader() -> None:
 
 
 def _tell(line: str) -> None:
+    if sys.stderr is None:  # closed: print would take standard output instead
+        return
     with suppress(OSError):  # that nobody reads it is no reason to stop
         print(line, file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -21,13 +21,13 @@ class Progress:
     def __init__(self, total: int | None, tell: Callable[[str], None], answers: bool = False) -> None:
         self._tell = tell
         self._total = total
-        self._covered = answers and sys.stdout.isatty()
+        self._covered = answers and _terminal(sys.stdout)
         self._n = 0
         self._began = self._told = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
-        if self._total and sys.stderr.isatty() and not self._covered:
+        if self._total and _terminal(sys.stderr) and not self._covered:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -49,6 +49,10 @@ class Progress:
         rate = f"{self._n / max(now - self._began, 1e-9):,.1f} texts/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._n, rate=rate)
-        elif now - self._told >= EVERY and not (self._covered and sys.stderr.isatty()):
+        elif now - self._told >= EVERY and not (self._covered and _terminal(sys.stderr)):
             self._told = now
             self._tell(f"{self._n:,}{f' of {self._total:,}' if self._total else ''} texts, {rate}")
+
+
+def _terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # None: it was closed before the start

@@ -14,6 +14,7 @@ from lit_cls.arguments import CommandParser
 from lit_cls.commands.terminal import standard_output, tell
 from lit_cls.data.parts import Part, Parts
 from lit_cls.errors import RunError, UserError, shown
+from lit_cls.evaluation.answers import check_partial
 from lit_cls.evaluation.metrics import wilson_interval
 from lit_cls.evaluation.tuning import (
     Goal,
@@ -66,7 +67,7 @@ def tune(words: list[str]) -> int:
     trained = trained_of("tune", args, words, tell)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
-    wanted = None if args.label is None else _class_of(args.label, names)
+    wanted = None if args.label is None else _class_of(_one(args.label), names)
     target = _target(args.out, trained.path)
     moved = getattr(args, "data.path")
     parts = trained.parts(moved)
@@ -100,6 +101,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--goal", default="f1", metavar="GOAL", help="what the threshold is to serve (default: f1)")
     parser.add_argument(
         "--label",
+        action="append",
         metavar="NAME",
         help="the label that the goal is about (default, with two labels: the one of which the source has fewer)",
     )
@@ -107,6 +109,12 @@ def _parser() -> CommandParser:
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: tuned.ckpt beside the given one)")
     add_checkpoint_options(parser)
     return parser
+
+
+def _one(labels: Sequence[str]) -> str:
+    if len(labels) > 1:
+        raise UserError(f"--label is given {len(labels)} times ({', '.join(map(shown, labels))}): a goal is about one")
+    return labels[0]
 
 
 def _class_of(name: str, label_names: Sequence[str]) -> int:
@@ -119,17 +127,18 @@ def _target(out: str | None, source: Path) -> Path:
     """Where the new checkpoint is to be: nothing is ever overwritten."""
     if out is None:
         names = itertools.chain(["tuned.ckpt"], (f"tuned_{n}.ckpt" for n in itertools.count(1)))
-        target = next(path for path in (source.with_name(name) for name in names) if not path.exists())
+        target = next(path for path in (source.with_name(name) for name in names) if not os.path.lexists(path))
     else:
         target = Path(os.path.expanduser(out))
-        if target.exists():
+        if os.path.lexists(target):
             raise UserError(f"--out {target} is there already: nothing is overwritten, give another name")
         if target.name in (BEST, LAST, PREVIOUS):
             raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
-        if not target.parent.is_dir():
+        if not os.path.isdir(target.parent):
             raise UserError(f"--out {target}: there is no folder {target.parent}, make it first")
     if not os.access(target.parent, os.W_OK):
         raise UserError(f"nothing can be written to {target.parent}: give another place with --out")
+    check_partial(target, "--out")
     return target
 
 
@@ -141,7 +150,8 @@ def _candidates(goal: Goal, parts: Parts) -> list[int]:
     n = _in_source(parts)
     if len(names) > 2 or n[0] == n[1]:
         why = f"there are {len(names)} labels" if len(names) > 2 else f"the source has {n[0]:,} texts of each label"
-        raise UserError(f"{why}: say which the goal is about, --label {' or --label '.join(names[:10])}")
+        choices = " or ".join(f"--label {shlex.quote(name)}" for name in names[:10])
+        raise UserError(f"{why}: say which the goal is about, {choices}")
     return [min((0, 1), key=n.__getitem__)]
 
 

@@ -51,7 +51,7 @@ def encoding_of(path: Path) -> tuple[Encoding, list[str]]:
     """UTF-8, else cp1252 (Western European Windows) with a note; the whole file is looked at.
 
     Raises:
-        UserError: neither.
+        UserError: neither, or the file cannot be read.
     """
     wrong = _first_undecodable(path, "utf-8")
     if wrong is None:
@@ -65,7 +65,11 @@ def encoding_of(path: Path) -> tuple[Encoding, list[str]]:
 def _first_undecodable(path: Path, encoding: Encoding) -> tuple[int, int] | None:
     """Line, from 1, and byte, from 0, of the first one that the encoding has not."""
     decoder, line, start = codecs.getincrementaldecoder(encoding)(), 1, 0
-    with path.open("rb") as stream:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    with stream:
         while True:
             block = stream.read(1 << 20)
             try:

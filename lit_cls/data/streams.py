@@ -4,6 +4,7 @@ Files are read as training reads them (`sources.py`), but that labels may be mis
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -64,6 +65,7 @@ class TextStream:
     at_hand: Callable[[], bool] = lambda: True
     """Whether the next row is there without being waited for."""
     notes: list[str] = field(default_factory=list)
+    text_column: str = "text"
 
 
 def given_texts(texts: Sequence[str]) -> TextStream:
@@ -84,9 +86,9 @@ def open_file(path: Path, kind: Format | None, wanted: Wanted) -> TextStream:
         UserError: whatever is wrong with the file, with the row or line.
     """
     name = str(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         what = "is no regular file: a pipe is given as standard input, lit_cls predict --data.path - < FILE"
-        raise UserError(f"{name} {what}" if path.exists() else f"there is no file {name}: check --data.path")
+        raise UserError(f"{name} {what}" if os.path.exists(path) else f"there is no file {name}: check --data.path")
     kind = kind or format_of(path)
     if not path.stat().st_size:
         raise UserError(f"{name} is empty")
@@ -165,7 +167,8 @@ def _detect(lines: Lines, wanted: Wanted) -> tuple[Format, str]:
     as_texts = f"{PIPE} is read as texts, one a line"
     first = next(lines, None)
     if first is None:
-        return "text", as_texts
+        named = wanted.text is not None or wanted.label is not None  # texts, one a line, have no columns
+        return ("jsonl", f"{PIPE} is read as JSON lines") if named else ("text", as_texts)
     lines.put_back(first)
     if not first.lstrip().startswith("{"):
         return "text", as_texts
@@ -229,14 +232,19 @@ def _stream(
                 raise UserError(told) from error
             yield Row(record.values, text, label, record.size)
 
-    return TextStream(kind, columns, None if label_at is None else columns[label_at], rows)
+    label_column = None if label_at is None else columns[label_at]
+    return TextStream(kind, columns, label_column, rows, text_column=columns[text_at])
 
 
 def _places(kind: Format, columns: list[str], wanted: Wanted, name: str) -> tuple[int, int | None]:
     """Of the column of texts, and of that of labels if there is one."""
     numbered = not wanted.header and kind in ("csv", "tsv")
     hint = " (data.header is false: columns are numbered from 0)" if numbered else ""
-    there = {known.strip() for known in columns} | {str(i) for i in range(len(columns))}
+    if kind == "tsv" and len(columns) == 1:
+        hint += " (one text a line: --input_format text)"
+    there = {known.strip() for known in columns}
+    if wanted.header:  # else a usual number is of columns without names, and says nothing of those that have one
+        there |= {str(i) for i in range(len(columns))}
 
     def place(role: str, asked: Column | None, usual: tuple[Column, ...], needed: bool) -> int | None:
         choices = _choices(asked, usual)

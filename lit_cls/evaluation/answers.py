@@ -103,8 +103,8 @@ class AnswerWriter:
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
         line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="\n").writerow(cells)
-        self._bytes(line.getvalue())
+        csv.writer(line, lineterminator="\r\n").writerow(cells)  # Python quotes what its own lines end with
+        self._bytes(line.getvalue().removesuffix("\r\n") + "\n")
 
     def _bytes(self, text: str) -> None:
         # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
@@ -159,12 +159,39 @@ def check_new_file(path: Path) -> None:
     Raises:
         UserError: it is there already, or its folder is not.
     """
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         raise UserError(f"--output {path} is there already, and nothing is overwritten: give another name")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UserError(f"--output {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"--output {path}: the folder {path.parent} cannot be written to")
+    check_partial(path, "--output")
+
+
+def check_partial(path: Path, option: str) -> None:
+    """Refuses, before any work, a file of whose name no `<name>.partial` can be made: too long a name, say.
+
+    Args:
+        path: the file.
+        option: that names it.
+
+    Raises:
+        UserError: it cannot, or another process is writing it.
+    """
+    partial = _partial(path)
+    left = os.path.lexists(partial)
+    try:
+        with partial.open("ab") as stream:
+            _lock(stream, partial, option)
+            if not left:
+                partial.unlink()
+    except OSError as error:
+        told = f"{option} {path} is written as {partial.name} first, which cannot be made: {error.strerror}"
+        raise UserError(f"{told}. Give another name") from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
 
 
 @contextmanager
@@ -179,10 +206,10 @@ def whole_file(path: Path, tell: Callable[[str], None]) -> Iterator[BinaryIO]:
         UserError: another process is writing it.
         RunError: the disk is full, say.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _partial(path)
     try:
         with partial.open("ab") as stream:
-            _lock(stream, partial)
+            _lock(stream, partial, "--output")
             if stream.tell():
                 tell(f"note: {partial}, of an attempt that was stopped, is written anew")
                 stream.truncate(0)
@@ -195,10 +222,11 @@ def whole_file(path: Path, tell: Callable[[str], None]) -> Iterator[BinaryIO]:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise RunError(f"{path} cannot be written: {error.strerror}; what was, is in {partial}") from error
+        kept = f"; what was, is in {partial}" if os.path.isfile(partial) else ""
+        raise RunError(f"{path} cannot be written: {error.strerror}{kept}") from error
 
 
-def _lock(stream: BinaryIO, partial: Path) -> None:
+def _lock(stream: BinaryIO, partial: Path, option: str) -> None:
     """Of two that write the same file, one stops."""
     with suppress(ImportError):  # on Windows an open file cannot be renamed by the other anyway
         import fcntl
@@ -206,6 +234,6 @@ def _lock(stream: BinaryIO, partial: Path) -> None:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is writing {partial}: give another name with --output") from error
+            raise UserError(f"another process is writing {partial}: give another name with {option}") from error
         if not partial.exists() or not os.path.samestat(os.fstat(stream.fileno()), partial.stat()):
-            raise UserError(f"another process has just written {partial}: give another name with --output")
+            raise UserError(f"another process has just written {partial}: give another name with {option}")

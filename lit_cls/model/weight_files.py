@@ -102,7 +102,12 @@ def read_pickle(file: Path) -> Any:
         UserError: anything else, told so that nobody is led to switch the protection off, as torch's words do.
         Exception: of a damaged file, in the reader's own ways.
     """
-    if not zipfile.is_zipfile(file):
+    try:
+        with file.open("rb") as stream:
+            packed = zipfile.is_zipfile(stream)
+    except OSError as error:  # not damaged
+        raise UserError(f"the file {file} cannot be read: {error.strerror}") from error
+    if not packed:
         raise ValueError("it is no zip archive, as torch.save writes since torch 1.6: save an older file again")
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()

@@ -94,7 +94,7 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, 
     Raises:
         UserError: there are some, and none is whole.
     """
-    found = [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
+    found = [folder / name for name in (LAST, PREVIOUS, BEST) if os.path.exists(folder / name)]
     for path in found:
         try:
             return path, read_checkpoint(path)
@@ -111,7 +111,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, damaged, or not a checkpoint of ours.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path}: check --ckpt_path (best, last, or the path of a .ckpt file)")
     try:
         checkpoint = read_pickle(Path(path))

@@ -52,12 +52,15 @@ def new_run_folder(root: Path, name: str) -> Path:
 def find_checkpoint(root: Path, name: str, which: str) -> Path | None:
     """`<which>.ckpt` of the newest run of that name that has one."""
     found = [folder / f"{which}.ckpt" for folder in version_folders(root / name)]
-    return next((path for path in reversed(found) if path.exists()), None)
+    return next((path for path in reversed(found) if os.path.exists(path)), None)
 
 
 def version_folders(runs: Path) -> list[Path]:
     """The folders of all runs of one name, oldest first."""
-    return sorted(runs.glob("version_*"), key=_number)
+    try:
+        return sorted(runs.glob("version_*"), key=_number)
+    except OSError:  # a folder that may not be read, or too long a name
+        return []
 
 
 def checkpoint_size(net: GPTClassifier, frozen_are_named: bool) -> int:
