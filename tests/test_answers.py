@@ -26,12 +26,13 @@ def written(form: str, columns: list[str], rows: list[Any], cut: bool = False) -
 
 
 def test_csv_keeps_every_column_in_its_order() -> None:
-    awkward = ['a "quoted"\nnew line, and a comma', "", "é🙂", " padded "]
+    awkward = ['a "quoted"\nnew line, and a comma', "", "é🙂", " padded ", "lone\rreturn", "\r", "a\r\nb"]
     text, told = written("csv", ["id", "text", "id"], [[str(i), value, "x"] for i, value in enumerate(awkward)])
     names, *rows = csv.reader(io.StringIO(text, newline=""))
     assert names == ["id", "text", "id", *OURS]
     assert rows == [[str(i), value, "x", "spam", "0.75", "0.25", "0.75", "false"] for i, value in enumerate(awkward)]
     assert told == []
+    assert text.count("\r") == 3  # of the texts alone
     assert written("csv", ["text"], [])[0] == ",".join(["text", *OURS]) + "\n"
 
 
@@ -144,3 +145,31 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="a.csv cannot be written: No space left on device"):
         fill()
     assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_name_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    for name in ("a" * 300, "a" * 250):  # the second one is too long only with .partial behind it
+        with pytest.raises(UserError, match="cannot be made: File name too long. Give another name"):
+            check_new_file(tmp_path / name)
+    (tmp_path / "a.csv.partial").mkdir()
+    with pytest.raises(UserError, match=r"--output .*a.csv is written as a.csv.partial first.*: Is a directory"):
+        check_new_file(tmp_path / "a.csv")
+    with (
+        pytest.raises(RunError, match="a.csv cannot be written: Is a directory$"),
+        whole_file(tmp_path / "a.csv", print),
+    ):
+        pass
+    (tmp_path / "b.csv.partial").write_text("of an attempt that was stopped")
+    check_new_file(tmp_path / "b.csv")
+    check_new_file(tmp_path / "c.csv")
+    assert (tmp_path / "b.csv.partial").read_text() == "of an attempt that was stopped"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv.partial", "b.csv.partial"]
+    with whole_file(tmp_path / "d.csv", print), pytest.raises(UserError, match="another process is writing"):
+        check_new_file(tmp_path / "d.csv")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
+def test_a_folder_that_is_locked(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(0)
+    with pytest.raises(UserError, match="the folder .*locked cannot be written to"):
+        check_new_file(tmp_path / "locked" / "a.csv")

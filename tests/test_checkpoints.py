@@ -177,3 +177,18 @@ def test_damage_is_found_wherever_zipfile_finds_it(compression: int, tmp_path: P
         assert ours <= whole, at
         found += not ours
     assert found > 200
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(b"PK")
+    path.chmod(0)
+    with pytest.raises(UserError, match=r"the file .*a.ckpt cannot be read: Permission denied$"):
+        read_checkpoint(path)
+    tmp_path.chmod(0)
+    try:
+        with pytest.raises(UserError, match=r"there is no checkpoint .*a.ckpt"):
+            read_checkpoint(path)
+    finally:
+        tmp_path.chmod(0o700)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,12 @@ def test_a_name_says_what_a_file_is() -> None:
     assert {name: format_of(Path(name)) for name in names} == names
     with pytest.raises(UserError, match=r"a.doc is of no known kind: .*--input_format text\|csv\|tsv\|jsonl\|parquet"):
         format_of(Path("a.doc"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "some.csv"
+    file.write_text("text\na\n")
+    file.chmod(0)
+    with pytest.raises(UserError, match=r"some.csv cannot be read: Permission denied"):
+        encoding_of(file)

@@ -179,9 +179,51 @@ def test_a_file_without_a_header_as_in_training(tmp_path: Path, capsys: pytest.C
     assert [row["1"] for row in rows_of(told.out)] == [f"film {i}" for i in range(40)]
     assert "note: the first line is read as a row, as in training" in told.err
     assert "on 40 texts with a label in '0'" in told.err
+    Path("some.jsonl").write_text('{"text": "film 1", "label": "yes"}\n')
+    assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.jsonl"]) == 0
+    assert "on 1 texts with a label in 'label'" in capsys.readouterr().err
+    Path("some.csv").write_text("text,label\nfilm 1,yes\n")
+    assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.csv", "--data.header", "true"]) == 0
+    told = capsys.readouterr().err
+    assert "on 1 texts with a label in 'label'" in told
+    assert "the texts come from" not in told
     words = ["--data.header", "true", "--data.text_column", "film 0"]
     assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.tsv", *words]) == 0
     assert len(rows_of(capsys.readouterr().out)) == 39
+
+
+def test_a_column_found_by_its_number_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (f"{i},film {i},{'yes' if i % 2 else 'no'}" for i in range(40))
+    Path("some.csv").write_text("\n".join(["id,body,label", *lines]))
+    path = save(tmp_path, module(), data("some.csv", text_column="1"), limit_train_batches=1)
+    assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.csv"]) == 0
+    told = capsys.readouterr()
+    assert "note: the texts come from column 'body', by its number as in training" in told.err
+    assert len(rows_of(told.out)) == 40
+
+
+def test_options_about_columns_that_texts_have_not(
+    checkpoint: str, piped: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["--data.label_column=zz"], ["--data.text_column", "zz"], ["--data.header", "false"]):
+        piped(b"good film\n")
+        told = refused(["--ckpt_path", checkpoint, *words], capsys)
+        assert "the input is read as texts, one a line, which have no columns. Leave it out" in told
+    piped(b"")
+    assert main(["predict", "--ckpt_path", checkpoint, "--data.text_column", "body"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, "note: there were no texts" in told.err) == ("", True)
+
+
+def test_with_standard_error_closed_only_answers_are_written(checkpoint: str) -> None:
+    """`print(file=None)` writes to standard output."""
+    reviews_file()
+    words = f"{LIT_CLS} predict --ckpt_path {checkpoint}"
+    line = f"{words} --data.path some.csv 2>&-; {words} --data.path gone.csv 2>&-; echo $?"
+    told = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    *answers, code = told.stdout.splitlines(keepends=True)
+    assert code == "2\n"
+    assert [row["id"] for row in rows_of("".join(answers))] == [str(i) for i in range(len(TEXTS))]
 
 
 def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,6 +245,15 @@ def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture
         (["--preset", "published", "a"], "predict reads preset from the checkpoint"),
         (["--trainer.max_epochs", "3", "a"], "--trainer.max_epochs is about training: leave it out"),
         (["--data.text_colum", "b", "a"], "there is no option --data.text_colum; did you mean --data.text_column?"),
+        (["--data.text_colum=b c", "a"], "there is no option --data.text_colum; did you mean --data.text_column?"),
+        (["--data.text_column", "b", "a c"], "--data.text_column b is of files and pipes: leave it out with texts"),
+        (["--data.header", "false", "a c"], "--data.header false is of files and pipes: leave it out with texts"),
+        (["--model.weights", "nope", "a"], "holds all of its weights.*leave --model.weights nope out"),
+        (["-hello"], "there is no option -hello.*put -- before the texts: lit_cls predict … -- -hello"),
+        (["-cool film"], "put -- before the texts: lit_cls predict … -- '-cool film'"),
+        (["--ckpt_path", "a" * 300, "a"], "there is no checkpoint a"),
+        (["--data.path", "a" * 300], "there is no file a"),
+        (["a", "--output", f"{'a' * 246}.csv"], "cannot be made: File name too long"),
         (["-5"], "there is no option -5.*put -- before the texts: lit_cls predict … -- -5"),
         (["a", "-"], "- is standard input, and stands alone"),
         (["-", "--data.path", "b.csv"], "- is standard input, and --data.path is b.csv: give one of them"),
@@ -251,7 +302,7 @@ def test_a_runs_own_configuration_finds_its_checkpoint(
         "run_name: film\nckpt_path: null\nseed_everything: 1\ndata: {path: reviews.csv, batch_size: 8}\n"
         "trainer: {default_root_dir: runs, precision: 32, callbacks: [{class_path: sent.Anything}]}\n"
     )
-    assert main(["predict", "--config", str(run / "config.yaml"), "--ckpt_path", "best", "good film"]) == 0
+    assert main(["predict", "-c", str(run / "config.yaml"), "--ckpt_path", "best", "good film"]) == 0
     assert capsys.readouterr().out.split()[0] in ("no", "yes")
     (run / "config.yaml").write_text("trainer: {accelerator: {class_path: sent.Anything}}\n")
     told = refused(["--config", str(run / "config.yaml"), "--ckpt_path", "best", "a"], capsys)

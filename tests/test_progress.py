@@ -50,3 +50,12 @@ def test_on_a_terminal_there_is_a_bar(with_answers: bool) -> None:
     os.close(master)
     assert (b"40/40" in shown) is not with_answers
     assert (shown if with_answers else told.stdout).replace(b"\r", b"") == b"an answer\n"
+
+
+def test_where_standard_error_is_closed_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr(sys, "stderr", None)
+    told: list[str] = []
+    with Progress(40, told.append) as progress:
+        progress.advance(10)
+    assert len(told) == 1  # who tells knows that nobody hears it

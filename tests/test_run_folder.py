@@ -54,6 +54,17 @@ def test_the_newest_checkpoint_is_found_by_number(tmp_path: Path) -> None:
     (tmp_path / "a" / "version_11").mkdir()  # a test run has none
     assert find_checkpoint(tmp_path, "a", "best") == tmp_path / "a" / "version_10" / "best.ckpt"
     assert find_checkpoint(tmp_path, "a", "last") is None
+    assert find_checkpoint(tmp_path, "a" * 300, "best") is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
+def test_a_folder_of_runs_that_is_locked(tmp_path: Path) -> None:
+    (tmp_path / "a" / "version_0").mkdir(parents=True)
+    (tmp_path / "a" / "version_0" / "best.ckpt").touch()
+    for folder in (tmp_path / "a" / "version_0", tmp_path / "a"):
+        folder.chmod(0)
+        assert find_checkpoint(tmp_path, "a", "best") is None
+        folder.chmod(0o700)
 
 
 def test_too_little_room_is_said_with_the_numbers(tmp_path: Path) -> None:

@@ -73,6 +73,26 @@ def test_the_column_of_texts() -> None:
         pipe_of("text,text\na,b\n", "csv")
 
 
+def test_a_usual_number_is_of_columns_without_names() -> None:
+    trained = Wanted(header=False, usual_texts=("1", "text"), usual_labels=("0", "label"))
+    stream = pipe_of('{"text": "good film", "label": "yes"}\n', "jsonl", trained)
+    assert (stream.text_column, stream.label_column, read(stream)) == ("text", "label", [("good film", "yes")])
+    with pytest.raises(UserError, match="no column 'text' for the texts; its columns are 'id', 'body'"):
+        pipe_of('{"id": 1, "body": "good film"}\n', "jsonl", trained)
+    assert pipe_of("yes\tgood film\n", "tsv", trained).text_column == "1"
+    named = Wanted(usual_texts=("1", "text"))  # trained by number on columns with names
+    assert pipe_of("id,body\n1,good film\n", "csv", named).text_column == "body"
+
+
+def test_a_file_of_one_column_may_be_texts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"its columns are 'one' \(one text a line: --input_format text\)"):
+        open_file(file_of("one\ntwo\n", tmp_path / "a.txt"), None, Wanted())
+
+
+def test_nothing_through_a_pipe_has_the_columns_that_are_named() -> None:
+    assert (pipe_of("").kind, pipe_of("", None, Wanted(text="body")).kind) == ("text", "jsonl")
+
+
 def test_columns_without_names() -> None:
     wanted = Wanted(text="1", header=False)
     stream = pipe_of("ham\tsee you\nspam\twin\n", "tsv", wanted)
@@ -132,6 +152,8 @@ def test_what_is_wrong_with_a_file_is_told_before_any_work(tmp_path: Path) -> No
         open_file(tmp_path / "gone.csv", None, Wanted())
     with pytest.raises(UserError, match="is no regular file: a pipe is given as standard input"):
         open_file(tmp_path, None, Wanted())
+    with pytest.raises(UserError, match="there is no file"):
+        open_file(tmp_path / f"{'a' * 300}.csv", None, Wanted())
     with pytest.raises(UserError, match="parquet is not read from a pipe"):
         pipe_of("", "parquet")
     for kind in ("csv", "tsv"):

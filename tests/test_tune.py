@@ -1,7 +1,9 @@
 """`lit_cls tune`: what it writes, what follows from that everywhere else, what it refuses."""
 
+import contextlib
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -268,6 +270,39 @@ def test_three_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert decision.goal == f"{goal} on 90 validation texts"
 
 
+def test_three_files_that_have_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "run").mkdir()
+    path = save(tmp_path / "run", module(), three_files(tmp_path / "old", {"no": 40, "yes": 30, "maybe": 20}))
+    tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt")
+    (tmp_path / "old").rename(tmp_path / "new")
+    capsys.readouterr()
+    tune("--ckpt_path", path, "--label", "yes", "--out", "b.ckpt", "--data.path", "new")
+    files = "[new/train.csv, new/validation.csv, new/test.csv]"
+    tune("--ckpt_path", path, "--label", "yes", "--out", "c.ckpt", "--data.path", files)
+    assert "is not the one that" not in capsys.readouterr().out
+    first, *others = (decision_of(read_checkpoint(f"{name}.ckpt")) for name in "abc")
+    assert others == [first, first]
+    for file in Path().glob("*.ckpt"):
+        file.unlink()
+    told = refused(capsys, "--ckpt_path", path, "--label", "yes", "--data.path", "new/train.csv")
+    assert "--data.path new/train.csv: it was trained on three files, " in told
+    assert "--data.path '[train.csv,validation.csv,test.csv]'" in told
+
+
+def test_the_checkpoint_is_written_before_anything_is_told_of_it(trained: Path) -> None:
+    """Whoever reads what it prints may stop reading."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (
+        open(writer, "w", buffering=1) as closed,
+        contextlib.redirect_stdout(closed),
+        contextlib.suppress(SystemExit),
+    ):
+        main(["tune", "--ckpt_path", str(trained), "--label", "yes", "--out", "a.ckpt"])
+    assert decision_of(read_checkpoint("a.ckpt")).goal.startswith("f1 for yes")
+
+
 def test_costs_that_no_threshold_lowers_leave_it_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The only label whose texts cost anything is always the answer."""
     texts = three_files(tmp_path, {"no": 9, "yes": 9, "maybe": 9})
@@ -327,6 +362,9 @@ def test_data_that_has_moved(trained: Path, tmp_path: Path, capsys: pytest.Captu
         (["--label", "Yes"], "--label 'Yes' is no label of the checkpoint: no, yes"),
         (["--out", "{here}/films.csv"], "films.csv is there already: nothing is overwritten"),
         (["--out", "last.ckpt"], "last.ckpt is what a training saves"),
+        (["--out", f"{'a' * 250}"], "cannot be made: File name too long"),
+        (["--out", f"{'a' * 300}/a.ckpt"], "there is no folder a"),
+        (["--label", "yes", "--label", "no"], "--label is given 2 times ('yes', 'no'): a goal is about one"),
         (["--out", "nowhere/a.ckpt"], "there is no folder nowhere, make it first"),
         (["--ckpt_path", "none.ckpt"], "there is no checkpoint none.ckpt"),
         (["--data.path", "none.csv"], "there is no file"),
@@ -345,6 +383,15 @@ def test_as_many_texts_of_each_label(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "the source has 50 texts of each label: say which the goal is about, --label no or --label yes" in told
     tune("--ckpt_path", path, "--goal", "cost yes=5")  # which label is asked is the same here
     assert (tmp_path / "tuned.ckpt").exists()
+
+
+def test_labels_of_several_words_are_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"film {i},{'not good' if i % 2 else 'good'}" for i in range(40)]
+    (tmp_path / "films.csv").write_text("\n".join(["text,label", *lines]))
+    path = save(tmp_path, module(), data(str(tmp_path / "films.csv")), limit_train_batches=1)
+    capsys.readouterr()
+    assert main(["tune", "--ckpt_path", str(path)]) == 2
+    assert "say which the goal is about, --label good or --label 'not good'" in capsys.readouterr().err
 
 
 def test_a_goal_that_no_threshold_reaches(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
