@@ -17,6 +17,7 @@ import yaml
 from conftest import REPOSITORY, SHARED, closed_pipe
 
 import lit_cls
+from lit_cls.cli import main
 
 CONFIGS = REPOSITORY / "configs"
 
