@@ -69,6 +69,7 @@ def test_the_splits_are_those_it_was_trained_on(tmp_path: Path, reviews: str, sa
         (["--config", "{root}/bad.yaml"], "cannot be read as a configuration"),
         (["--config", "{root}/list.yaml"], "it has no options"),
         (["--ckpt_path", "best", "--config={root}/film.yaml"], "lit_cls fit --config={root}/film.yaml"),
+        (["--ckpt_path", "best", "-c", "{root}/film.yaml"], "lit_cls fit -c {root}/film.yaml"),
         (["--ckpt_path", "none.ckpt"], "there is no checkpoint none.ckpt"),
         (["--trainer.accelerator", "quantum"], "invalid choice: 'quantum'.*lit_cls explain --help"),
     ],

@@ -91,7 +91,8 @@ def add_data_option(parser: CommandParser, use: str) -> None:
         parser: of a command.
         use: what the validation split is for.
     """
-    told = f"the data it was trained on, if that has moved: its validation split is for {use}"
+    where = "the data it was trained on (three files: their folder), if that has moved"
+    told = f"{where}: its validation split is for {use}"
     parser.add_argument("--data.path", metavar="FILE", help=told)
 
 

@@ -105,7 +105,8 @@ def _parser() -> CommandParser:
         metavar="NAME",
         help="the label that the goal is about (default, with two labels: the one of which the source has fewer)",
     )
-    parser.add_argument("--data.path", metavar="PATH", help="the data it was trained on, if that has moved")
+    moved = "the data it was trained on (three files: their folder), if that has moved"
+    parser.add_argument("--data.path", metavar="PATH", help=moved)
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: tuned.ckpt beside the given one)")
     add_checkpoint_options(parser)
     return parser
