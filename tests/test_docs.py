@@ -29,11 +29,16 @@ PAGES = [REPOSITORY / "README.md", REPOSITORY / "checkpoints" / "README.md", *so
 TINY = ["--model.size", "gpt2-nano", "--model.weights", "random", "--trainer.max_epochs", "1"]
 
 
-def blocks(page: Path, tag: str) -> list[str]:
-    """The commands of all blocks with a tag, each on one line."""
+def blocks(page: Path, *tags: str) -> list[str]:
+    """The commands of all blocks with these tags, each on one line; a block of Python is one command."""
+    commands = []
     text = page.read_text(encoding="utf-8")
-    found = re.findall(rf"^```{tag}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [line for block in found for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    for tag, block in re.findall(rf"^```({'|'.join(tags)})\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        lines = block.replace("\\\n", " ").splitlines()
+        commands += (
+            [shlex.join(["python", "-c", block])] if tag == "python" else [line for line in lines if line.strip()]
+        )
+    return commands
 
 
 @pytest.fixture(scope="session")
@@ -58,15 +63,14 @@ def write(path: Path, header: tuple[str, str], rows: list[tuple[str, str]]) -> N
         csv.writer(stream).writerows([header, *rows])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: str(page.relative_to(REPOSITORY))
+)
 def test_every_command_runs(page: Path, quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = blocks(page, "sh")
-    if not commands:
-        pytest.skip("a page without commands")
     folder = tmp_path / "reader"
     shutil.copytree(quickstart, folder)
     monkeypatch.chdir(folder)
-    for command in commands:
+    for command in blocks(page, "sh", "python"):
         run(command)
 
 
