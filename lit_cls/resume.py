@@ -73,10 +73,10 @@ def folder_to_resume(given: str) -> Path:
             f"resume takes the folder of a run, not a checkpoint: lit_cls resume {folder.parent}, or for a new run "
             f"lit_cls fit --ckpt_path {folder}"
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"there is no run folder {folder}: give one, for example checkpoints/fit/version_0")
     config = folder / "config.yaml"
-    if not config.is_file():
+    if not os.path.isfile(config):
         raise UserError(f"{folder} is not the folder of a run that can be gone on with: it has no config.yaml")
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))

@@ -41,6 +41,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_what_is_no_run_to_resume(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no run folder gone" in refused(["resume", "gone"], capsys)
+    assert "there is no run folder xxx" in refused(["resume", "x" * 300], capsys)
     assert "resume takes the folder of a run, not a checkpoint" in refused(["resume", f"{stopped}/last.ckpt"], capsys)
     Path("empty").mkdir()
     assert "it has no config.yaml" in refused(["resume", "empty"], capsys)

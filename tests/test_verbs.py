@@ -70,6 +70,7 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
         (twelve(), ["--model.trainable_layers", "lora", "--model.lora.rank", "0"], "model.lora.rank 0 is less than 1"),
         (twelve(), ["--model.lora.rank", "4"], "model.lora is set, but model.trainable_layers is 'last_block'"),
         (twelve(), ["--model.weights", "gone.safetensors"], "there is no weights file gone.safetensors"),
+        (twelve(), ["--model.weights", "x" * 300], "there is no weights file xxx"),
         (twelve(), ["--model.weights", "pretrained"], "no pretrained weights for gpt2-nano"),
         (twelve(), ["--model.weights", "pretrained", "--model.size", "gpt2-large"], "LIT_CLS_OFFLINE is set"),
         (twelve(), ["--trainer.precision", "16-mixed"], "trainer.precision 16-mixed needs a GPU"),

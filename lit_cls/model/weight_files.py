@@ -6,6 +6,7 @@ code of it runs, it names no file elsewhere, and what it asks for is bounded.
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -144,18 +145,19 @@ def _same(tensor: Tensor) -> Tensor:
 
 def files_of(path: Path) -> list[Path]:
     """The files that make up a weights path: itself, or the shards that an index names."""
-    if path.is_dir():
+    # os.path: a folder without rights, or too long a name, is no file, instead of an error of its own.
+    if os.path.isdir(path):
         for name in ("model.safetensors.index.json", "model.safetensors"):
-            if (path / name).is_file():
+            if os.path.isfile(path / name):
                 return files_of(path / name)
         raise UserError(f"the weights folder {path} has neither model.safetensors nor model.safetensors.index.json")
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is no regular file: give a file of weights with --model.weights")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no weights file {path}: check --model.weights (pretrained, random, or a path)")
     if path.name.endswith(".index.json"):
         shards = _shards(path)
-        missing = [shard for shard in shards if not (path.parent / shard).is_file()]
+        missing = [shard for shard in shards if not os.path.isfile(path.parent / shard)]
         if missing:
             raise UserError(f"{path} names shards that are not beside it: {', '.join(map(shown, missing))}")
         return [path.parent / shard for shard in shards]
