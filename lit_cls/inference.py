@@ -14,6 +14,7 @@ from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.decision import Decision
+from lit_cls.model.packed import can_pack, pack
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.training.checkpoints import (
     DATA_KEY,
@@ -47,6 +48,8 @@ class Classifier:
         device: where it runs.
         precision: Lightning's word for what it computes in.
         decision: how answers follow from logits.
+        packed: whether `net` may be laid out for the processor (`lit_cls.model.packed`): it answers faster, but
+            its weights are no longer to be had.
     """
 
     def __init__(
@@ -57,11 +60,14 @@ class Classifier:
         device: torch.device,
         precision: str = "32-true",
         decision: Decision | None = None,
+        packed: bool = True,
     ) -> None:
         self._autocast = MIXED.get(precision)
         if self._autocast is not None:
             net.requires_grad_(False).hold_frozen(self._autocast)
         self.net = net.to(device, TRUE.get(precision)).eval()
+        if packed and (precision, device.type) == ("32-true", "cpu") and can_pack():
+            pack(self.net)
         self.label_names = label_names
         self.precision = precision
         self.decision = decision or Decision()
@@ -169,8 +175,9 @@ def classifier_of(
     device: torch.device,
     weights: str | Path | None = None,
     precision: str | None = None,
+    packed: bool = True,
 ) -> Classifier:
-    """The same, of a checkpoint that has been read; see `load`."""
+    """The same, of a checkpoint that has been read; see `load` and `Classifier`."""
     if precision is not None:
         check_precision(precision)
     described = checkpoint[KEY]
@@ -196,4 +203,4 @@ def classifier_of(
     if precision is None:
         best, _ = auto_precision("cpu" if device.type == "cpu" else "gpu")
         precision = best if described["precision"] == best else "32-true"
-    return Classifier(net, labels, checkpoint[DATA_KEY], device, precision, decision_of(checkpoint))
+    return Classifier(net, labels, checkpoint[DATA_KEY], device, precision, decision_of(checkpoint), packed)

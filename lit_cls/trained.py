@@ -43,13 +43,15 @@ class Trained:
     weights: str | None
     """Where the GPT-2 file it was trained from has moved to."""
 
-    def classifier(self, precision: str | None = None) -> Classifier:
+    def classifier(self, precision: str | None = None, packed: bool = True) -> Classifier:
         """The network with its weights in place.
 
         Args:
             precision: instead of the one that was asked for.
+            packed: as for `Classifier`.
         """
-        return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision or self.precision)
+        precision = precision or self.precision
+        return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision, packed)
 
     def split(self, name: SplitName, moved: str | None, tell: Tell) -> Part:
         """A split of the data that it was trained on.

@@ -74,7 +74,7 @@ def export(words: list[str]) -> int:
     if rule := source.decision.told(source.label_names):
         tell(f"exported with it: {rule}")
     texts = _texts(trained, getattr(args, "data.path"))
-    classifier = trained.classifier()
+    classifier = trained.classifier(packed=False)
     tell(f"the checkpoint answers {len(texts)} texts, to compare with")
     with Progress(len(texts), tell) as progress:
         answers = Answers.of(classifier, texts, progress.advance)

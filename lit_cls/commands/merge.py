@@ -56,11 +56,11 @@ def merge(words: list[str]) -> int:
         )
     out = _target(args.out, trained.path)
     texts = trained.split("validation", getattr(args, "data.path"), tell).rows.texts
-    classifier = trained.classifier()
+    classifier = trained.classifier(packed=False)
     before = _logits(classifier, texts, "as it is")
     content = merged(trained.checkpoint, classifier.net)
     decision = classifier.decision
-    new = classifier_of(out, content, trained.device, precision=trained.precision)
+    new = classifier_of(out, content, trained.device, precision=trained.precision, packed=False)
     after = _logits(new, texts, "merged")
     labels = (decision.labels(decision.probabilities(logits)) for logits in (before, after))
     parity = measure(before, after, *labels)

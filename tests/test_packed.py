@@ -1,0 +1,104 @@
+"""Weights in the processor's own layout answer as plain ones do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import data, module, save
+from torch import Tensor, nn
+
+import lit_cls
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.lora import LoRAConfig, LoRALinear
+from lit_cls.model.packed import PackedLinear, can_pack, pack
+
+pytestmark = pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN beside MKL")
+TINY = GPTConfig(vocab_size=60, context_length=40, emb_dim=24, n_heads=4, n_layers=3)
+POSITIONS = ("flexible", "first", "last", "mean", "mean_flexible")
+
+
+def network(**options: object) -> GPTClassifier:
+    """One whose adapters have been trained, where it has any."""
+    torch.manual_seed(0)
+    net = GPTClassifier(TINY, 3, **options).eval()
+    for name, parameter in net.named_parameters():
+        if "lora_B" in name or name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+def batch(rows: int, T: int) -> tuple[Tensor, Tensor]:
+    lengths = torch.arange(rows) % (T + 1)  # one text is empty
+    return torch.randint(60, (rows, T)), lengths.flip(0)
+
+
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2), LoRAConfig(rank=2, targets=("W_key", "ff", "out_head"))])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_logits_are_the_same(position: str, causal: bool, lora: LoRAConfig | None) -> None:
+    layers = "all" if lora is None else "lora"
+    plain, packed = (
+        network(token_position=position, causal=causal, trainable_layers=layers, lora=lora) for _ in range(2)
+    )
+    pack(packed)
+    for rows, T in ((1, 1), (1, 7), (5, 33), (16, 40)):
+        input_ids, lengths = batch(rows, T)
+        with torch.inference_mode():
+            torch.testing.assert_close(packed(input_ids, lengths), plain(input_ids, lengths), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_packed() -> None:
+    """Six matrices a block, but for the last one's keys and values; no adapter is left, and no second copy."""
+    net = network(trainable_layers="lora", lora=LoRAConfig(rank=2))
+    pack(net)
+    assert sum(isinstance(layer, PackedLinear) for layer in net.modules()) == 3 * 6 - 2
+    assert not any(isinstance(layer, LoRALinear) for layer in net.trf_blocks.modules())
+    matrices = [name for name, p in net.trf_blocks.named_parameters() if p.ndim == 2]
+    assert matrices == ["2.att.W_key.weight", "2.att.W_value.weight"]
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (96, 24), (24, 96), (5, 7), (2304, 768), (1, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_and_its_gradient(shape: tuple[int, int], bias: bool) -> None:
+    torch.manual_seed(1)
+    linear = nn.Linear(shape[1], shape[0], bias=bias)
+    packed = PackedLinear(linear)
+    for size in ((1, shape[1]), (3, 17, shape[1])):
+        x = torch.randn(size)
+        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+        torch.testing.assert_close(packed(ours), linear(theirs), rtol=1e-5, atol=1e-5)
+        packed(ours).square().sum().backward()
+        linear(theirs).square().sum().backward()
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_gradients_by_embeddings_are_the_same() -> None:
+    """What integrated gradients are made of."""
+    plain, packed = network(), network()
+    pack(packed)
+    x, lengths = torch.randn(4, 9, 24), torch.tensor([9, 3, 1, 6])
+    grads = []
+    for net in (plain, packed):
+        embedded = x.clone().requires_grad_()
+        net.forward_embedded(embedded, lengths).square().sum().backward()
+        grads.append(embedded.grad)
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_loaded_classifier_is_packed_where_that_is_faster(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["good film 3", "", "poor film poor film poor film 4", "word " * 300]
+    path = save(tmp_path, module(trainable_layers="last_block"), data(reviews), limit_train_batches=2)
+
+    def packed_layers(**options: str) -> int:
+        classifier = lit_cls.load(path, **options)
+        return sum(isinstance(layer, PackedLinear) for layer in classifier.net.modules())
+
+    assert packed_layers(precision="32-true") > 0
+    assert packed_layers(precision="bf16-mixed") == 0
+    assert packed_layers(precision="64-true") == 0
+    found = lit_cls.load(path, precision="32-true").logits(texts)
+    monkeypatch.setattr("lit_cls.inference.can_pack", lambda: False)
+    assert packed_layers(precision="32-true") == 0
+    torch.testing.assert_close(found, lit_cls.load(path, precision="32-true").logits(texts), rtol=1e-5, atol=1e-5)
