@@ -1,0 +1,21 @@
+"""How long an answer takes is measured on a real checkpoint, in a program of its own and in this process."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import data, module, save
+
+from benchmarks import latency
+from lit_cls.data.tokenizer import encode
+
+
+def test_a_program_and_single_texts_are_timed(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(tmp_path, module(), data(reviews), limit_train_batches=1)
+    capsys.readouterr()
+    latency.main([str(path), "--precision", "32-true"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("32-true, torch ")
+    assert re.fullmatch(r"a program with one answer: \d+\.\d\d, \d+\.\d\d, \d+\.\d\d s", said[1])
+    assert [int(line.split()[0]) for line in said[2:]] == [len(ids) for ids in encode(latency.TEXTS)]
+    assert all(re.fullmatch(r" *\d+ tokens: [\d.]+ ms, median of 50", line) for line in said[2:])
