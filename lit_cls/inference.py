@@ -14,7 +14,7 @@ from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.decision import Decision
-from lit_cls.model.packed import can_pack, pack
+from lit_cls.model.packed import pack
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.training.checkpoints import (
     DATA_KEY,
@@ -66,7 +66,7 @@ class Classifier:
         if self._autocast is not None:
             net.requires_grad_(False).hold_frozen(self._autocast)
         self.net = net.to(device, TRUE.get(precision)).eval()
-        if packed and (precision, device.type) == ("32-true", "cpu") and can_pack():
+        if packed and device.type == "cpu":
             pack(self.net)
         self.label_names = label_names
         self.precision = precision

@@ -31,7 +31,7 @@ ALLOWED = {
     "exports": {"errors", "data", "model", "training", "inference"},
     "commands": {
         *("arguments", "errors", "model", "data", "training", "evaluation", "inference", "trained", "attribution"),
-        "exports",
+        *("allocator", "exports"),
     },
     "verbs": {
         *("errors", "allocator", "class_paths", "model", "data", "training", "inference", "options", "origin"),

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
+from lit_cls.allocator import keep_freed_memory
 from lit_cls.arguments import CommandParser
 from lit_cls.commands.progress import Progress
 from lit_cls.data.formats import FORMATS, Format
@@ -241,6 +242,7 @@ def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: An
     """Reads, answers and writes, a chunk after the other."""
     answered, progress = Tally(classifier.label_names), Progress(stream.total, _tell, answers=flush)
     writer = AnswerWriter(sink, form, stream.columns, classifier.label_names, _tell)
+    keep_freed_memory()  # not before: what loading freed would stay too
 
     def after_batch(n: int) -> None:
         progress.advance(n)

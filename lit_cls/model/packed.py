@@ -1,13 +1,14 @@
-"""Linear layers for answering texts in float32 on a processor, with the weights laid out for its products.
+"""Linear layers for answering texts on a processor, with the weights laid out for its products.
 
-A product of few rows, one short text, reads a matrix once and does little with each number. oneDNN keeps
-a matrix in blocks, so that it is read in one go and multiplied by the widest instructions there are;
-torch's own product goes to MKL, which lays it out anew at every call and, on processors that are not
-Intel's, uses narrower instructions. `torch.compile` packs in the same way when it freezes a network, but
-takes longer to compile than most texts take to be answered.
+A product of few rows, one short text, reads a matrix once and does little with each number. In oneDNN's
+layout, in blocks, it is read in one go; a plain matrix is laid out anew in every call. torch's float32
+product goes to MKL, which besides uses narrower instructions on processors that are not Intel's.
+`torch.compile` packs in the same way when it freezes a network, but compiles for longer than most lists
+of texts take to be answered.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_cls.model.classifier import GPTClassifier
@@ -18,7 +19,7 @@ class PackedLinear(nn.Module):
     """A linear layer that no longer trains: its weight is in oneDNN's layout, and nowhere else.
 
     Args:
-        linear: float32, on the processor.
+        linear: float32 or bfloat16, on the processor.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -28,8 +29,21 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out); with a gradient for `x` where it wants one."""
-        result: Tensor = _PackedProduct.apply(x, self._weight, self._bias)
-        return result
+        rows = x.reshape(-1, x.shape[-1]).to(self._weight.dtype)  # as autocast would
+        n = rows.shape[0]
+        rows = F.pad(rows, (0, 0, 0, padded_rows(n) - n))
+        result: Tensor = _PackedProduct.apply(rows, self._weight, self._bias)
+        return result[:n].unflatten(0, x.shape[:-1])
+
+
+def padded_rows(n: int) -> int:
+    """At least `n`, and at most an eighth more: one of eight numbers between a power of two and the next.
+
+    oneDNN makes a kernel for each number of rows and keeps the last 1,024, each of up to 2 MB: texts of all
+    lengths in batches of all sizes would have as many.
+    """
+    step = 1 << max(n.bit_length() - 4, 0)
+    return -(-n // step) * step
 
 
 class _PackedProduct(torch.autograd.Function):
@@ -47,33 +61,41 @@ class _PackedProduct(torch.autograd.Function):
         return grad @ ctx.weight.to_dense(), None, None  # type: ignore[attr-defined]
 
 
-def can_pack() -> bool:
-    """Whether this torch has oneDNN beside MKL; with another library, packing has not been measured."""
-    ops = torch.ops.mkldnn
-    known = hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")
-    return known and torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch has oneDNN beside MKL, and oneDNN products of this type; nothing else has been measured."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    ops = torch.ops.mkldnn  # private to torch, but what `torch.compile` calls; a torch without them packs nothing
+    if not (hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(ops._is_mkldnn_bf16_supported()))
 
 
 @torch.no_grad()
 def pack(net: GPTClassifier) -> None:
     """Packs the blocks' linear layers, one by one; the logits are the same but for rounding.
 
-    Adapters are added into their weights before, as `lit_cls merge` does. The last block's keys and values stay
-    plain: where one position is read, its attention does without them (`MultiHeadAttention._attend_once`).
+    Adapters are added into their weights before, as `lit_cls merge` does; in bfloat16, where that would round
+    them away, their layers stay as they are. So do the last block's keys and values: where one position is read,
+    its attention does without them (`MultiHeadAttention._attend_once`).
 
     Args:
-        net: in float32, on the processor; from now on it answers, but its weights are no longer to be had.
+        net: on the processor; from now on it answers, but its weights are no longer to be had.
     """
     for block in net.trf_blocks:
         for name, layer in list(block.named_modules()):
-            if isinstance(layer, nn.Linear):
-                parent, _, attribute = name.rpartition(".")
-                plain = _plain(layer)
-                absorbed = block is net.trf_blocks[-1] and attribute in ("W_key", "W_value")
-                setattr(block.get_submodule(parent), attribute, plain if absorbed else PackedLinear(plain))
+            if not isinstance(layer, nn.Linear) or not can_pack(layer.weight.dtype):
+                continue
+            if isinstance(layer, LoRALinear) and layer.weight.dtype != torch.float32:
+                continue
+            parent, _, attribute = name.rpartition(".")
+            plain = _plain(layer)
+            absorbed = block is net.trf_blocks[-1] and attribute in ("W_key", "W_value")
+            setattr(block.get_submodule(parent), attribute, plain if absorbed else PackedLinear(plain))
 
 
 def _plain(layer: nn.Linear) -> nn.Linear:
+    """The layer; with an adapter, one that has it in its weight."""
     if not isinstance(layer, LoRALinear):
         return layer
     layer.merge()
