@@ -45,5 +45,5 @@ def altered(
 def exportable(path: Path, out: Path, texts: list[str] | None = None) -> tuple[Source, GPTClassifier, Answers]:
     """What `lit_cls export` hands to a format."""
     checkpoint = read_checkpoint(path)
-    classifier = classifier_of(path, checkpoint, torch.device("cpu"), precision="32-true")
+    classifier = classifier_of(path, checkpoint, torch.device("cpu"), precision="32-true", packed=False)
     return Source.of(path, checkpoint, out), classifier.net, Answers.of(classifier, texts or TEXTS)

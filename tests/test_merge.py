@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.cli import main
 from lit_cls.commands import merge as merge_module
+from lit_cls.inference import classifier_of
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.model.decision import Decision
 from lit_cls.model.lora import LoRAConfig
@@ -97,7 +98,7 @@ def test_a_flip_alone_is_too_much(
 ) -> None:
     """The threshold stands between a text's probability before and after."""
     path = altered(tmp_path, reviews, LORA)
-    classifier = lit_cls.load(path, precision="32-true")
+    classifier = classifier_of(path, read_checkpoint(path), torch.device("cpu"), precision="32-true", packed=False)
     share = classifier.logits(data(reviews).part("validation").rows.texts).softmax(1)[0, 1].item()
     (tmp_path / "tuned").mkdir()
     tuned = altered(tmp_path / "tuned", reviews, LORA, decision=Decision(1.0, 1, share - 1e-6, "a test"))
