@@ -33,7 +33,9 @@ def main(words: Sequence[str] | None = None) -> None:
     for _ in range(3):
         begun = time.perf_counter()
         program = [sys.executable, "-c", _PROGRAM, own.checkpoint, own.precision, TEXTS[-1]]
-        subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(program, check=False, capture_output=True, text=True)
+        if done.returncode:
+            parser.error(done.stderr.strip().splitlines()[-1])
         programs.append(time.perf_counter() - begun)
     classifier = lit_cls.load(own.checkpoint, precision=own.precision or None)
     print(f"{classifier.precision}, torch {torch.__version__}, {torch.get_num_threads()} threads")

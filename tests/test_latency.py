@@ -19,3 +19,9 @@ def test_a_program_and_single_texts_are_timed(tmp_path: Path, reviews: str, caps
     assert re.fullmatch(r"a program with one answer: \d+\.\d\d, \d+\.\d\d, \d+\.\d\d s", said[1])
     assert [int(line.split()[0]) for line in said[2:]] == [len(ids) for ids in encode(latency.TEXTS)]
     assert all(re.fullmatch(r" *\d+ tokens: [\d.]+ ms, median of 50", line) for line in said[2:])
+
+
+def test_no_checkpoint_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        latency.main(["gone.ckpt"])
+    assert "gone.ckpt" in capsys.readouterr().err.splitlines()[-1]
