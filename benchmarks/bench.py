@@ -26,11 +26,11 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tasks import SUPPORTED, Task, Timing, load
-from lit_cls.allocator import keep_freed_memory
 from lit_cls.data.downloads import SMS_SPAM, fetch
 from lit_cls.data.sources import read_sms_spam
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import product_rate
+from lit_cls.io.malloc import keep_freed_memory
 
 T = TypeVar("T")
 

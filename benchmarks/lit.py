@@ -11,10 +11,10 @@ from torch import Tensor
 from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, answers
 from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.model.adapters.lora import LoRAConfig
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.lora import LoRAConfig
 from lit_cls.training.callbacks import EpochLog
-from lit_cls.training.frozen_callback import FrozenTrunk
+from lit_cls.training.feature_cache_callback import FrozenTrunk
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.trainer import ClassifierTrainer
 

@@ -29,13 +29,6 @@ VERBS = {
     "sweep": "a grid of any options, with a table and a picture",
     "verify-resume": "prove that killing a run and going on with it changes nothing",
 }
-# Where each verb is carried out, by the function of its name; the others are LightningCLI's.
-_MODULES = {
-    **{verb: f"lit_cls.commands.{verb}" for verb in ("data", "tune", "predict", "explain", "merge", "export")},
-    **{"reproduce": "lit_cls.experiments.reproduce", "sweep": "lit_cls.experiments.sweep"},
-    **{"verify-resume": "lit_cls.experiments.verify_resume", "resume": "lit_cls.resume"},
-}
-
 HELP = f"""\
 usage: lit_cls VERB [--config FILE] [--ckpt_path best|last|PATH] [any option]
 
@@ -135,13 +128,15 @@ def _complain(line: str) -> None:
 
 
 def _run(verb: str, words: list[str]) -> int:
-    if verb in _MODULES:  # imported once it is known that it is needed
-        command = getattr(import_module(_MODULES[verb]), verb.replace("-", "_"))
-        return int(command(words) or 0)
-    from lit_cls.verbs import run_verb
+    # Imported once it is known that it is needed.
+    if verb in ("fit", "validate", "test"):
+        from lit_cls.commands.train import train
 
-    run_verb([verb, *words])
-    return 0
+        train([verb, *words])
+        return 0
+    name = verb.replace("-", "_")
+    command = getattr(import_module(f"lit_cls.commands.{name}"), name)
+    return int(command(words) or 0)
 
 
 def _is_unicode(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""Finished runs that nobody ran: what `lit_cls.runs` leaves in a folder, with chosen answers; and results made of them.
+"""Finished runs that nobody ran: what a run leaves in a folder, with chosen answers; and results made of them.
 
 That the layout is the real one, a test in test_records.py holds against a real run.
 """
@@ -12,11 +12,11 @@ import yaml
 
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.evaluation.metrics import Accuracy
-from lit_cls.evaluation.report import write_predictions
 from lit_cls.experiments.records import Record, read_record
 from lit_cls.experiments.results import BaselineResult, Results, RowResult
 from lit_cls.experiments.rows import ROWS
-from lit_cls.training.run_folder import write_json
+from lit_cls.io.atomic import write_json
+from lit_cls.report.console import write_predictions
 
 LABELS = ("ham", "spam")
 _WORDS = {"train": "offer", "validation": "query", "test": "reply"}

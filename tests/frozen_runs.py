@@ -18,7 +18,7 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model import GPTClassifier
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.frozen_callback import FrozenTrunk
+from lit_cls.training.feature_cache_callback import FrozenTrunk
 from lit_cls.training.module import ClassifierModule
 
 MAX_LENGTH = 16

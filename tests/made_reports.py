@@ -12,8 +12,8 @@ from markdown_it import MarkdownIt
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.model.decision import Decision
-from lit_cls.reporting import About, Evaluated, evaluated, write_report
-from lit_cls.training.self_test import Padded, PadTest
+from lit_cls.report.content import About, Evaluated, evaluated, write_report
+from lit_cls.training.pad_invariance import Padded, PadTest
 
 HARD_LABELS = ("<script>alert(1)</script>", "a|b `c` *d*", "$x$ _y_ [z](https://example.com)")
 HARD_TEXTS = (

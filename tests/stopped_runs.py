@@ -7,9 +7,9 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.experiments.verify_resume import compare_runs
-from lit_cls.training.stopping import Stopped
-from lit_cls.verbs import Verbs
+from lit_cls.training.signals import Stopped
 
 NANO = ["--model.size", "gpt2-nano", "--model.weights", "random", "--model.learning_rate", "3e-3"]
 CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.log_every_n_steps", "1"]
@@ -56,7 +56,7 @@ class Terminated(At):
 
 def fit(words: list[str], *moments: At) -> Path:
     """A run that is stopped at the first moment, gone on with, stopped at the next, …; its folder."""
-    verbs = Verbs(["fit", *words])
+    verbs = TrainCommand(["fit", *words])
     for moment in moments:
         verbs.trainer.callbacks.insert(0, moment)  # type: ignore[attr-defined]
         try:
@@ -67,7 +67,7 @@ def fit(words: list[str], *moments: At) -> Path:
             raise AssertionError("the run has ended before it was stopped")
         folder = verbs.run.folder
         assert not (folder / "report").exists()
-        verbs = Verbs(["fit", "--config", str(folder / "config.yaml")], resumed=folder)
+        verbs = TrainCommand(["fit", "--config", str(folder / "config.yaml")], resumed=folder)
     verbs.start()
     return verbs.run.folder
 

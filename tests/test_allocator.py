@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from lit_cls.allocator import keep_freed_memory
+from lit_cls.io.malloc import keep_freed_memory
 
 # How often the kernel had to find a new page for a buffer of 100 MB that is made and freed five times.
 FAULTS = """
 import resource, sys, torch
-from lit_cls.allocator import keep_freed_memory
+from lit_cls.io.malloc import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(15):  # the heap grows until the buffer's place is found again

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lit_cls.commands.prediction_writer import AnswerWriter, check_new_file, format_of, whole_file
 from lit_cls.errors import RunError, UserError
-from lit_cls.evaluation.answers import AnswerWriter, check_new_file, format_of, whole_file
 
 SHARES = {"ham": 0.25, "spam": 0.75}
 OURS = ["label", "probability", "probability_ham", "probability_spam", "truncated"]

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from lit_cls.arguments import CommandParser
+from lit_cls.commands.parser import CommandParser
+from lit_cls.commands.series_options import SeriesParser, whole_numbers
 from lit_cls.errors import UserError
-from lit_cls.experiments.arguments import SeriesParser, whole_numbers
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lit_cls import attribution
-from lit_cls.attribution import Attribution, _Read, _Way, integrated_gradients, leave_one_word_out
 from lit_cls.data.batches import Truncation
 from lit_cls.data.tokenizer import PAD_ID, encode, token_bytes
 from lit_cls.errors import UserError
+from lit_cls.explain import attribution
+from lit_cls.explain.attribution import Attribution, _Read, _Way, integrated_gradients, leave_one_word_out
 from lit_cls.inference import Classifier
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
 from lit_cls.model.classifier import TokenPosition

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from lit_cls.verbs import Verbs
+from lit_cls.commands.train import TrainCommand
 
 FAST = ["--data.max_length", "16", "--trainer.enable_checkpointing", "false"]
 
@@ -23,7 +23,7 @@ FAST = ["--data.max_length", "16", "--trainer.enable_checkpointing", "false"]
 def options_of(verb: str) -> list[str]:
     """Every option of a verb, from its parser."""
 
-    class Asked(Verbs):
+    class Asked(TrainCommand):
         def parse_arguments(self, parser: Any, args: Any) -> None:
             parser = self._subcommand_parsers[verb]
             self.found = [action.dest for action in parser._actions if "." in action.dest or action.option_strings]

@@ -18,7 +18,7 @@ from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, load
 from lit_cls.data import sources
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model import GPTClassifier, GPTConfig
-from lit_cls.model.lora import LoRAConfig
+from lit_cls.model.adapters.lora import LoRAConfig
 
 CONFIG = GPTConfig(vocab_size=50257, context_length=64, emb_dim=48, n_heads=3, n_layers=3)
 PUBLISHED_LORA = LoRAConfig(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
-from lit_cls.experiments.check import check
+from lit_cls.experiments.published_check import check
 from lit_cls.experiments.results import RowResult, write_results
 from lit_cls.experiments.rows import ROWS
 

@@ -15,11 +15,11 @@ from fuzzing import a_new_folder, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_cls.data.checks import MAX_LENGTHS, PERCENTILES, Check, check, command_line, count_tokens, fit_words, spelt
+from lit_cls.data.check import MAX_LENGTHS, PERCENTILES, Check, check, command_line, count_tokens, fit_words, spelt
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.files import Finding
-from lit_cls.data.parts import Reading
 from lit_cls.data.sources import Rows
+from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import SPLIT_NAMES, mask
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from jsonargparse import _common
 
-from lit_cls.class_paths import check_class_paths, only_allowed_classes
 from lit_cls.cli import main
+from lit_cls.commands.config_safety import check_class_paths, only_allowed_classes
 from lit_cls.errors import UserError
 
 SPEC = "{class_path: evilmod.Evil, init_args: {x: 2}}"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.classifier import ModelSettings, TokenPosition, count_positions
-from lit_cls.model.lora import LoRALinear
 from lit_cls.model.weights import SIZES
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=3)

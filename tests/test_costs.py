@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, download_size, expected_cost, machine, product_rate
-from lit_cls.verbs import Verbs
 
 RATE = 1e11
 
 
 def cost(tmp_path: Path, *options: str, device: str = "cpu") -> Cost:
     words = ["fit", "--data.source=demo", "--model.weights=random", "--trainer.accelerator=cpu"]
-    run = Verbs([*words, f"--trainer.default_root_dir={tmp_path}", *options])
+    run = TrainCommand([*words, f"--trainer.default_root_dir={tmp_path}", *options])
     run.trainer.strategy._root_device = torch.device(device)  # a GPU need not be there to be asked about
     return expected_cost(run, RATE)
 
@@ -50,7 +50,7 @@ def test_what_is_frozen_is_computed_once(tmp_path: Path) -> None:
 
 def sizes_of_outputs(*options: str) -> list[int]:
     """Bytes of the frozen layers' outputs of each split, by their own arithmetic: one vector for each token."""
-    data = Verbs(["fit", "--data.source=demo", "--model.weights=random", *options]).datamodule
+    data = TrainCommand(["fit", "--data.source=demo", "--model.weights=random", *options]).datamodule
     return [4 * 768 * sum(map(len, data.part(name).token_ids)) for name in SPLIT_NAMES]
 
 

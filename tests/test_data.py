@@ -14,7 +14,7 @@ from conftest import SHARED, closed_pipe
 
 from lit_cls.cli import main
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.parts import Reading
+from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizer import encode
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_cls.commands.data_page import Page, plain, show
-from lit_cls.data.checks import check
-from lit_cls.data.parts import Reading
+from lit_cls.commands.data_report import Page, plain, show
+from lit_cls.data.check import check
+from lit_cls.data.split_data import Reading
 
 
 @pytest.mark.parametrize(

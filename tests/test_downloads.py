@@ -14,7 +14,7 @@ import pytest
 
 from lit_cls.data.downloads import SMS_SPAM, Download, cache_folder, fetch
 from lit_cls.errors import UserError
-from lit_cls.transfer import partial_name
+from lit_cls.io.download import partial_name
 
 CONTENT = "ham\thello\nspam\twin £5\n".encode() * 50
 OTHER = b"ham\tsomething else\n"

@@ -10,10 +10,10 @@ from conftest import REPOSITORY, closed_pipe, data, module, save
 from rich.console import Console
 
 import lit_cls
-from lit_cls.attribution import integrated_gradients, leave_one_word_out
 from lit_cls.cli import main
 from lit_cls.commands import explain as command
 from lit_cls.commands.explain import _bar
+from lit_cls.explain.attribution import integrated_gradients, leave_one_word_out
 from lit_cls.model.decision import Decision
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint

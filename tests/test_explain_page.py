@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lit_cls.attribution import Attribution, Word
-from lit_cls.commands.explain_page import LEVELS, Explained, colours, figure, level, page, shown_words
+from lit_cls.explain.attribution import Attribution, Word
+from lit_cls.explain.html import LEVELS, Explained, colours, figure, level, page, shown_words
 
 
 def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:

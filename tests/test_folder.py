@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lit_cls.errors import UserError
-from lit_cls.exports.folder import whole_folder
+from lit_cls.io.atomic import whole_folder
 
 
 def test_it_appears_when_all_of_it_is_there(tmp_path: Path) -> None:

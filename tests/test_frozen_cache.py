@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_cls.data.batches import EvaluationBatches, PlannedBatch, TextDataset, make_loader, pad
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
 from lit_cls.model.classifier import TokenPosition
-from lit_cls.training.frozen_cache import (
+from lit_cls.training.feature_cache import (
     FrozenStates,
     Kept,
     also_in,

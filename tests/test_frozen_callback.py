@@ -34,9 +34,10 @@ from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier
-from lit_cls.training import frozen_callback, frozen_files
+from lit_cls.training import feature_cache_callback as frozen_callback
+from lit_cls.training import feature_files as frozen_files
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.frozen_callback import FrozenTrunk
+from lit_cls.training.feature_cache_callback import FrozenTrunk
 
 POSITIONS = ("first", "last", "flexible", "mean", "mean_flexible")
 PADDINGS = ("longest_in_train", "longest_in_batch", "none", 11)

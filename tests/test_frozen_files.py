@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig
-from lit_cls.training.frozen_files import (
+from lit_cls.training.feature_files import (
     StatesKey,
     check_folder,
     find,

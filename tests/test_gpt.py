@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTConfig, GPTModel
-from lit_cls.model.gpt import MultiHeadAttention, attention
+from lit_cls.model.backbones.gpt2 import MultiHeadAttention, attention
 from lit_cls.model.weights import load_weights
 
 CONFIG = GPTConfig(vocab_size=211, context_length=40, emb_dim=24, n_heads=3, n_layers=4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lit_cls.data.files import Kind, Table, read_table
-from lit_cls.data.guesses import Columns, guess_columns, guess_kind, guess_separator, refuse_binary
+from lit_cls.data.sniff import Columns, guess_columns, guess_kind, guess_separator, refuse_binary
 from lit_cls.errors import UserError
 
 FILE = Path("some")

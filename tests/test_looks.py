@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_cls.data.looks import Look, look
-from lit_cls.data.parts import Reading
+from lit_cls.data.inspect import Look, look
+from lit_cls.data.split_data import Reading
 from lit_cls.errors import UserError
 
 Write = Callable[[str, str | bytes], Path]

@@ -7,11 +7,11 @@ import pytest
 from safetensors.torch import save_file
 from stopped_runs import CPU, NANO, At, assert_same, fit
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.experiments.verify_resume import compare_runs
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.training.checkpoints import read_checkpoint
-from lit_cls.training.stopping import Stopped
-from lit_cls.verbs import Verbs
+from lit_cls.training.signals import Stopped
 
 TERM, DEATH = signal.SIGTERM, None
 
@@ -114,7 +114,7 @@ def test_stopped_where_the_training_ends(
 
 
 def test_an_interrupted_validation_comes_again(reviews: str, tmp_path: Path) -> None:
-    verbs = Verbs(["fit", *words(reviews, tmp_path)])
+    verbs = TrainCommand(["fit", *words(reviews, tmp_path)])
     verbs.trainer.callbacks.insert(0, At("on_validation_batch_end", 1, TERM))  # type: ignore[attr-defined]
     with pytest.raises(Stopped):
         verbs.start()
@@ -131,7 +131,7 @@ def test_more_steps_than_at_first(reviews: str, tmp_path: Path) -> None:
     place = read_checkpoint(first / "last.ckpt")["lit_cls_run"]["place"]
     assert place == {"epochs": 1, "batches": 3, "steps": 13}
     more = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_steps", "25"]
-    verbs = Verbs(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
+    verbs = TrainCommand(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
     verbs.start()
     compared = {part.what: part.difference for part in compare_runs(straight, verbs.run.folder)}
     assert compared["last.ckpt: state_dict"] is None

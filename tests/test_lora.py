@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig, LoRALinear
-from lit_cls.model.lora import add_lora, merge_lora
+from lit_cls.model.adapters.lora import add_lora, merge_lora
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=2)
 

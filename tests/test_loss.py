@@ -11,9 +11,9 @@ import yaml
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.training.loss import ClassWeights, check_loss, class_weight_list, summed_loss, weight_notes
-from lit_cls.verbs import Verbs
 
 NAMES = ("ads", "letters", "news")
 TRAIN = [0] * 7 + [1] * 2 + [2] * 11
@@ -188,9 +188,9 @@ def test_weights_survive_config_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyP
             f"{{{labels[0]!r}: 1, {labels[1]!r}: 3}}" if ":" in labels[1] else f"{{{labels[0]}: 1, {labels[1]}: 3}}"
         )
         words = ["--data.path", "data.csv", "--model.size", "gpt2-nano", "--model.weights", "random", "--keep", "last"]
-        first = Verbs(["fit", *words, "--model.class_weights", weights])
+        first = TrainCommand(["fit", *words, "--model.class_weights", weights])
         Path("config.yaml").write_text(yaml.safe_dump(first.settings()))
-        again = Verbs(["fit", "--config", "config.yaml"])
+        again = TrainCommand(["fit", "--config", "config.yaml"])
         for verbs in (first, again):
             verbs.model.take_labels(verbs.datamodule.label_names)
             verbs.model.weigh_classes(verbs.datamodule.part("train").label_ids)

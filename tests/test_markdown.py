@@ -7,7 +7,7 @@ import pytest
 from made_reports import HARD_LABELS, HARD_TEXTS, hard_file, made_report, markdown_page
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.evaluation.markdown import escaped, render_markdown
+from lit_cls.report.markdown import escaped, render_markdown
 
 
 @pytest.mark.parametrize("text", [*HARD_TEXTS, *HARD_LABELS, "_a_ b_c", "| --- |", "`", "\\", "\\|", "a ![b](c)"])

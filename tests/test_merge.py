@@ -13,9 +13,9 @@ import lit_cls
 from lit_cls.cli import main
 from lit_cls.commands import merge as merge_module
 from lit_cls.inference import classifier_of
+from lit_cls.model.adapters.lora import LoRAConfig
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.model.decision import Decision
-from lit_cls.model.lora import LoRAConfig
 from lit_cls.training.checkpoints import KEY, RUN_KEY, decision_of, read_checkpoint
 
 LORA = {"trainable_layers": "lora", "lora": LoRAConfig(targets=("W_query", "W_value", "ff", "out_head"))}

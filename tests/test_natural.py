@@ -7,7 +7,7 @@ from sklearn import metrics as reference
 from test_figures import answers, normalized
 
 from lit_cls.evaluation.figures import Answers, figures_of
-from lit_cls.evaluation.natural import natural_mix, ranking, reweighted
+from lit_cls.evaluation.prior_shift import natural_mix, ranking, reweighted
 
 
 @pytest.mark.parametrize(("n_classes", "ties"), [(2, False), (2, True), (4, False)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_cls.evaluation.numbers import count, decimal, percent, small
+from lit_cls.report.numbers import count, decimal, percent, small
 
 
 def test_figures_on_paper() -> None:

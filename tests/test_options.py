@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lit_cls.cli import main
+from lit_cls.commands.parser_errors import check_device, explain
 from lit_cls.errors import UserError
-from lit_cls.options import check_device, explain
 
 
 @pytest.mark.parametrize(

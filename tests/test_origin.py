@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lit_cls.errors import UserError
-from lit_cls.origin import changed_options, check_going_on, settings_of
+from lit_cls.runs.resuming import changed_options, check_going_on, settings_of
 
 ORDER = {"seed_everything": 123, "data.batch_size times trainer.devices": 8, "trainer.accumulate_grad_batches": 1}
 

@@ -7,8 +7,8 @@ import pytest
 from made_reports import hard_file, made_report
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.evaluation.numbers import decimal, percent
-from lit_cls.evaluation.outline import SHOWN_LABELS, Heading, Image, Paragraph, Table, outline
+from lit_cls.report.numbers import decimal, percent
+from lit_cls.report.sections import SHOWN_LABELS, Heading, Image, Paragraph, Table, outline
 
 
 def words(content: dict) -> str:

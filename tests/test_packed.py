@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import lit_cls
 from lit_cls.model import GPTClassifier, GPTConfig
 from lit_cls.model import packed as packed_module
-from lit_cls.model.lora import LoRAConfig, LoRALinear
+from lit_cls.model.adapters.lora import LoRAConfig, LoRALinear
 from lit_cls.model.packed import PackedLinear, can_pack, pack, padded_rows
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.float32), reason="this torch has no oneDNN beside MKL")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_cls.data.parts import Parts, Reading
+from lit_cls.data.split_data import Parts, Reading
 from lit_cls.data.splits import SPLIT_NAMES, mask
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError

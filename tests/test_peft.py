@@ -16,9 +16,9 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.exports.tokenizer_file import PAD_TOKEN
+from lit_cls.model.adapters.lora import LoRAConfig
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.model.decision import Decision
-from lit_cls.model.lora import LoRAConfig
 from lit_cls.model.pretrained import hub_source
 
 SHAPES = {

@@ -13,8 +13,8 @@ from experiment_folders import answers, baseline, record, results, row_result
 
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
-from lit_cls.experiments import pictures
-from lit_cls.experiments.pictures import draw_sweep, draw_table_pictures, require_reports
+from lit_cls.experiments import plots as pictures
+from lit_cls.experiments.plots import draw_sweep, draw_table_pictures, require_reports
 from lit_cls.experiments.records import Count
 from lit_cls.experiments.results import Results
 from lit_cls.experiments.rows import ROWS

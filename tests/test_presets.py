@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lit_cls.cli import main
-from lit_cls.presets import PRESETS
+from lit_cls.runs.presets import PRESETS
 
 PUBLISHED = PRESETS["published"]
 NANO = ["--model.size", "gpt2-nano", "--model.weights", "random"]

@@ -12,9 +12,9 @@ import yaml
 from conftest import REPOSITORY
 from stopped_runs import CPU, NANO, At, fit
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.training.checkpoints import read_checkpoint
-from lit_cls.training.stopping import Stopped
-from lit_cls.verbs import Verbs
+from lit_cls.training.signals import Stopped
 
 DDP = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "4"]
 ONE = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--data.batch_size", "8"]
@@ -75,7 +75,7 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
     place = read_checkpoint(many / "version_0" / "last.ckpt")["lit_cls_run"]
     assert place["place"] == {"epochs": 1, "batches": 3, "steps": 13}
     assert len(place["processes"]) == 2
-    verbs = Verbs(["fit", "--ckpt_path", str(many / "version_0" / "last.ckpt"), "--run_name", "many", *ONE])
+    verbs = TrainCommand(["fit", "--ckpt_path", str(many / "version_0" / "last.ckpt"), "--run_name", "many", *ONE])
     verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 11, signal.SIGTERM))  # type: ignore[attr-defined]
     with pytest.raises(Stopped):
         verbs.start()

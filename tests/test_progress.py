@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from lit_cls.commands import progress as module
-from lit_cls.commands.progress import Progress
+from lit_cls.io import progress as module
+from lit_cls.io.progress import Progress
 
 
 def test_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_a_terminal_there_is_a_bar(with_answers: bool) -> None:
     """Unless the answers are on the same one."""
     script = (
-        "from lit_cls.commands.progress import Progress\n"
+        "from lit_cls.io.progress import Progress\n"
         "with Progress(40, print, answers=True) as progress:\n"
         "    [progress.advance(10) for _ in range(4)]\n"
         "print('an answer')\n"

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.evaluation.metrics import Accuracy
-from lit_cls.evaluation.report import accuracy_table, told_figures, write_predictions
-from lit_cls.training.self_test import Padded, PadTest
+from lit_cls.report.console import accuracy_table, told_figures, write_predictions
+from lit_cls.training.pad_invariance import Padded, PadTest
 
 
 def test_the_table_has_every_figure() -> None:

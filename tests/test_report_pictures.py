@@ -9,7 +9,7 @@ import torch
 from test_figures import answers
 
 from lit_cls.evaluation.figures import Answers, figures_of
-from lit_cls.evaluation.report_pictures import Picture, draw_evaluation, draw_learning, ranked_classes, short
+from lit_cls.report.plots import Picture, draw_evaluation, draw_learning, ranked_classes, short
 
 ROWS = [
     {"epoch": "0", "step": "9", "train_loss_step": "0.7"},

@@ -12,13 +12,13 @@ from conftest import REPOSITORY
 from made_reports import Page, about, drawn, hard_file, made_report, markdown_page
 from sklearn import metrics as reference
 
-from lit_cls import reporting
 from lit_cls.cli import main
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import seen_in
 from lit_cls.model.decision import Decision
-from lit_cls.reporting import evaluated, shown_settings, write_report
-from lit_cls.training.self_test import Padded, PadTest
+from lit_cls.report import content as reporting
+from lit_cls.report.content import evaluated, shown_settings, write_report
+from lit_cls.training.pad_invariance import Padded, PadTest
 
 NANO = ("fit", "--config", str(REPOSITORY / "configs" / "quickstart.yaml"))
 

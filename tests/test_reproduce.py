@@ -14,8 +14,8 @@ import pytest
 from conftest import REPOSITORY, SHARED
 from test_cli import lit
 
+from lit_cls.commands.reproduce import reproduce
 from lit_cls.errors import UserError
-from lit_cls.experiments.reproduce import reproduce
 from lit_cls.experiments.rows import ROWS
 
 TINY = ["--size", "gpt2-nano", "--weights", "random", "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4"]

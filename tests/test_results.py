@@ -10,7 +10,7 @@ import pytest
 from experiment_folders import answers, baseline, record, results, row_result
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.parts import Parts
+from lit_cls.data.split_data import Parts
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.experiments.results import (
     BaselineResult,

@@ -16,8 +16,8 @@ import torch
 from stopped_runs import CPU, NANO, At, DiedError, assert_same, fit
 
 from lit_cls.cli import main
+from lit_cls.commands.train import TrainCommand
 from lit_cls.training.checkpoints import read_checkpoint
-from lit_cls.verbs import Verbs
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def stopped(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A run that was stopped in its second epoch, in the current folder."""
     monkeypatch.chdir(tmp_path)
     words = ["--data.path", reviews, "--data.balance", "none", "--trainer.max_epochs", "2", *NANO, *CPU]
-    verbs = Verbs(["fit", *words])
+    verbs = TrainCommand(["fit", *words])
     verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 13, signal.SIGTERM))  # type: ignore[attr-defined]
     with pytest.raises(SystemExit):
         verbs.start()
@@ -193,7 +193,7 @@ def test_a_checkpoint_from_inside_a_step_is_for_testing_alone(
 
 
 def test_one_process_at_a_time(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lit_cls.training.run_folder import locked
+    from lit_cls.io.atomic import locked
 
     with locked(stopped):
         assert "belongs to a run that is still going on" in refused(["resume", str(stopped)], capsys)
@@ -212,7 +212,7 @@ def test_a_new_run_that_never_saved_goes_on_from_where_it_began(
     """Not from the best weights that it was given on the way."""
     assert main(["resume", str(stopped)]) == 0
     words = ["--ckpt_path", str(stopped / "last.ckpt"), "--trainer.max_epochs", "3", "--model.learning_rate", "1e-4"]
-    verbs = Verbs(["fit", *words])
+    verbs = TrainCommand(["fit", *words])
     verbs.trainer.callbacks.insert(0, At("on_train_batch_start", 1, None))  # type: ignore[attr-defined]
     with pytest.raises(DiedError):
         verbs.start()
@@ -227,7 +227,7 @@ def test_changed_twice_all_the_options_are_kept(stopped: Path) -> None:
     (stopped / "config_1.yaml").write_text("of an earlier time\n")
     for epochs in ("3", "4"):
         words = ["--config", str(stopped / "config.yaml"), "--trainer.max_epochs", epochs]
-        verbs = Verbs(["fit", *words], resumed=stopped)
+        verbs = TrainCommand(["fit", *words], resumed=stopped)
         verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 1, signal.SIGTERM))  # type: ignore[attr-defined]
         with pytest.raises(SystemExit):
             verbs.start()

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from conftest import REPOSITORY, SHARED
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.experiments.rows import ROWS, Row, choose_rows
-from lit_cls.presets import PRESETS
-from lit_cls.verbs import Verbs
+from lit_cls.runs.presets import PRESETS
 
 NUMBERS = list(range(1, 20))
 PUBLISHED = PRESETS["published"]
@@ -66,7 +66,7 @@ def in_file(path: Path) -> dict[str, Any]:
 @cache
 def parsed(number: int) -> dict[str, Any]:
     """Every value that a fit with the row's file would use."""
-    return by_option(Verbs(["fit", "--config", str(ROWS[number].config)]).settings())
+    return by_option(TrainCommand(["fit", "--config", str(ROWS[number].config)]).settings())
 
 
 @cache

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from lit_cls.errors import UserError
+from lit_cls.io.atomic import locked, write_json
 from lit_cls.model import GPTClassifier, GPTConfig
-from lit_cls.training.run_folder import check_disk, find_checkpoint, locked, new_run_folder, provenance, write_json
+from lit_cls.runs.folder import check_disk, find_checkpoint, new_run_folder, provenance
 
 
 def test_every_run_gets_a_new_folder(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_killed_process_leaves_no_lock_behind_nor_does_its_worker(tmp_path: Pa
     script = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from lit_cls.training.run_folder import locked\n"
+        "from lit_cls.io.atomic import locked\n"
         f"with locked(Path({str(tmp_path)!r})):\n"
         "    child = os.fork()\n"
         "    if child:\n"

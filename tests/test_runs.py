@@ -8,7 +8,7 @@ import pytest
 from conftest import data, module, trainer
 from lightning.pytorch import seed_everything
 
-from lit_cls.runs import Keep, Run
+from lit_cls.runs.run import Keep, Run
 from lit_cls.training.checkpoints import read_checkpoint
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from stopped_runs import CPU, NANO, At, DiedError, assert_same, fit
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import RunError
 from lit_cls.training import saving
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import read_checkpoint
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.saving import Saver
-from lit_cls.training.stopping import StopSignals
-from lit_cls.verbs import Verbs
+from lit_cls.training.signals import StopSignals
 
 
 def words(reviews: str, folder: Path, *options: str) -> list[str]:
@@ -60,7 +60,9 @@ def test_best_is_saved_with_the_weights_that_were_validated(reviews: str, tmp_pa
     folder = fit(words(reviews, tmp_path, *options))
     best, run = read_checkpoint(folder / "best.ckpt"), read_checkpoint(folder / "best.ckpt")["lit_cls_run"]
     assert run["place"]["batches"] % 3 == 0
-    again = Verbs(["validate", "--ckpt_path", str(folder / "best.ckpt"), "--trainer.default_root_dir", str(tmp_path)])
+    again = TrainCommand(
+        ["validate", "--ckpt_path", str(folder / "best.ckpt"), "--trainer.default_root_dir", str(tmp_path)]
+    )
     again.start()
     assert float(again.trainer.callback_metrics["val_loss"]) == pytest.approx(run["best_loss"], abs=1e-7)
     open_window = run["place"]["batches"] % 2
@@ -100,11 +102,11 @@ def test_killed_between_the_best_and_the_last(reviews: str, tmp_path: Path, monk
         copy(source, target)
 
     monkeypatch.setattr(saving, "copy_checkpoint", dies)
-    verbs = Verbs(["fit", *words(reviews, tmp_path / "stopped")])
+    verbs = TrainCommand(["fit", *words(reviews, tmp_path / "stopped")])
     with pytest.raises(DiedError):
         verbs.start()
     folder = verbs.run.folder
-    Verbs(["fit", "--config", str(folder / "config.yaml")], resumed=folder).start()
+    TrainCommand(["fit", "--config", str(folder / "config.yaml")], resumed=folder).start()
     assert_same(straight, folder)
 
 
@@ -112,7 +114,7 @@ def test_the_best_so_far_goes_with_a_run_into_its_new_folder(reviews: str, tmp_p
     first = fit(words(reviews, tmp_path))
     # So large a step that no later validation is better.
     options = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_epochs", "3", "--model.learning_rate", "1"]
-    verbs = Verbs(["fit", *options, "--trainer.default_root_dir", str(tmp_path)])
+    verbs = TrainCommand(["fit", *options, "--trainer.default_root_dir", str(tmp_path)])
     verbs.start()
     best = [read_checkpoint(folder / "best.ckpt") for folder in (first, verbs.run.folder)]
     assert verbs.run.folder != first
@@ -121,14 +123,14 @@ def test_the_best_so_far_goes_with_a_run_into_its_new_folder(reviews: str, tmp_p
 
 
 def test_signals_of_a_finished_training_are_not_deferred(reviews: str, tmp_path: Path) -> None:
-    verbs = Verbs(["fit", *words(reviews, tmp_path)])
+    verbs = TrainCommand(["fit", *words(reviews, tmp_path)])
     verbs.start()
     assert not verbs.run.signals.deferring
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_places(reviews: str, tmp_path: Path) -> None:
-    verbs = Verbs(["fit", *words(reviews, tmp_path)])
+    verbs = TrainCommand(["fit", *words(reviews, tmp_path)])
     verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 13, signal.SIGTERM))  # type: ignore[attr-defined]
     with pytest.raises(SystemExit):
         verbs.start()

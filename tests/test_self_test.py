@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import data, module, save, trainer
 
+from lit_cls.model.backbones.gpt2 import GPTConfig
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.gpt import GPTConfig
-from lit_cls.training.self_test import MORE_PADS, PadTest, SelfTest, compare_paddings
+from lit_cls.training.pad_invariance import MORE_PADS, PadTest, SelfTest, compare_paddings
 
 SMALL = GPTConfig(vocab_size=50257, context_length=128, emb_dim=12, n_heads=2, n_layers=2)
 TEXTS = [[7 + i + j for j in range(3 + 2 * i)] for i in range(24)]

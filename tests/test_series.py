@@ -14,13 +14,13 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.experiments import series as series_file
 from lit_cls.experiments.costs import Cost, Machine, expected_cost
 from lit_cls.experiments.series import Entry, Job, Series, duration
 from lit_cls.model.classifier import ModelSettings
 from lit_cls.training.module import ClassifierModule
-from lit_cls.verbs import Verbs
 
 NANO = ("--model.size=gpt2-nano", "--model.weights=random", "--trainer.max_epochs=1", "--data.balance=none")
 BREAKS = 0.987
@@ -29,7 +29,7 @@ BREAKS = 0.987
 
 def make(tmp_path: Path, jobs: list[Job], **options: object) -> Series:
     console = Console(file=io.StringIO(), width=150)
-    return Series(tmp_path / "out", ("first", "second"), jobs, console, "lit_cls sweep", **options)  # type: ignore[arg-type]
+    return Series(tmp_path / "out", ("first", "second"), jobs, console, "lit_cls sweep", TrainCommand, **options)  # type: ignore[arg-type]
 
 
 def said(series: Series) -> str:
@@ -251,7 +251,7 @@ CACHE = ("--model.cache_dir=cache", "--model.trainable_layers=last_block", "--da
 
 def disk_for_outputs(series: Series) -> list[bool]:
     """Whether each run is expected to leave outputs of frozen layers, which are of the same size for all."""
-    alone = [expected_cost(Verbs(entry.words), 1e12) for entry in series.entries]
+    alone = [expected_cost(TrainCommand(entry.words), 1e12) for entry in series.entries]
     assert len({cost.shared_disk for cost in alone}) == 1
     beside = [entry.cost.disk - cost.disk for entry, cost in zip(series.entries, alone, strict=True)]
     assert set(beside) <= {0, alone[0].shared_disk}
@@ -319,7 +319,9 @@ def test_weights_that_only_a_skipped_run_would_have_downloaded_count(
     monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
     series = make_and_plan(tmp_path, jobs)
     assert states(series) == ["skipped", "waiting", "waiting"]
-    counted = [entry.cost.disk - expected_cost(Verbs(entry.words), 1e12).disk > 400_000_000 for entry in series.entries]
+    counted = [
+        entry.cost.disk - expected_cost(TrainCommand(entry.words), 1e12).disk > 400_000_000 for entry in series.entries
+    ]
     assert counted == [True, True, False]
 
 

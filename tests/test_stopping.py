@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lit_cls.training.stopping import Stopped, StopSignals
+from lit_cls.training.signals import Stopped, StopSignals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -48,7 +48,7 @@ def test_another_handler_in_front_is_taken_away_again() -> None:
 def test_a_second_signal_ends_at_once(second: str) -> None:
     script = (
         "import os, signal, time\n"
-        "from lit_cls.training.stopping import StopSignals\n"
+        "from lit_cls.training.signals import StopSignals\n"
         "with StopSignals() as signals:\n"
         "    signals.deferring = True\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

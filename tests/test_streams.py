@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_cls.data.streams import TextStream, Wanted, chunks, given_texts, open_file, open_pipe
+from lit_cls.data.stream import TextStream, Wanted, chunks, given_texts, open_file, open_pipe
 from lit_cls.errors import UserError
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from test_cli import lit
 
+from lit_cls.commands.sweep import parse_grid, sweep
 from lit_cls.errors import UserError
-from lit_cls.experiments.sweep import parse_grid, sweep
 
 CONFIG = """
 data:

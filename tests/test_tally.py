@@ -1,7 +1,7 @@
 """What is told of many answers."""
 
+from lit_cls.commands.prediction_counts import Tally
 from lit_cls.evaluation.metrics import wilson_interval
-from lit_cls.evaluation.tally import Tally
 
 
 def test_ordinary_texts_without_labels_are_not_worth_a_word() -> None:

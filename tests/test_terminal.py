@@ -3,7 +3,7 @@
 import pytest
 from conftest import closed_pipe
 
-from lit_cls.commands.terminal import standard_output, tell
+from lit_cls.io.terminal import standard_output, tell
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import data, module, save
 
-from lit_cls.arguments import CommandParser
+from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import UserError
 from lit_cls.model.decision import Decision
-from lit_cls.trained import Trained, add_checkpoint_options, trained_of
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
 
@@ -110,5 +110,6 @@ def test_a_decision_that_is_none(tmp_path: Path, saved: Path, change: dict[str, 
 
 
 def test_neither_lightning_nor_transformers_is_waited_for() -> None:
-    code = "import sys, lit_cls.trained; assert not {'lightning', 'transformers', 'sklearn'} & set(sys.modules)"
+    code = "import sys, lit_cls.commands.checkpoint_options\n"
+    code += "assert not {'lightning', 'transformers', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from lit_cls.transfer import Limits, TransferError, alone_in, discard, partial_name, set_aside, transfer
+from lit_cls.io.download import Limits, TransferError, alone_in, discard, partial_name, set_aside, transfer
 
 CONTENT = bytes(range(256)) * 40
 LIMITS = Limits(max_bytes=20_000, silence_s=0.6, start_s=1, slowest=10_000, pause_s=0.01)
@@ -278,7 +278,7 @@ def test_a_long_download_is_told(
     url, handler = server
     handler.answers = [whole]
     clock = iter(range(0, 100_000, 11))
-    monkeypatch.setattr("lit_cls.transfer.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("lit_cls.io.download.time.monotonic", lambda: next(clock))
     transfer(url, tmp_path / "p", Limits(20_000, start_s=10**9), "it")
     assert capsys.readouterr().err.startswith("downloading it: ")
 

@@ -5,7 +5,7 @@ from rich.console import Console
 from sklearn.metrics import precision_recall_fscore_support
 
 from lit_cls.evaluation.tuning import Goal
-from lit_cls.evaluation.tuning_table import Answers, share, tuning_table
+from lit_cls.report.tuning_table import Answers, share, tuning_table
 
 
 def test_every_class_has_its_figures() -> None:

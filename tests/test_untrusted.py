@@ -14,9 +14,9 @@ from conftest import data, module, save
 
 import lit_cls
 from lit_cls.cli import main
+from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
-from lit_cls.training.frozen_files import find
-from lit_cls.verbs import Verbs
+from lit_cls.training.feature_files import find
 
 VERBS = ["fit", "validate", "test"]
 
@@ -165,7 +165,7 @@ def test_a_configuration_that_names_foreign_code(
         assert f"names {named}: a configuration for {verb} may only name classes of" in told
         assert not (here / "executed").exists()
     with pytest.raises(UserError):  # the marker does work: the parser alone imports it
-        Verbs(["test", "--trainer.callbacks", "sent_module.Anything", "--ckpt_path", "sent.ckpt"])
+        TrainCommand(["test", "--trainer.callbacks", "sent_module.Anything", "--ckpt_path", "sent.ckpt"])
     assert (here / "executed").exists()
 
 

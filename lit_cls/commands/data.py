@@ -16,11 +16,11 @@ from typing import Any, get_args
 
 import yaml
 
-from lit_cls.arguments import CommandParser
-from lit_cls.commands.data_page import Page, plain, show
-from lit_cls.data.checks import Progress, check, command_line, spelt
-from lit_cls.data.parts import Part, Reading
+from lit_cls.commands.data_report import Page, plain, show
+from lit_cls.commands.parser import CommandParser
+from lit_cls.data.check import Progress, check, command_line, spelt
 from lit_cls.data.sources import EmptyPolicy, SourceName
+from lit_cls.data.split_data import Part, Reading
 from lit_cls.data.splits import SPLIT_NAMES, Balance
 from lit_cls.errors import RunError, UserError, shown
 

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from lit_cls.arguments import CommandParser
-from lit_cls.attribution import (
+from lit_cls.commands.checkpoint_options import add_checkpoint_options, trained_of
+from lit_cls.commands.parser import CommandParser
+from lit_cls.errors import RunError, UserError
+from lit_cls.explain.attribution import (
     TOLERANCE,
     Attribution,
     Progress,
@@ -20,11 +22,9 @@ from lit_cls.attribution import (
     integrated_gradients,
     leave_one_word_out,
 )
-from lit_cls.commands.explain_page import LEVELS, Explained, colours, figure, largest, level, page, shown_words
-from lit_cls.commands.terminal import standard_output
-from lit_cls.errors import RunError, UserError
+from lit_cls.explain.html import LEVELS, Explained, colours, figure, largest, level, page, shown_words
 from lit_cls.inference import Classifier
-from lit_cls.trained import add_checkpoint_options, trained_of
+from lit_cls.io.terminal import standard_output
 
 _METHODS: dict[str, Callable[..., Attribution]] = {
     "integrated_gradients": integrated_gradients,

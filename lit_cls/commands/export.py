@@ -5,19 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_cls.arguments import CommandParser
+from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
 from lit_cls.commands.merge import add_data_option, in_float32
-from lit_cls.commands.progress import Progress
-from lit_cls.commands.terminal import tell
+from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
-from lit_cls.exports.folder import check_new, whole_folder
 from lit_cls.exports.huggingface import check_huggingface, write_huggingface
 from lit_cls.exports.onnx import check_onnx, write_onnx
 from lit_cls.exports.parity import ODD_TEXTS, Tell
 from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.exports.source import Answers, Source
+from lit_cls.io.atomic import check_new, whole_folder
+from lit_cls.io.progress import Progress
+from lit_cls.io.terminal import tell
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.trained import Trained, add_checkpoint_options, trained_of
 
 _DESCRIPTION = """\
 Writes a folder with the classifier in another format, loads it as its users will, and compares its

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.arguments import CommandParser
-from lit_cls.commands.progress import Progress
-from lit_cls.commands.terminal import tell
+from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.parity import LIMIT, measure
 from lit_cls.exports.source import plain_tensors
 from lit_cls.inference import Classifier, classifier_of
+from lit_cls.io.progress import Progress
+from lit_cls.io.terminal import tell
+from lit_cls.model.adapters.lora import merge_lora
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
-from lit_cls.model.lora import merge_lora
-from lit_cls.trained import Trained, add_checkpoint_options, trained_of
 from lit_cls.training.checkpoints import KEY, describe_network, without_training
 
 _DESCRIPTION = """\

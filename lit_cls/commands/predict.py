@@ -11,19 +11,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
-from lit_cls.allocator import keep_freed_memory
-from lit_cls.arguments import CommandParser
-from lit_cls.commands.progress import Progress
+from lit_cls.commands.checkpoint_options import add_checkpoint_options, trained_of
+from lit_cls.commands.parser import CommandParser
+from lit_cls.commands.prediction_counts import Tally
+from lit_cls.commands.prediction_writer import AnswerFormat, AnswerWriter, check_new_file, format_of, whole_file
 from lit_cls.data.formats import FORMATS, Format
 from lit_cls.data.sources import Column
-from lit_cls.data.streams import TextStream, Wanted, chunks, given_texts, open_file, open_pipe
+from lit_cls.data.stream import TextStream, Wanted, chunks, given_texts, open_file, open_pipe
 from lit_cls.errors import RunError, UserError, shown
-from lit_cls.evaluation.answers import AnswerFormat, AnswerWriter, check_new_file, format_of, whole_file
-from lit_cls.evaluation.tally import Tally
 from lit_cls.inference import Classifier
-from lit_cls.trained import add_checkpoint_options, trained_of
+from lit_cls.io.malloc import keep_freed_memory
+from lit_cls.io.progress import Progress
 from lit_cls.training.checkpoints import DATA_KEY
-from lit_cls.training.stopping import Stopped, StopSignals
+from lit_cls.training.signals import Stopped, StopSignals
 
 Tell = Callable[[str], None]
 

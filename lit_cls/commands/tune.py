@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from lit_cls.arguments import CommandParser
-from lit_cls.commands.terminal import standard_output, tell
-from lit_cls.data.parts import Part, Parts
+from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.parser import CommandParser
+from lit_cls.commands.prediction_writer import check_partial
+from lit_cls.data.split_data import Part, Parts
 from lit_cls.errors import RunError, UserError, shown
-from lit_cls.evaluation.answers import check_partial
 from lit_cls.evaluation.metrics import wilson_interval
 from lit_cls.evaluation.tuning import (
     Goal,
@@ -27,9 +27,9 @@ from lit_cls.evaluation.tuning import (
     parse_goal,
     texts_needed,
 )
-from lit_cls.evaluation.tuning_table import Answers, share, tuning_table
+from lit_cls.io.terminal import standard_output, tell
 from lit_cls.model.decision import Decision
-from lit_cls.trained import Trained, add_checkpoint_options, trained_of
+from lit_cls.report.tuning_table import Answers, share, tuning_table
 from lit_cls.training.checkpoints import BEST, DECISION_KEY, KEY, LAST, PREVIOUS, decision_of, without_training
 
 _FEW = 50  # texts: a share of fewer has an interval that is more than a quarter wide where it is a half

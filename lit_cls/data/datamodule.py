@@ -19,8 +19,8 @@ from lit_cls.data.batches import (
     truncate,
 )
 from lit_cls.data.downloads import SMS_SPAM, fetch
-from lit_cls.data.parts import Part, Parts, Reading, SplitChoice
 from lit_cls.data.sources import Column, EmptyPolicy, SourceName
+from lit_cls.data.split_data import Part, Parts, Reading, SplitChoice
 from lit_cls.data.splits import SPLIT_NAMES, Balance, SplitName
 from lit_cls.errors import UserError
 

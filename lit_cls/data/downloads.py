@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_cls.errors import UserError
-from lit_cls.transfer import Limits, TransferError, alone_in, discard, partial_name, set_aside, transfer
+from lit_cls.io.download import Limits, TransferError, alone_in, discard, partial_name, set_aside, transfer
 
 # An archive that is damaged, or none.
 _DAMAGED = (EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)

@@ -16,14 +16,14 @@ import torch
 from lit_cls.data.batches import TextDataset
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
+from lit_cls.experiments.fit import Fit
+from lit_cls.model.backbones.gpt2 import GPTBackbone
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.gpt import GPTBackbone
 from lit_cls.model.pretrained import check_pretrained, is_downloaded
 from lit_cls.model.weights import SIZES, ModelSize
-from lit_cls.training.frozen_cache import kept_positions
-from lit_cls.training.frozen_files import GB, states_key
-from lit_cls.training.run_folder import checkpoint_size
-from lit_cls.verbs import Verbs
+from lit_cls.runs.folder import checkpoint_size
+from lit_cls.training.feature_cache import kept_positions
+from lit_cls.training.feature_files import GB, states_key
 
 _LIBRARIES = 500_000_000  # bytes of a process that has imported torch and Lightning
 _SAVED_PER_TOKEN = 20  # numbers per token and unit of emb_dim that a block keeps for its backward pass
@@ -72,7 +72,7 @@ def machine(device: torch.device, folder: Path) -> Machine:
     return Machine(device, memory, shutil.disk_usage(existing).free, host)
 
 
-def expected_cost(run: Verbs, rate: float) -> Cost:
+def expected_cost(run: Fit, rate: float) -> Cost:
     """Estimates a fit.
 
     Args:
@@ -127,7 +127,7 @@ def product_rate(device: torch.device, precision: str) -> float:
     return 2 * M * K * N / best
 
 
-def _memory(net: GPTClassifier, run: Verbs) -> int:
+def _memory(net: GPTClassifier, run: Fit) -> int:
     """Weights, gradients, AdamW's two averages, and what the backward pass needs of the forward pass."""
     everything = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -149,7 +149,7 @@ def _memory(net: GPTClassifier, run: Verbs) -> int:
     return int(frozen + (16 + 4 * copies) * trained + saved + states + (_LIBRARIES if on_cpu else 0))
 
 
-def _host_memory(net: GPTClassifier, run: Verbs) -> int:
+def _host_memory(net: GPTClassifier, run: Fit) -> int:
     """Beside a GPU: the libraries, the network with gradients and averages when it ends, the file's tensors."""
     if run.trainer.strategy.root_device.type == "cpu":
         return 0
@@ -159,7 +159,7 @@ def _host_memory(net: GPTClassifier, run: Verbs) -> int:
     return _LIBRARIES + 4 * everything * (1 + files) + 12 * trained
 
 
-def _seconds(net: GPTClassifier, run: Verbs, rate: float) -> float:
+def _seconds(net: GPTClassifier, run: Fit, rate: float) -> float:
     data, epochs, config = run.datamodule, max(1, run.trainer.max_epochs or 1), net.config
     once = net.n_frozen_blocks > 0 and run.model.fast and not config.drop_rate
     trained = config.n_layers - net.n_frozen_blocks
@@ -194,7 +194,7 @@ def _lengths(net: GPTClassifier, data: ClassificationData, name: SplitName) -> l
     return [data.pad_to] * len(lengths) if needs == "all" and data.pad_to else lengths
 
 
-def _frozen_states(net: GPTClassifier, run: Verbs, *names: SplitName) -> int:
+def _frozen_states(net: GPTClassifier, run: Fit, *names: SplitName) -> int:
     """Bytes of the frozen layers' outputs for these splits, all of them where none is named."""
     if not net.n_frozen_blocks or not run.model.fast or net.config.drop_rate:
         return 0
@@ -202,7 +202,7 @@ def _frozen_states(net: GPTClassifier, run: Verbs, *names: SplitName) -> int:
     return 4 * net.config.emb_dim * (len(lengths) if net.trainable_layers == "last_layer" else sum(lengths))
 
 
-def _states_in_memory(net: GPTClassifier, run: Verbs) -> int:
+def _states_in_memory(net: GPTClassifier, run: Fit) -> int:
     """Bytes of those outputs that the budget lets into memory: each split in its turn, as long as it fits."""
     taken = 0
     for name in SPLIT_NAMES:
@@ -212,13 +212,12 @@ def _states_in_memory(net: GPTClassifier, run: Verbs) -> int:
     return taken
 
 
-def _name_of_states(net: GPTClassifier, run: Verbs) -> str:
+def _name_of_states(net: GPTClassifier, run: Fit) -> str:
     """The train split's outputs have the name that their file would have; all splits follow from the same options."""
     dataset = cast("TextDataset", run.datamodule.whole_split("train").dataset)
     weights = run.model.settings.weights
     if weights == "random":
-        assert run.subcommand is not None, "it was parsed"
-        weights += str(run.config[run.subcommand].seed_everything)
+        weights += str(run.settings()["seed_everything"])
     key = states_key(net, dataset.token_ids, dataset.pad_to, weights, str(run.trainer.precision))
     return key.path(Path(), kept_positions(net, dataset)).name
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_cls.data.parts import Part, Parts
+from lit_cls.data.split_data import Part, Parts
 from lit_cls.data.splits import SPLIT_NAMES, SplitName, seen_in
 from lit_cls.evaluation.baselines import baselines
 from lit_cls.evaluation.metrics import wilson_interval
-from lit_cls.evaluation.report import write_predictions
 from lit_cls.experiments.records import Count, Record
 from lit_cls.experiments.rows import Row
-from lit_cls.training.run_folder import write_json, write_text
+from lit_cls.io.atomic import write_json, write_text
+from lit_cls.report.console import write_predictions
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lit_cls.data.parts import Parts
+from lit_cls.data.split_data import Parts
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, Machine, download_size, expected_cost, machine, product_rate
+from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.records import Record, is_finished, read_record
 from lit_cls.model.pretrained import check_pretrained
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.model.weights import SIZES, ModelSize, match_weights, reading_once
-from lit_cls.training.run_folder import version_folders
-from lit_cls.verbs import Verbs
+from lit_cls.runs.folder import version_folders
 
 State = Literal["waiting", "running", "finished", "failed", "skipped"]
 
@@ -65,7 +65,7 @@ class Entry:
     reason: str = ""
     """Why it was skipped, or failed."""
     record: Record | None = None
-    run: Verbs | None = None
+    run: Fit | None = None
     """While it runs."""
     started: float = 0.0
     seconds: float = 0.0
@@ -83,6 +83,7 @@ class Series:
             weights file is read once.
         console: where the table is shown.
         command: what goes on with the series when it was stopped.
+        open_fit: builds each fit from its command line.
         on_change: called after each run that has ended, to write down what is known.
     """
 
@@ -91,6 +92,7 @@ class Series:
     jobs: Sequence[Job]
     console: Console
     command: str
+    open_fit: OpenFit
     on_change: Callable[[Sequence[Entry]], None] = lambda entries: None
     entries: list[Entry] = field(default_factory=list)
     parts: Parts | None = None
@@ -105,7 +107,7 @@ class Series:
         self.console.print(f"checking {len(self.jobs)} runs", highlight=False)
         rates: dict[tuple[torch.device, str], float] = {}
         rooms: dict[torch.device, Machine] = {}
-        planned: list[Verbs] = []
+        planned: list[Fit] = []
         downloaded: set[ModelSize] = set()
         kept: set[str] = set()  # outputs of frozen layers, for several rows
         disk = 0
@@ -136,12 +138,12 @@ class Series:
 
     def _plan_one(
         self, job: Job, rates: dict[tuple[torch.device, str], float], rooms: dict[torch.device, Machine]
-    ) -> tuple[Entry, Verbs]:
+    ) -> tuple[Entry, Fit]:
         """A job, checked; what is known of devices by now is kept in `rates` and `rooms`."""
         root = str(self.out / "runs")
         fixed = ("--run_name", job.name, "--trainer.default_root_dir", root, "--trainer.enable_progress_bar=false")
         words = ["fit", *job.options, *fixed]
-        run = Verbs(words)
+        run = self.open_fit(words)
         if run.trainer.world_size > 1:
             raise UserError(
                 f"a series runs on one device, not on {run.trainer.world_size}: leave trainer.devices out; "
@@ -169,7 +171,7 @@ class Series:
         except OSError as error:
             raise UserError(f"nothing can be written to {self.out}: {error.strerror}. Give another --out") from error
 
-    def _find_finished(self, entry: Entry, run: Verbs) -> None:
+    def _find_finished(self, entry: Entry, run: Fit) -> None:
         """Takes over a run of the same settings; of others, there is no telling which was meant."""
         finished = [f for f in version_folders(self.out / "runs" / entry.job.name) if is_finished(f)]
         if not finished:
@@ -239,9 +241,8 @@ class Series:
         with log.open("a", encoding="utf-8") as stream:
             try:
                 # Made now, not when it was planned: a Trainer sets switches of the whole process.
-                entry.run = Verbs(entry.words)
-                entry.run.run.console = Console(file=stream, width=120)
-                entry.run.run.comparisons = False  # the series has its own, of all runs
+                # The series has comparisons of its own, of all runs.
+                entry.run = self.open_fit(entry.words, console=Console(file=stream, width=120), comparisons=False)
                 entry.run.start()
                 entry.record = read_record(entry.run.run.folder)
                 entry.state = "finished"
@@ -320,7 +321,7 @@ def _skip_if_too_large(entry: Entry, room: Machine) -> None:
             return
 
 
-def _check_weights(waiting: Sequence[Verbs]) -> None:
+def _check_weights(waiting: Sequence[Fit]) -> None:
     """Weights that are not there, or do not fit, are found before the first run starts.
 
     Of weights to be downloaded, only the first are: the others when they are needed.

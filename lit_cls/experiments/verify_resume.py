@@ -1,7 +1,5 @@
 """`lit_cls verify-resume`: a run that is killed again and again ends as the one that was left alone."""
 
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,24 +16,14 @@ from rich.table import Table
 from torch import Tensor
 
 from lit_cls.data.splits import SPLIT_NAMES
-from lit_cls.errors import RunError, UserError
-from lit_cls.experiments.arguments import SeriesParser
-from lit_cls.training.callbacks import make_console
+from lit_cls.runs.folder import version_folders
 from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, newest_checkpoint, read_checkpoint
-from lit_cls.training.run_folder import version_folders
 
 _BEGIN, _END = "What trains", "Accuracy"
 """What a run prints before its first step, and once all is evaluated."""
-_SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-_SHARE_EARLY = 0.2  # of the kills: before the training, in imports, data and weights
-_STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
-_FIXED = {
-    "--run_name": "its runs are called straight and stopped",
-    "--ckpt_path": "its runs start anew",
-    "--trainer.default_root_dir": "give --out",
-    "--trainer.fast_dev_run": "it leaves no results",
-    "--trainer.enable_checkpointing": "what is not saved cannot be gone on with",
-}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+EARLY_SHARE = 0.2  # of the kills: before the training, in imports, data and weights
+STOPPED_CODES = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -45,61 +33,6 @@ class Same:
     what: str
     size: str
     difference: str | None
-
-
-def verify_resume(words: Sequence[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: what was typed after the verb.
-
-    Returns:
-        The exit code: 1 where the two runs differ.
-
-    Raises:
-        UserError: a mistake in the options.
-        RunError: a run failed by itself.
-    """
-    own, others = _parser().split(words)
-    if own.kills < 1:
-        raise UserError(f"--kills {own.kills} is less than 1")
-    console, out = make_console(), Path(os.path.expanduser(own.out))
-    fit = ["fit", *others, "--trainer.default_root_dir", str(out)]
-    children = Children(out / "verify-resume.log")
-    console.print("a run that is left alone …", soft_wrap=True)
-    straight = children.run([*fit, "--run_name", "straight"])
-    if straight.code:
-        raise RunError(f"the run ended with {straight.code}: see {children.log}")
-    console.print(f"  {straight.seconds:.1f} s, {straight.seconds_training:.1f} s of it training", soft_wrap=True)
-    draw, n_kills = random.Random(own.seed), 0
-    first, n_steps = len(version_folders(out / "stopped")), _steps(version_folders(out / "straight")[-1])
-    while True:
-        folder = next(iter(_begun(out, first)), None)
-        command = [*fit, "--run_name", "stopped"] if folder is None else ["resume", str(folder)]
-        kill = None
-        if n_kills < own.kills:
-            number, early = _SIGNALS[draw.randrange(len(_SIGNALS))], draw.random() < _SHARE_EARLY
-            # Of what is left, so much that all the kills find something to end.
-            left = straight.seconds_training * (1 - _steps(folder) / n_steps)
-            window = straight.seconds_starting if early else 1.5 * left / (own.kills - n_kills + 1)
-            kill = Kill(number, early, draw.uniform(0, window))
-        ended = children.run(command, kill)
-        if ended.code == 0:
-            break
-        if kill is None or ended.code not in _STOPPED:
-            raise RunError(f"a run ended with {ended.code}: see {children.log}")
-        n_kills += 1
-        console.print(f"  kill {n_kills} of {own.kills}: {kill}", soft_wrap=True)
-    [folder] = _begun(out, first)
-    compared = compare_runs(version_folders(out / "straight")[-1], folder)
-    console.print(_table(compared))
-    same = not any(part.difference for part in compared)
-    verdict = "identical, bit by bit" if same else "DIFFERENT"
-    console.print(f"{verdict}: a run that was left alone, and one that was killed {n_kills} times", soft_wrap=True)
-    if n_kills < own.kills:
-        console.print(f"note: the run had ended before {own.kills - n_kills} more kills", soft_wrap=True)
-    console.print(f"both are in {out}", markup=False, highlight=False, emoji=False, soft_wrap=True)
-    return 0 if same else 1
 
 
 @dataclass(frozen=True)
@@ -231,7 +164,8 @@ def _equal(one: Any, other: Any) -> bool:
     return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
 
 
-def _table(compared: Sequence[Same]) -> Table:
+def comparison_table(compared: Sequence[Same]) -> Table:
+    """One row per thing that was compared."""
     table = Table(title="Left alone and killed", title_justify="left")
     for column in ("what", "size", "verdict"):
         table.add_column(column)
@@ -240,13 +174,13 @@ def _table(compared: Sequence[Same]) -> Table:
     return table
 
 
-def _steps(folder: Path | None) -> int:
+def saved_steps(folder: Path | None) -> int:
     """How many a run has saved."""
     newest = None if folder is None else newest_checkpoint(folder, lambda _: None)
     return newest[1][RUN_KEY]["place"]["steps"] if newest else 0
 
 
-def _begun(out: Path, first: int) -> list[Path]:
+def started_folders(out: Path, first: int) -> list[Path]:
     """The folders of this command's killed run: one, once it has its configuration."""
     folders = version_folders(out / "stopped")[first:]
     return [folder for folder in folders if (folder / "config.yaml").exists()]
@@ -275,15 +209,3 @@ def _child(words: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
         finally:
             if child.poll() is None:
                 child.kill()
-
-
-def _parser() -> SeriesParser:
-    parser = SeriesParser(
-        "verify-resume", "Proves that a run which is killed and gone on with ends as one that was left alone.", _FIXED
-    )
-    parser.add_argument(
-        "--kills", type=int, default=5, help="how often the second run is killed (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=123, help="of the moments and signals (default: %(default)s)")
-    parser.add_argument("--out", default="checkpoints/verify-resume", help="folder of both (default: %(default)s)")
-    return parser

@@ -22,8 +22,8 @@ from lit_cls.errors import UserError
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
 from lit_cls.exports.tokenizer_file import PAD_TOKEN, write_tokenizer
+from lit_cls.model.adapters.lora import merge_lora
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.lora import merge_lora
 from lit_cls.model.weights import SIZES, to_hugging_face
 
 _FOLDED = 1e-5

@@ -18,9 +18,9 @@ from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, require_packages
 from lit_cls.exports.tokenizer_file import write_tokenizer
+from lit_cls.model.adapters.lora import merge_lora
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.decision import Decision
-from lit_cls.model.lora import merge_lora
 
 _OPSET = 18  # has all that the network is made of, and runs on an onnxruntime of 2023
 _MOST_BYTES_IN_ONE = 1 << 30  # a protobuf ends at 2 GB; larger weights lie in a file of their own

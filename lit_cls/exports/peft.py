@@ -30,8 +30,8 @@ from lit_cls.exports.huggingface import (
 )
 from lit_cls.exports.parity import Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
+from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.lora import LoRALinear
 from lit_cls.model.pretrained import hub_source
 from lit_cls.model.weights import hugging_face_name, to_hugging_face
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lit_cls.errors import UserError
-from lit_cls.model.gpt import GPTBackbone, GPTConfig
-from lit_cls.model.lora import LoRAConfig, LoRALinear, add_lora
+from lit_cls.model.adapters.lora import LoRAConfig, LoRALinear, add_lora
+from lit_cls.model.backbones.gpt2 import GPTBackbone, GPTConfig
 from lit_cls.model.pretrained import fetch_pretrained
 from lit_cls.model.weights import SIZES, ModelSize, load_weights
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.lora import LoRALinear
 
 
 class PackedLinear(nn.Module):

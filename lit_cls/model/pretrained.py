@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_cls.errors import UserError
+from lit_cls.io.download import Limits, TransferError, alone_in, discard, set_aside, transfer
 from lit_cls.model.weight_files import file_sha256, sha256_of
-from lit_cls.transfer import Limits, TransferError, alone_in, discard, set_aside, transfer
 
 if TYPE_CHECKING:
     from lit_cls.model.weights import ModelSize

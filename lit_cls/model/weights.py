@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
-from lit_cls.model.gpt import GPTBackbone, GPTConfig, GPTModel
+from lit_cls.model.backbones.gpt2 import GPTBackbone, GPTConfig, GPTModel
 from lit_cls.model.weight_files import StoredTensor, files_of, open_weights, shown
 
 ModelSize = Literal["gpt2-nano", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_cls.model.adapters.lora import LoRAConfig
 from lit_cls.model.decision import Decision
-from lit_cls.model.lora import LoRAConfig
 from lit_cls.model.weight_files import plainness
 from lit_cls.model.weights import SIZES
 

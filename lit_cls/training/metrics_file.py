@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 
-from lit_cls.training.run_folder import write_text
+from lit_cls.io.atomic import write_text
 
 NAME = "metrics.csv"
 

@@ -19,6 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
+from lit_cls.model.adapters.lora import LoRAConfig
 from lit_cls.model.classifier import (
     GPTClassifier,
     ModelSettings,
@@ -27,7 +28,6 @@ from lit_cls.model.classifier import (
     check_trainable_layers,
 )
 from lit_cls.model.decision import Decision
-from lit_cls.model.lora import LoRAConfig
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.model.weights import SIZES, ModelSize
 from lit_cls.training.checkpoints import (
@@ -39,7 +39,7 @@ from lit_cls.training.checkpoints import (
     describe_network,
     trained_tensors,
 )
-from lit_cls.training.frozen_cache import FrozenStates
+from lit_cls.training.feature_cache import FrozenStates
 from lit_cls.training.loss import ClassWeights, check_loss, class_weight_list, summed_loss, weight_notes
 from lit_cls.training.precision import MIXED
 

@@ -14,7 +14,7 @@ from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, has_loss
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.random_states import random_states, set_random_states
-from lit_cls.training.stopping import Stopped, StopSignals
+from lit_cls.training.signals import Stopped, StopSignals
 
 
 class Saver(Callback):

@@ -1,14 +1,10 @@
 """The folder of a run: `<root>/<name>/version_<n>/`, new for every run and never used again."""
 
 import hashlib
-import json
 import os
 import platform
 import shutil
 import subprocess
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -90,72 +86,6 @@ def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies:
             f"a checkpoint of this run takes {one / 1e9:.2f} GB, {copies} copies exist at once, and {folder} has "
             f"{free / 1e9:.2f} GB left: make room, or choose another folder with --trainer.default_root_dir"
         )
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a run's folder: one process at a time adds to a run. The lock goes with the process, however it ends.
-
-    Args:
-        folder: the run's.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    try:
-        import fcntl  # not on Windows
-
-        handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        yield
-        return
-    _held.add(handle)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder} belongs to a run that is still going on: stop that one first") from error
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        _held.discard(handle)
-        os.close(handle)
-
-
-_held: set[int] = set()
-
-
-def _let_go() -> None:
-    # A data worker that outlives its run must not hold the folder.
-    for handle in _held:
-        os.close(handle)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file in one step."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Writes a file in one step: what is there is the old content or the new, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name for each writer: with one for all, the second to rename finds its file gone.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def provenance(

@@ -10,20 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from lit_cls.commands.series_options import SeriesParser, whole_numbers
+from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
-from lit_cls.experiments.arguments import SeriesParser, whole_numbers
-from lit_cls.experiments.check import check
-from lit_cls.experiments.pictures import draw_table_pictures, require_reports
+from lit_cls.experiments.plots import draw_table_pictures, require_reports
+from lit_cls.experiments.published_check import check
 from lit_cls.experiments.questions import report_markdown
 from lit_cls.experiments.records import is_finished
 from lit_cls.experiments.results import Results, RowResult, run_baselines, write_results
 from lit_cls.experiments.rows import ROWS, Row, choose_rows
 from lit_cls.experiments.series import Entry, Job, Series
 from lit_cls.experiments.tables import markdown_table
+from lit_cls.io.atomic import write_text
 from lit_cls.model.weights import SIZES, ModelSize
-from lit_cls.presets import PRESETS
+from lit_cls.runs.folder import version_folders
+from lit_cls.runs.presets import PRESETS
 from lit_cls.training.callbacks import make_console
-from lit_cls.training.run_folder import version_folders, write_text
 
 _ROW = "a row is what its file in configs/rows says; lit_cls fit and lit_cls sweep run anything else"
 # Options of `fit` that reproduce sets itself, or that would make a row something else.
@@ -78,7 +80,7 @@ def reproduce(words: Sequence[str]) -> int:
         for number, seed in runs
     ]
     again = shlex.join(["lit_cls", "reproduce", *(word for word in words if word != "--rerun")])
-    series = Series(out, ("row", "what", "size"), jobs, console, again)
+    series = Series(out, ("row", "what", "size"), jobs, console, again, TrainCommand)
     series.plan()
     assert series.parts is not None, "there is at least one row"
     options = {"size": own.size, "weights": own.weights, "others": _not_free(others)}

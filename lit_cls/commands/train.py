@@ -12,18 +12,19 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from rich.console import Console
 
-from lit_cls.allocator import keep_freed_memory
-from lit_cls.class_paths import check_class_paths, only_allowed_classes
+from lit_cls.commands.checkpoint_options import find_trained
+from lit_cls.commands.config_safety import check_class_paths, only_allowed_classes
+from lit_cls.commands.parser_errors import check_device, check_trainer, explain_class, parse, told
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
+from lit_cls.io.malloc import keep_freed_memory
 from lit_cls.model.weights import SIZES
-from lit_cls.options import check_device, check_trainer, explain_class, parse, told
-from lit_cls.origin import Origin, asks_for_other_data, changed_options, check_going_on, settings_of
-from lit_cls.presets import PRESETS, Preset
-from lit_cls.runs import Keep, Run
-from lit_cls.trained import find_trained
+from lit_cls.runs.presets import PRESETS, Preset
+from lit_cls.runs.resuming import Origin, asks_for_other_data, changed_options, check_going_on, settings_of
+from lit_cls.runs.run import Keep, Run
 from lit_cls.training.callbacks import quiet_lightning
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import (
@@ -57,7 +58,7 @@ _DESCRIPTIONS = {
 }
 
 
-def run_verb(words: list[str]) -> None:
+def train(words: list[str]) -> None:
     """Runs one of the verbs.
 
     Args:
@@ -68,10 +69,10 @@ def run_verb(words: list[str]) -> None:
     """
     check_class_paths(words[0], words[1:])
     with only_allowed_classes(words[0]):
-        Verbs(words).start()
+        TrainCommand(words).start()
 
 
-class Verbs(LightningCLI):
+class TrainCommand(LightningCLI):
     """LightningCLI with a new folder for each run, and checkpoints that bring their own settings.
 
     Made, everything is checked that can be without data; nothing runs before `start`.
@@ -79,6 +80,8 @@ class Verbs(LightningCLI):
     Args:
         words: the verb, then its options.
         resumed: the folder of a run that fit goes on with.
+        console: where the run prints; standard output by default.
+        comparisons: whether the run's report fits baselines and draws plots.
 
     Raises:
         UserError: a mistake in the options or the files.
@@ -88,8 +91,17 @@ class Verbs(LightningCLI):
     model: ClassifierModule
     datamodule: ClassificationData
 
-    def __init__(self, words: list[str], resumed: Path | None = None) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        resumed: Path | None = None,
+        *,
+        console: Console | None = None,
+        comparisons: bool = True,
+    ) -> None:
         self.resumed = resumed
+        self._console = console
+        self._comparisons = comparisons
         self.notes: list[str] = []
         quiet_lightning()
         with told(words[0]):
@@ -331,6 +343,8 @@ class Verbs(LightningCLI):
             self.settings(),
             self._get(self.config_init, "save_every_n_steps"),
             self.resumed,
+            self._console,
+            self._comparisons,
         )
         show_bar = self.run.console.is_terminal and config["enable_progress_bar"] is not False
         kwargs = {

@@ -9,15 +9,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_cls.commands.series_options import SeriesParser
+from lit_cls.commands.train import TrainCommand
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
-from lit_cls.experiments.arguments import SeriesParser
-from lit_cls.experiments.pictures import draw_sweep, require_reports
+from lit_cls.experiments.plots import draw_sweep, require_reports
 from lit_cls.experiments.results import interval
 from lit_cls.experiments.series import Entry, Job, Series
 from lit_cls.experiments.tables import heading, line, percent
+from lit_cls.io.atomic import write_json, write_text
 from lit_cls.training.callbacks import make_console
-from lit_cls.training.run_folder import write_json, write_text
 
 Grid = dict[str, list[str]]
 """Values by option, both as typed."""
@@ -51,7 +52,7 @@ def sweep(words: Sequence[str]) -> int:
     console, out = make_console(), Path(os.path.expanduser(own.out))
     command = shlex.join(["lit_cls", "sweep", *words])
     again = shlex.join(["lit_cls", "sweep", *(word for word in words if word != "--rerun")])
-    series = Series(out, tuple(grid), _jobs(grid, others, own.rerun), console, again)
+    series = Series(out, tuple(grid), _jobs(grid, others, own.rerun), console, again, TrainCommand)
     series.plan()
 
     def write_down(entries: Sequence[Entry]) -> None:

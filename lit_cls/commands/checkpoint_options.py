@@ -14,13 +14,13 @@ from typing import Any
 import torch
 import yaml
 
-from lit_cls.arguments import CommandParser
-from lit_cls.data.parts import Part, Parts, Reading
+from lit_cls.commands.parser import CommandParser
+from lit_cls.data.split_data import Part, Parts, Reading
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.inference import Classifier, classifier_of
+from lit_cls.runs.folder import find_checkpoint
 from lit_cls.training.checkpoints import DATA_KEY, PREVIOUS, newest_checkpoint, read_checkpoint
-from lit_cls.training.run_folder import find_checkpoint
 
 Tell = Callable[[str], None]
 _ROOT = "checkpoints"

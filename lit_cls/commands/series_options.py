@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from lit_cls.arguments import CommandParser
+from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import UserError
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_cls.evaluation.metrics import Accuracy
-from lit_cls.evaluation.numbers import count, decimal, percent
+from lit_cls.report.numbers import count, decimal, percent
 
 _LABELS = 6  # rows of the table on the console
 

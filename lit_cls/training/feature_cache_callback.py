@@ -16,7 +16,7 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.training.frozen_cache import (
+from lit_cls.training.feature_cache import (
     FrozenStates,
     also_in,
     compute,
@@ -25,7 +25,7 @@ from lit_cls.training.frozen_cache import (
     starts_of,
     why_not,
 )
-from lit_cls.training.frozen_files import (
+from lit_cls.training.feature_files import (
     GB,
     StatesKey,
     check_folder,

@@ -8,10 +8,10 @@ from pathlib import Path
 import yaml
 from lightning.fabric.utilities.rank_zero import _get_rank
 
-from lit_cls.class_paths import check_class_paths, only_allowed_classes
+from lit_cls.commands.config_safety import check_class_paths, only_allowed_classes
+from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
-from lit_cls.training.run_folder import locked
-from lit_cls.verbs import Verbs
+from lit_cls.io.atomic import locked
 
 _OF_THE_FOLDER = ("--ckpt_path", "--run_name", "--trainer.default_root_dir", "--config", "-c")
 
@@ -56,9 +56,9 @@ def _resume(folder: Path, words: list[str]) -> None:
     options = ["--config", str(folder / "config.yaml"), *words[1:]]
     check_class_paths("resume", options)
     with only_allowed_classes("resume"):
-        verbs = Verbs(["fit", *options], resumed=folder)
-        verbs.run.command = ["resume", *words]
-        verbs.start()
+        command = TrainCommand(["fit", *options], resumed=folder)
+        command.run.command = ["resume", *words]
+        command.start()
 
 
 def folder_to_resume(given: str) -> Path:

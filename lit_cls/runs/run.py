@@ -15,14 +15,15 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning_utilities.core.rank_zero import rank_zero_only
+from rich.console import Console
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import RunError, UserError
-from lit_cls.evaluation.report import accuracy_table, told_figures
+from lit_cls.io.atomic import locked, write_json, write_text
 from lit_cls.model.weights import match_weights
-from lit_cls.origin import Origin
-from lit_cls.reporting import (
+from lit_cls.report.console import accuracy_table, told_figures
+from lit_cls.report.content import (
     About,
     Evaluated,
     accuracies,
@@ -34,17 +35,18 @@ from lit_cls.reporting import (
     write_report,
     write_split,
 )
+from lit_cls.runs.folder import check_disk, new_run_folder, provenance
+from lit_cls.runs.resuming import Origin
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
-from lit_cls.training.frozen_callback import FrozenTrunk
-from lit_cls.training.frozen_files import check_folder
+from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_files import check_folder
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
-from lit_cls.training.run_folder import check_disk, locked, new_run_folder, provenance, write_json, write_text
+from lit_cls.training.pad_invariance import SelfTest
 from lit_cls.training.saving import Saver
-from lit_cls.training.self_test import SelfTest
-from lit_cls.training.stopping import Stopped, StopSignals
+from lit_cls.training.signals import Stopped, StopSignals
 
 Keep = Literal["best", "last"]
 
@@ -64,9 +66,8 @@ class Run:
         settings: the same as plain values, which checkpoints keep.
         save_every_n_steps: of the optimizer, beside every epoch.
         resumed: the folder of a run that was stopped, which this one goes on with.
-
-    Attributes:
-        comparisons: whether the report has baselines and pictures, which a series of runs makes once for all of them.
+        console: where the run prints; standard output by default.
+        comparisons: whether the report fits baselines and draws plots; a series of runs does so once for all of them.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class Run:
         settings: dict[str, Any] | None = None,
         save_every_n_steps: int | None = None,
         resumed: Path | None = None,
+        console: Console | None = None,
+        comparisons: bool = True,
     ) -> None:
         self.root = root
         self.name = name
@@ -86,10 +89,10 @@ class Run:
         self.keep = keep
         self.config = config
         self.settings = settings
-        self.comparisons = True
+        self.comparisons = comparisons
         self.resumed = resumed
         self.folder: Path = resumed or root / name  # its new version_<n>, once there is one
-        self.console = make_console()
+        self.console = console or make_console()
         self.predictions = CollectPredictions()
         self.self_test = SelfTest()
         self.epoch_log = EpochLog(self.echo)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from lit_cls.data.files import Finding, Findings, first_ten
-from lit_cls.data.looks import Look, look
-from lit_cls.data.parts import Reading
+from lit_cls.data.inspect import Look, look
 from lit_cls.data.sources import Rows, is_blank
+from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError, shown

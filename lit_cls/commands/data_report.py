@@ -6,10 +6,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lit_cls.commands.terminal import standard_output
-from lit_cls.data.checks import Check, Lengths, Overlap, command_line, fit_words
+from lit_cls.data.check import Check, Lengths, Overlap, command_line, fit_words
 from lit_cls.data.files import Finding
-from lit_cls.data.parts import Reading
+from lit_cls.data.split_data import Reading
+from lit_cls.io.terminal import standard_output
 
 _SHOWN_COLUMNS = 20
 _SHOWN_LABELS = 20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from lit_cls.attribution import Attribution, Word
+from lit_cls.explain.attribution import Attribution, Word
 
 LEVELS = 8
 """Shades of a colour."""

@@ -25,8 +25,7 @@ from lit_cls.data.files import (
     lined_table,
     read_table,
 )
-from lit_cls.data.guesses import Columns, guess_columns, guess_kind, guess_separator, refuse_binary
-from lit_cls.data.parts import Reading
+from lit_cls.data.sniff import Columns, guess_columns, guess_kind, guess_separator, refuse_binary
 from lit_cls.data.sources import (
     Column,
     Raw,
@@ -39,6 +38,7 @@ from lit_cls.data.sources import (
     kind_of,
     pick_columns,
 )
+from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import alike_labels, check_enough_of_each, check_labels, near_key, too_few_of
 from lit_cls.errors import UserError, shown
 

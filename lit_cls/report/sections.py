@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lit_cls.evaluation.numbers import count, decimal, percent, small
+from lit_cls.report.numbers import count, decimal, percent, small
 
 Content = Mapping[str, Any]
 

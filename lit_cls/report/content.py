@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.parts import Parts
+from lit_cls.data.split_data import Parts
 from lit_cls.data.splits import SplitName, seen_in
 from lit_cls.evaluation.baselines import quick_baselines
 from lit_cls.evaluation.figures import Answers, Figures, figures_of
-from lit_cls.evaluation.markdown import render_markdown
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
-from lit_cls.evaluation.natural import NaturalMix, natural_mix, reweighted
 from lit_cls.evaluation.paired import compare
-from lit_cls.evaluation.report import write_predictions
-from lit_cls.evaluation.report_pictures import Picture, draw_evaluation, draw_learning
-from lit_cls.evaluation.web_page import render_html
+from lit_cls.evaluation.prior_shift import NaturalMix, natural_mix, reweighted
+from lit_cls.io.atomic import write_json, write_text
 from lit_cls.model.decision import Decision
+from lit_cls.report.console import write_predictions
+from lit_cls.report.html import render_html
+from lit_cls.report.markdown import render_markdown
+from lit_cls.report.plots import Picture, draw_evaluation, draw_learning
 from lit_cls.training.module import ClassifierModule
-from lit_cls.training.run_folder import write_json, write_text
-from lit_cls.training.self_test import PadTest
+from lit_cls.training.pad_invariance import PadTest
 
 SHOWN_ERRORS = 20
 _SHOWN_CHARACTERS = 300  # of a text that was answered wrong

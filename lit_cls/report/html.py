@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from lit_cls.evaluation.outline import Block, Heading, Image, Paragraph, Table, outline
+from lit_cls.report.sections import Block, Heading, Image, Paragraph, Table, outline
 
 # Whatever a text may hold: the browser loads nothing and runs nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

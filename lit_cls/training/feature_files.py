@@ -21,8 +21,8 @@ from torch import Tensor
 
 import lit_cls
 from lit_cls.errors import UserError
+from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.training.run_folder import write_json
 
 GB = 10**9
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lit_cls.evaluation.outline import Block, Heading, Image, Paragraph, Table, outline
+from lit_cls.report.sections import Block, Heading, Image, Paragraph, Table, outline
 
 # All that Markdown or HTML could read as more than itself, and what GitHub makes links of.
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")

@@ -1,0 +1,41 @@
+"""What a series needs of one fit: `lit_cls.commands.train.TrainCommand`, handed in by the command.
+
+Experiments import no commands, so that imports run one way.
+"""
+
+from typing import Any, Protocol
+
+from lightning.pytorch import Trainer
+from rich.console import Console
+
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.runs.run import Run
+from lit_cls.training.module import ClassifierModule
+
+
+class Fit(Protocol):
+    """A fit whose options are checked and whose objects are built; nothing runs before `start`."""
+
+    trainer: Trainer
+    model: ClassifierModule
+    datamodule: ClassificationData
+    run: Run
+
+    def settings(self) -> dict[str, Any]:
+        """Every value that the run uses, as its config.yaml has it."""
+
+    def start(self) -> None:
+        """Trains, tests and reports."""
+
+
+class OpenFit(Protocol):
+    """Builds a fit from the words of its command line."""
+
+    def __call__(self, words: list[str], *, console: Console | None = None, comparisons: bool = True) -> Fit:
+        """Checks the options and builds the objects.
+
+        Args:
+            words: `fit` and its options.
+            console: where the run prints; standard output by default.
+            comparisons: whether the run's report fits baselines and draws plots.
+        """

@@ -1,0 +1,1 @@
+"""Files on disk and text on the terminal: each mechanism once."""

@@ -1,0 +1,1 @@
+"""Transformer families, one file each."""

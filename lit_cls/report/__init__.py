@@ -1,0 +1,1 @@
+"""Evaluation results as pages, plots and console tables."""

@@ -1,0 +1,1 @@
+"""One run, from checked input to its report; its folder; resuming."""
