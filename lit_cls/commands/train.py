@@ -398,7 +398,7 @@ class TrainCommand(LightningCLI):
 
     def _evaluate(self, split: SplitName) -> None:
         for note in self.notes:
-            self.run.echo(note)
+            self.run.log(note)
         assert self.checkpoint_path is not None, "without a checkpoint, parse_arguments has refused"
         self._check_checkpoint()
         self.run.evaluate(self.trainer, self.model, self.datamodule, split, self.checkpoint_path)
