@@ -3,7 +3,7 @@
 The linear models need scikit-learn (extra `reports`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ class Baseline:
 
 
 def baselines(
-    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: dict[str, Sequence[str]]
+    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> list[Baseline]:
     """Fits all of them on the train split.
 
@@ -49,7 +49,7 @@ def baselines(
 
 
 def quick_baselines(
-    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: dict[str, Sequence[str]]
+    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> tuple[list[Baseline], list[str]]:
     """Fits the baselines that take a few seconds; see `baselines` for the arguments.
 
@@ -75,12 +75,12 @@ def quick_baselines(
     return found, missing
 
 
-def _majority(label_ids: Sequence[int], n_classes: int, groups: dict[str, Sequence[str]]) -> Baseline:
+def _majority(label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]) -> Baseline:
     shares = [list(label_ids).count(label) / len(label_ids) for label in range(n_classes)]
     return Baseline("majority", {name: [shares] * len(texts) for name, texts in groups.items()}, 0, 0.0)
 
 
-def _linear(name: str, train: Sequence[str], label_ids: Sequence[int], groups: dict[str, Sequence[str]]) -> Baseline:
+def _linear(name: str, train: Sequence[str], label_ids: Sequence[int], groups: Mapping[str, Sequence[str]]) -> Baseline:
     """Logistic regression on TF-IDF weights."""
     import time
     import warnings

@@ -20,7 +20,7 @@ from lit_cls.report.html import render_html
 from lit_cls.report.markdown import render_markdown
 from lit_cls.report.plots import Plot, draw_evaluation, draw_learning
 from lit_cls.report.run_info import RunInfo
-from lit_cls.report.split_results import SplitResult, accuracies, source_counts
+from lit_cls.report.split_results import SplitResult, accuracies
 from lit_cls.training.pad_invariance import PadTest
 
 MAX_ERRORS = 20
@@ -127,7 +127,7 @@ def _compare(baseline: Baseline, theirs: Predictions, ours: Predictions) -> dict
 
 
 def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Parts) -> dict[str, Any]:
-    shift = prior_shift(source_counts(parts), ours.labels)
+    shift = prior_shift(parts.source_counts(), ours.labels)
     explanation = (
         f"Natural label mix: {len(parts.left_out.texts):,} of the {parts.n_rows:,} texts of the source are in no "
         "split, so that the labels are balanced. To estimate the figures where labels have their shares of the source, "

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.split_data import Parts
 from lit_cls.data.splits import SplitName
 from lit_cls.evaluation.figures import Predictions
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
@@ -42,20 +40,13 @@ def evaluate_split(
         decision: how predictions follow from logits.
     """
     label_ids, rows, names = data.part(split).label_ids, row_ids.tolist(), data.label_names
-    counts = source_counts(data.parts)
+    counts = data.parts.source_counts()
     # Ranking figures are about the rarer of two labels; of equally frequent ones about the second, as is the custom.
     positive = 0 if counts[0] < counts[1] else 1
     labels = torch.tensor([label_ids[row] for row in rows], dtype=torch.int64)
     probabilities = decision.probabilities(logits if rows else torch.empty(0, len(names)))
     predictions = Predictions(probabilities, labels, decision.labels(probabilities), names, positive)
     return SplitResult(split, rows, predictions)
-
-
-def source_counts(parts: Parts) -> list[int]:
-    """Number of texts of each class in the whole source, including those left out for balance."""
-    counts = Counter(label for part in parts.splits.values() for label in part.rows.labels)
-    counts.update(parts.left_out.labels)
-    return [counts[name] for name in parts.label_names]
 
 
 def accuracies(results: Sequence[SplitResult], data: ClassificationData) -> list[Accuracy]:
