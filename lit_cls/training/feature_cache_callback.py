@@ -51,7 +51,7 @@ class FrozenTrunk(Callback):
     """
 
     def __init__(self, log: Callable[[str], None], scratch: Path) -> None:
-        self.log = log
+        self.log_line = log  # a callback's `log` is set by Lightning
         self.scratch = scratch
         self.seconds: dict[SplitName, float] = {}
         """Of computing each split; of the run that did, where they were found."""
@@ -76,7 +76,7 @@ class FrozenTrunk(Callback):
             self._check_room(trainer, module)
             self._prepare(trainer, module, "train")
         elif _net(module).n_frozen_blocks or module.cache_dir is not None:
-            self.log(f"note: the frozen layers are computed in every step: {reason}")
+            self.log_line(f"note: the frozen layers are computed in every step: {reason}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Before the first validation of a training, or the one after it."""
@@ -145,13 +145,13 @@ class FrozenTrunk(Callback):
                 raise
             # Others have filled the disk since the start: no reason to lose the training.
             self._given_up.add(split)
-            self.log(f"note: the frozen layers of the {split} split are computed in every step: {error}")
+            self.log_line(f"note: the frozen layers of the {split} split are computed in every step: {error}")
             return
         module.frozen[split] = states
         took = time.perf_counter() - started
         self.seconds.setdefault(split, took)
         size = states.values.numel() * states.values.element_size() / GB
-        self.log(
+        self.log_line(
             f"frozen layers, {split}: {len(states.counts):,} texts, {int(states.counts.sum()):,} positions, "
             f"{took:.1f} s, {size:.2f} GB {where}"
         )
@@ -231,7 +231,7 @@ class FrozenTrunk(Callback):
     def _compute(
         self, trainer: Trainer, net: GPTClassifier, split: SplitName, loader: DataLoader[Batch], states: FrozenStates
     ) -> None:
-        progress = Progress(log=self.log, bar=False)  # a run's console is not standard error
+        progress = Progress(log=self.log_line, bar=False)  # a run's console is not standard error
         with trainer.precision_plugin.forward_context():
             for done in compute(net, loader, states):
                 progress.report(f"frozen layers, {split}", done, len(states.counts))
