@@ -93,12 +93,10 @@ def explain(words: list[str]) -> int:
 
 def _explain(classifier: Classifier, text: str, names: list[str], label: str | None, progress: Progress) -> Explained:
     [prediction] = classifier.predict([text])
-    methods = {
-        name.replace("_", " "): _METHODS[name](
-            classifier, text, label, partial(progress.report, name.replace("_", " "))
-        )
-        for name in names
-    }
+    methods = {}
+    for name in names:
+        heading = name.replace("_", " ")
+        methods[heading] = _METHODS[name](classifier, text, label, progress=partial(progress.report, heading))
     some = next(iter(methods.values()))
     lines = [f"explained: the log-odds of {some.label}, {figure(some.log_odds)}"]
     if rule := classifier.decision.told(classifier.label_names):
