@@ -15,7 +15,7 @@ class RunError(RuntimeError):
     """
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """A value as a message quotes it: what cannot be printed is spelt out, what is long is cut."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text):,} characters)"

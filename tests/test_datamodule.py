@@ -457,7 +457,7 @@ def test_settings_in_a_checkpoint_find_the_same_splits(file: str, options: dict[
     assert hashes(again) == hashes(module) == state["split_sha256"]
     assert again.state_dict() == state
     # Every option is kept but those that follow from the machine or the model.
-    kept = inspect.signature(ClassificationData).parameters.keys() - {"num_workers", "context_length"}
+    kept = inspect.signature(ClassificationData).parameters.keys() - {"num_workers", "context_length", "tokenizer"}
     assert state["settings"].keys() == kept
     assert all(state["settings"][name] == getattr(module, name) for name in kept - {"path", "split"})
     assert state["label_names"] == ["ads", "letters", "news"]

@@ -22,7 +22,7 @@ from lit_cls.data.check import Progress, check, command_line, spelt
 from lit_cls.data.sources import EmptyPolicy, SourceName
 from lit_cls.data.split_data import Part, Reading
 from lit_cls.data.splits import SPLIT_NAMES, Balance
-from lit_cls.errors import RunError, UserError, shown
+from lit_cls.errors import RunError, UserError, quote
 
 _HELP = """\
 usage: lit_cls data check FILE [any option]
@@ -142,7 +142,7 @@ def _split_of(value: str, command: str) -> Any:
         if isinstance(parts, list) and len(parts) == 3 and all(isinstance(part, kind) for part in parts):
             return tuple(made(part) for part in parts)
     files = "" if command == "check" else " or three files"
-    raise UserError(f"data.split must be ch06 or three fractions{files}, not {shown(value)}{_way_out(command)}")
+    raise UserError(f"data.split must be ch06 or three fractions{files}, not {quote(value)}{_way_out(command)}")
 
 
 def _whole(name: str, value: str, command: str) -> int:

@@ -18,7 +18,7 @@ from lit_cls.commands.prediction_writer import AnswerFormat, AnswerWriter, check
 from lit_cls.data.formats import FORMATS, Format
 from lit_cls.data.sources import Column
 from lit_cls.data.stream import TextStream, Wanted, chunks, given_texts, open_file, open_pipe
-from lit_cls.errors import RunError, UserError, shown
+from lit_cls.errors import RunError, UserError, quote
 from lit_cls.inference import Classifier
 from lit_cls.io.malloc import keep_freed_memory
 from lit_cls.io.progress import Progress
@@ -66,7 +66,7 @@ def predict(words: Sequence[str]) -> int:
     for note in stream.notes:
         _tell(f"note: {note}")
     if wanted.text is None and stream.kind != "text" and stream.text_column.strip() not in wanted.usual_texts:
-        _tell(f"note: the texts come from column {shown(stream.text_column)}, by its number as in training")
+        _tell(f"note: the texts come from column {quote(stream.text_column)}, by its number as in training")
     if stream.kind in ("csv", "tsv") and not wanted.header and getattr(args, "data.header") is None:
         _tell("note: the first line is read as a row, as in training; --data.header true takes it for names of columns")
     classifier = trained.classifier()
@@ -135,7 +135,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         raise UserError("- is standard input, and stands alone: give texts, or -")
     path = getattr(args, "data.path")
     if args.texts and path is not None:
-        raise UserError(f"{shown(args.texts[0])} is a text to classify, and --data.path is {path}: give one of them")
+        raise UserError(f"{quote(args.texts[0])} is a text to classify, and --data.path is {path}: give one of them")
     if args.texts and args.input_format != "auto":
         raise UserError(f"--input_format {args.input_format} is of files and pipes: leave it out with texts as words")
     if args.texts and (given := _of_columns(args)):

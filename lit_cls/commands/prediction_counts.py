@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lit_cls.errors import shown
+from lit_cls.errors import quote
 from lit_cls.evaluation.metrics import wilson_interval
 
 _SHOWN_ROWS, _SHOWN_LABELS = 10, 5
@@ -73,14 +73,14 @@ class Tally:
             column: of the labels.
         """
         if self._unknown:
-            names = ", ".join(label if label == "…" else shown(label) for label in self._unknown)
+            names = ", ".join(label if label == "…" else quote(label) for label in self._unknown)
             yield (
                 f"note: {self._unknown.total():,} rows have a label that the classifier does not know ({names}): "
-                f"not counted; it knows {', '.join(map(shown, self._label_names[:20]))}"
+                f"not counted; it knows {', '.join(map(quote, self._label_names[:20]))}"
             )
         if self._labelled:
             low, high = wilson_interval(self._correct, self._labelled)
-            where = f" in {shown(column)}" if column is not None else ""
+            where = f" in {quote(column)}" if column is not None else ""
             yield (
                 f"accuracy {self._correct / self._labelled:.2%} (95 % interval {low:.2%} – {high:.2%}) on "
                 f"{self._labelled:,} texts with a label{where}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from lit_cls.errors import RunError, UserError, shown
+from lit_cls.errors import RunError, UserError, quote
 
 AnswerFormat = Literal["csv", "jsonl", "lines"]
 _SUFFIXES: dict[str, AnswerFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -54,7 +54,7 @@ class AnswerWriter:
         """Rows written."""
         if form == "jsonl" and len(set(columns)) < len(columns):
             twice = next(name for name in columns if list(columns).count(name) > 1)
-            raise UserError(f"two columns are named {shown(twice)}, and a JSON object has each name once: write CSV")
+            raise UserError(f"two columns are named {quote(twice)}, and a JSON object has each name once: write CSV")
         if form != "lines":
             names = [self._name(column) for column in columns]
             if form == "csv":
@@ -90,7 +90,7 @@ class AnswerWriter:
         if isinstance(values, Mapping):
             if other := [name for name in values if name not in self._columns]:
                 raise UserError(
-                    f"row {self.n} has {shown(other[0])}, which the first one has not: CSV cannot take a column later. "
+                    f"row {self.n} has {quote(other[0])}, which the first one has not: CSV cannot take a column later. "
                     "Pass --output_format jsonl, or give the rows as a file"
                 )
             values = [values.get(name) for name in self._columns]
@@ -119,7 +119,7 @@ class AnswerWriter:
             while name in self._columns:
                 name = f"input_{name}"
             self._renamed[column] = name
-            self._tell(f"note: the input's column {shown(column)} is {shown(name)} in the output")
+            self._tell(f"note: the input's column {quote(column)} is {quote(name)} in the output")
         return self._renamed[column]
 
 

@@ -14,7 +14,7 @@ from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options,
 from lit_cls.commands.parser import CommandParser
 from lit_cls.commands.prediction_writer import check_partial
 from lit_cls.data.split_data import Part, Parts
-from lit_cls.errors import RunError, UserError, shown
+from lit_cls.errors import RunError, UserError, quote
 from lit_cls.evaluation.metrics import wilson_interval
 from lit_cls.evaluation.tuning import (
     Goal,
@@ -114,13 +114,13 @@ def _parser() -> CommandParser:
 
 def _one(labels: Sequence[str]) -> str:
     if len(labels) > 1:
-        raise UserError(f"--label is given {len(labels)} times ({', '.join(map(shown, labels))}): a goal is about one")
+        raise UserError(f"--label is given {len(labels)} times ({', '.join(map(quote, labels))}): a goal is about one")
     return labels[0]
 
 
 def _class_of(name: str, label_names: Sequence[str]) -> int:
     if name not in label_names:
-        raise UserError(f"--label {shown(name)} is no label of the checkpoint: {', '.join(label_names[:20])}")
+        raise UserError(f"--label {quote(name)} is no label of the checkpoint: {', '.join(label_names[:20])}")
     return label_names.index(name)
 
 

@@ -18,7 +18,7 @@ from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.data.tokenizers.base import Tokenizer
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 MAX_LENGTHS = (32, 64, 128, 256, 512, 1024)
@@ -215,7 +215,7 @@ def _split(seen: Look, found: Findings) -> Split | None:
         absent = sorted(names - {seen.rows.labels[i] for i in split[name]})
         if not (absent and whole):
             continue
-        told = f"the {name} part has no text of {', '.join(map(shown, absent[:5]))}"
+        told = f"the {name} part has no text of {', '.join(map(quote, absent[:5]))}"
         rows = [n for n, label in zip(seen.rows.numbers, seen.rows.labels, strict=True) if label in absent]
         refuses = name == "train"
         options = () if seen.reading.stratify else ("--data.stratify", "true")
@@ -252,7 +252,7 @@ def _about_labels(seen: Look) -> Findings:
     n, labels = sum(seen.labels.values()), len(seen.labels)
     if labels <= _MANY_LABELS and (labels <= n / 2 or n < 20):
         return []
-    column = shown(seen.label_column)
+    column = quote(seen.label_column)
     told = f"{labels:,} different labels in {n:,} rows are many: {column} may not be the column of labels"
     return [Finding("many_labels", told, refuses=False, options=("--data.label_column", "NAME"))]
 
@@ -304,8 +304,8 @@ def _about_conflicts(rows: Rows, together: tuple[str, ...]) -> Findings:
     other = next(i for i in conflicts[0] if rows.labels[i] != rows.labels[one])
     told = (
         f"{len(conflicts):,} {'text has' if len(conflicts) == 1 else 'texts have'} more than one label "
-        f"({first_ten(numbers)}): row {rows.numbers[one]} is {shown(rows.labels[one])}, row {rows.numbers[other]} "
-        f"{shown(rows.labels[other])}. Correct the labels or remove the rows; kept in one part they do less harm"
+        f"({first_ten(numbers)}): row {rows.numbers[one]} is {quote(rows.labels[one])}, row {rows.numbers[other]} "
+        f"{quote(rows.labels[other])}. Correct the labels or remove the rows; kept in one part they do less harm"
     )
     return [Finding("conflicts", told, numbers, refuses=False, options=together)]
 
@@ -317,7 +317,7 @@ def _about_imbalance(seen: Look) -> Findings:
     (most, n_most), (least, n_least) = counts.most_common()[0], counts.most_common()[-1]
     if n_most < _IMBALANCED * n_least:
         return []
-    told = f"{shown(most)} has {n_most:,} texts, {shown(least)} {n_least:,} ({n_most / n_least:.1f} to 1)"
+    told = f"{quote(most)} has {n_most:,} texts, {quote(least)} {n_least:,} ({n_most / n_least:.1f} to 1)"
     if seen.reading.balance == "undersample":
         left_out = sum(counts.values()) - len(counts) * n_least
         told += f": data.balance undersample leaves {left_out:,} out; to train on all of them, weighted"

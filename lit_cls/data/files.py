@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 Kind = Literal["csv", "tsv", "jsonl", "parquet"]
 SUFFIXES: dict[str, Kind] = {
@@ -205,7 +205,7 @@ def _jsonl_table(text: str, file: Path, found: Findings) -> Table:
             continue
         if not isinstance(record, dict):
             wrong.setdefault("object", []).append(number)
-            first.setdefault("object", f"is not an object with a text and a label: {shown(line)}")
+            first.setdefault("object", f"is not an object with a text and a label: {quote(line)}")
             continue
         records.append(record)
     for kind, lines in sorted(wrong.items(), key=lambda item: item[1][0]):

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from lit_cls.data.files import SUFFIXES
 from lit_cls.data.lines import LONGEST_LINE, Encoding, Lines
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 Format = Literal["text", "csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -121,7 +121,7 @@ def _json_object(line: str, lines: Lines) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{lines.name}: line {lines.number} is not JSON: {error}") from error
     if not isinstance(record, dict):
-        raise UserError(f"{lines.name}: line {lines.number} is not an object with a text: {shown(line.strip())}")
+        raise UserError(f"{lines.name}: line {lines.number} is not an object with a text: {quote(line.strip())}")
     return record
 
 

@@ -40,7 +40,7 @@ from lit_cls.data.sources import (
 )
 from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import alike_labels, check_enough_of_each, check_labels, near_key, too_few_of
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 _KINDS: dict[Kind, str] = {
     "csv": "comma-separated, with quoting",
@@ -180,7 +180,7 @@ def _table(reading: Reading, file: Path, content: bytes, found: Findings) -> tup
         return (other, *_renamed(reading, file, content, other, found))
     if kind == "csv" and separator in (";", "|"):
         told = (
-            f"{file} has {shown(separator)} between its columns: a training reads commas. Save it with commas, or with "
+            f"{file} has {quote(separator)} between its columns: a training reads commas. Save it with commas, or with "
             "tabs as a .tsv"
         )
         found.clear()  # what was found reading commas
@@ -220,7 +220,7 @@ def _columns(table: Table, reading: Reading, file: Path, found: Findings) -> tup
         Finding(
             "columns",
             f"{_not_named(table, reading, named, file)}. A guess, from what they hold: the texts are in column "
-            f"{shown(text_column)}, the labels in {shown(label_column)}"
+            f"{quote(text_column)}, the labels in {quote(label_column)}"
             + (", and the first line is a row, no header" if headerless else ""),
             options=(
                 *(("--data.header", "false") if headerless else ()),
@@ -248,10 +248,10 @@ def _place(column: Column, role: str, table: Table) -> int | None:
 
 
 def _not_named(table: Table, reading: Reading, named: dict[str, int | None], file: Path) -> str:
-    columns = f"its columns are {', '.join(shown(name) for name in table.names[:20])}"
-    absent = [shown(column) for role, column in _asked(reading) if named[role] is None]
+    columns = f"its columns are {', '.join(quote(name) for name in table.names[:20])}"
+    absent = [quote(column) for role, column in _asked(reading) if named[role] is None]
     if not absent:
-        return f"{file}: column {shown(reading.text_column)} is named for both texts and labels; {columns}"
+        return f"{file}: column {quote(reading.text_column)} is named for both texts and labels; {columns}"
     return f"{file} has no column, or more than one, named {' and '.join(absent)}; {columns}"
 
 

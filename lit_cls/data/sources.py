@@ -28,7 +28,7 @@ from lit_cls.data.files import (
     refuse,
     rows_named,
 )
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 SourceName = Literal["sms_spam", "demo", "file"]
 EmptyPolicy = Literal["error", "drop", "keep"]
@@ -170,7 +170,7 @@ def both_columns(table: Table, text_column: Column, label_column: Column, file: 
     label_at = column_index(label_column, "label", names, file, hint)
     if text_at == label_at:
         raise UserError(
-            f"{file}: column {shown(names[text_at])} is named for both texts and labels: "
+            f"{file}: column {quote(names[text_at])} is named for both texts and labels: "
             "change data.text_column or data.label_column"
         )
     return text_at, label_at
@@ -180,15 +180,15 @@ def column_index(column: Column, role: str, names: list[str], file: Path, hint: 
     """Place of a column given by name, or by number from 0."""
     matches = [i for i, name in enumerate(names) if name.strip() == str(column)]
     if len(matches) > 1:
-        raise UserError(f"{file} has {len(matches)} columns named {shown(column)}: give data.{role}_column by number")
+        raise UserError(f"{file} has {len(matches)} columns named {quote(column)}: give data.{role}_column by number")
     if matches:
         return matches[0]
     numbers = {str(i): i for i in range(len(names))}
     if str(column) in numbers:
         return numbers[str(column)]
-    found = ", ".join(shown(name) for name in names[:20])
+    found = ", ".join(quote(name) for name in names[:20])
     raise UserError(
-        f"{file} has no column {shown(column)} for the {role}s; its columns are {found}{hint}. "
+        f"{file} has no column {quote(column)} for the {role}s; its columns are {found}{hint}. "
         f"Name one with --data.{role}_column; a file without a header line also needs --data.header false"
     )
 
@@ -221,14 +221,14 @@ def _judge_labels(raw: Raw, file: Path) -> Findings:
     broken = [(i, label) for i, label in given if label in odd]
     if broken:
         number, label = broken[0]
-        told = f"the label of row {number} has a line break or another control character: {shown(label)}"
+        told = f"the label of row {number} has a line break or another control character: {quote(label)}"
         found.append(_of_labels("control", told, broken, file))
     long = [(i, label) for i, label in given if len(label) > LONGEST_LABEL]
     if long:
         number, label = long[0]
         told = (
             f"the label of row {number} has {len(label):,} characters, more than the {LONGEST_LABEL:,} "
-            f"of a name: {shown(label)}"
+            f"of a name: {quote(label)}"
         )
         found.append(_of_labels("long_label", told, long, file, ". Check data.label_column"))
     return sorted(found, key=lambda finding: (finding.kind != "unlabelled", finding.rows[0]))

@@ -25,7 +25,7 @@ from lit_cls.data.splits import (
 )
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.data.tokenizers.base import Tokenizer
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 SplitChoice = Literal["ch06"] | tuple[float, float, float] | tuple[str, str, str]
 
@@ -274,11 +274,11 @@ def _assemble(
         absent = sorted(set(label_names) - set(tables[name].labels))
         if absent and name == "train":
             raise UserError(
-                f"labels that occur outside the train split alone: {', '.join(map(shown, absent[:5]))}. "
+                f"labels that occur outside the train split alone: {', '.join(map(quote, absent[:5]))}. "
                 "They cannot be learnt: set data.stratify to true, or move rows into the train file"
             )
         if absent:
-            notes.append(f"the {name} split has no text of {', '.join(map(shown, absent[:5]))}")
+            notes.append(f"the {name} split has no text of {', '.join(map(quote, absent[:5]))}")
     class_id = {name: i for i, name in enumerate(label_names)}
     splits: dict[SplitName, Part] = {}
     for name, rows in tables.items():

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -258,13 +258,13 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     alike = alike_labels(counts)
     if alike:
         found = "; ".join(
-            " and ".join(f"{shown(name)} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
+            " and ".join(f"{quote(name)} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
         )
         raise UserError(
             f"labels that differ in case, white space or Unicode form alone: {found}. Make them the same in the file"
         )
     if len(counts) < 2:
-        found = f"only {shown(next(iter(counts)))}" if counts else "none"
+        found = f"only {quote(next(iter(counts)))}" if counts else "none"
         raise UserError(
             f"a classifier needs at least two different labels, the data has {found} ({_count(len(labels), 'row')}): "
             "check data.label_column"
@@ -292,7 +292,7 @@ def check_enough_of_each(labels: Sequence[str], keys: Sequence[str] | None = Non
     """
     short = too_few_of(labels, keys)
     if short:
-        found = ", ".join(f"{shown(label)} has {n}" for label, n in list(short.items())[:5])
+        found = ", ".join(f"{quote(label)} has {n}" for label, n in list(short.items())[:5])
         more = f", and {len(short) - 5} more labels" if len(short) > 5 else ""
         apart = "" if keys is None else " that data.group_near_duplicates does not keep together"
         raise UserError(

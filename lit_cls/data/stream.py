@@ -23,7 +23,7 @@ from lit_cls.data.formats import (
 )
 from lit_cls.data.lines import Lines
 from lit_cls.data.sources import Column, column_index
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 PIPE = "standard input"
 _FIRST_ROWS, _MOST_ROWS = 16, 1024
@@ -180,7 +180,7 @@ def _detect(lines: Lines, wanted: Wanted) -> tuple[Format, str]:
     if isinstance(record, dict) and any(name in record for name in names):
         return "jsonl", f"{PIPE} is read as JSON lines"
     return "text", (
-        f"{as_texts}: the first one begins like JSON, but is no object with {' or '.join(map(shown, names))}. "
+        f"{as_texts}: the first one begins like JSON, but is no object with {' or '.join(map(quote, names))}. "
         "If these are JSON lines, name the column of texts with --data.text_column"
     )
 
@@ -256,7 +256,7 @@ def _places(kind: Format, columns: list[str], wanted: Wanted, name: str) -> tupl
     assert text_at is not None
     if text_at == label_at and wanted.label is not None:
         raise UserError(
-            f"{name}: column {shown(columns[text_at])} is named for both texts and labels: "
+            f"{name}: column {quote(columns[text_at])} is named for both texts and labels: "
             "change data.text_column or data.label_column"
         )
     return text_at, None if text_at == label_at else label_at

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -66,7 +66,7 @@ def parse_goal(text: str, label_names: Sequence[str]) -> Goal:
     if re.match(r"\s*cost\b", text):
         return Goal("cost", costs=_parse_costs(text.strip().removeprefix("cost").strip(), label_names))
     raise UserError(
-        f"--goal {shown(text)} is none: give precision>=X or recall>=X with X above 0 and at most 1 (precision>=0.99), "
+        f"--goal {quote(text)} is none: give precision>=X or recall>=X with X above 0 and at most 1 (precision>=0.99), "
         "f1, or 'cost LABEL=C,LABEL=C' with what a wrong answer to a text of each label costs"
     )
 
@@ -85,8 +85,8 @@ def _parse_costs(text: str, label_names: Sequence[str]) -> tuple[float, ...]:
             raise UserError(f"--goal cost: {name}={number} is not one cost between 0 and 1e9")
         costs[name] = cost
     if not costs:
-        names = ", ".join(map(shown, label_names[:10]))
-        raise UserError(f"--goal cost {shown(text)} is not LABEL=C,LABEL=C with labels of the checkpoint: {names}")
+        names = ", ".join(map(quote, label_names[:10]))
+        raise UserError(f"--goal cost {quote(text)} is not LABEL=C,LABEL=C with labels of the checkpoint: {names}")
     given = tuple(costs.get(name, 1.0) for name in label_names)
     if not any(given):
         raise UserError("--goal cost: no wrong answer costs anything; give one label a cost above 0")

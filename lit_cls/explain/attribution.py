@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lit_cls.data.batches import Batch, truncate
 from lit_cls.data.tokenizers.base import WHITESPACE
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 from lit_cls.inference import Classifier
 
 Progress = Callable[[int, int], None]
@@ -324,7 +324,7 @@ def _check(classifier: Classifier, label: str | None) -> None:
             'load the classifier with precision="32-true"'
         )
     if label is not None and label not in classifier.label_names:
-        raise UserError(f"there is no label {shown(label)}: the labels are {', '.join(classifier.label_names)}")
+        raise UserError(f"there is no label {quote(label)}: the labels are {', '.join(classifier.label_names)}")
 
 
 def _target(classifier: Classifier, logits: Tensor, label: str | None) -> int:

@@ -95,8 +95,8 @@ class Run:
         self.console = console or make_console()
         self.predictions = CollectPredictions()
         self.self_test = SelfTest()
-        self.epoch_log = EpochLog(self.echo)
-        self.frozen_trunk = FrozenTrunk(self.echo, scratch=root)
+        self.epoch_log = EpochLog(self.log)
+        self.frozen_trunk = FrozenTrunk(self.log, scratch=root)
         self.metrics = MetricsFile(self.folder)
         self._resumption_written = False
         self.signals = StopSignals()
@@ -119,7 +119,7 @@ class Run:
         return [self.predictions, self.self_test, self.epoch_log, self.frozen_trunk, record, *bar, self.saver]
 
     @rank_zero_only
-    def echo(self, thing: Any) -> None:
+    def log(self, thing: Any) -> None:
         """Prints a line or a table for a person, once for all processes."""
         # A line is never broken: a path in it can be copied, a log searched.
         self.console.print(thing, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(thing, str))
@@ -147,10 +147,10 @@ class Run:
         _check_batches(trainer, data)
         self._show_data(module, data)
         for note in notes:
-            self.echo(note)
+            self.log(note)
         module.take_labels(data.label_names)
         for note in module.weigh_classes(data.part("train").label_ids):
-            self.echo(f"note: {note}")
+            self.log(f"note: {note}")
         self._check_room(module, len(data.label_names))
         with self._open(trainer, data, origin):
             self._train(trainer, module, data, origin)
@@ -161,10 +161,10 @@ class Run:
             frozen = self.frozen_trunk.seconds.get("train")
             when = ", by the run that computed them" if "train" in self.frozen_trunk.found else ""
             part = f" ({frozen:.1f} s of it for the frozen layers{when})" if frozen else ""
-            self.echo(f"trained in {seconds:.1f} s{part}, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
-        self.echo(f"everything is in {self.folder}")
+            self.log(f"trained in {seconds:.1f} s{part}, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
+        self.log(f"everything is in {self.folder}")
         if kept is not None:
-            self.echo(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
+            self.log(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
 
     def _check_room(self, module: ClassifierModule, n_labels: int) -> None:
         """The weights fit, and what the run will write has room."""
@@ -199,14 +199,14 @@ class Run:
     def _kept(self, trainer: Trainer) -> Path | None:
         """The checkpoint to test; no run ends without one, unless that was asked for."""
         if self.keep is None:
-            self.echo("note: no checkpoint was written: the weights at hand are tested")
+            self.log("note: no checkpoint was written: the weights at hand are tested")
             return None
         last = self.folder / LAST
         if not trainer.strategy.broadcast(last.exists()):  # not one batch was to be trained on
             self.saver.save(trainer)
         kept = self.folder / f"{self.keep}.ckpt"
         if not kept.exists():
-            self.echo("note: nothing was validated, so that there is no best checkpoint: the last is tested")
+            self.log("note: nothing was validated, so that there is no best checkpoint: the last is tested")
             return last
         return kept
 
@@ -225,26 +225,26 @@ class Run:
         self._show_data(module, data)
         with self._open(trainer, data):
             self._evaluate(trainer, module, data, (split,), checkpoint)
-        self.echo(f"everything is in {self.folder}")
+        self.log(f"everything is in {self.folder}")
 
     def _show_data(self, module: ClassifierModule, data: ClassificationData) -> None:
         summary = data.summary
-        self.echo(data_table(summary))
+        self.log(data_table(summary))
         if len(summary.label_names) > SHOWN_LABELS:
             train = summary.splits[0].labels
-            self.echo(f"labels of the train split: {', '.join(f'{name} {n:,}' for name, n in train.items())}")
+            self.log(f"labels of the train split: {', '.join(f'{name} {n:,}' for name, n in train.items())}")
         for note in summary.notes:
-            self.echo(f"note: {note}")
+            self.log(f"note: {note}")
         cut = sum(split.cut for split in summary.splits)
         if cut:
             kept = {"head": "their head", "tail": "their tail", "head_tail": "their head and tail"}
-            self.echo(
+            self.log(
                 f"note: {cut:,} texts are longer than {summary.max_length} tokens: "
                 f"{kept[data.truncation]} is read (data.truncation, data.max_length)"
             )
         position = module.settings.token_position
         if position in ("last", "mean") and data.padding == "longest_in_batch":
-            self.echo(
+            self.log(
                 f"note: token_position {position} reads pads, and data.padding longest_in_batch changes their number "
                 "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"
             )
@@ -277,13 +277,13 @@ class Run:
                 names = (self.folder / f"config_{n}.yaml" for n in itertools.count())
                 kept = next(name for name in names if not name.exists())
                 write_text(kept, config.read_text(encoding="utf-8"))
-                self.echo(f"note: the options have changed; those until here are kept as {kept.name}")
+                self.log(f"note: the options have changed; those until here are kept as {kept.name}")
             write_text(config, self.config)
         if origin is None:
             self.metrics.begin_with(self.metrics.path, 0)
             return
         place = origin.place
-        self.echo(
+        self.log(
             f"going on from {origin.path}: after {place['steps']:,} steps, {place['epochs']} epochs and "
             f"{place['batches']} batches"
         )
@@ -293,14 +293,14 @@ class Run:
             last.replace(self.folder / "damaged.ckpt")
         again = self.metrics.begin_with(origin.path.with_name(self.metrics.path.name), origin.metrics_rows)
         if again and self.resumed:
-            self.echo(f"note: {again} rows of metrics.csv are of steps after that, which come again")
+            self.log(f"note: {again} rows of metrics.csv are of steps after that, which come again")
         best = self.folder / BEST
         if origin.best_loss is not None and self.keep == "best" and origin.path.parent != self.folder:
             theirs = origin.path.with_name(BEST)
             if has_loss(theirs, origin.best_loss):
                 copy_checkpoint(theirs, best)
             else:
-                self.echo(f"note: {theirs} is not that of the lowest val_loss so far: the lowest from here on is kept")
+                self.log(f"note: {theirs} is not that of the lowest val_loss so far: the lowest from here on is kept")
 
     @contextmanager
     def _told(self, trainer: Trainer) -> Iterator[None]:
@@ -308,9 +308,9 @@ class Run:
         try:
             yield
         except Stopped as stopped:
-            self.echo(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
+            self.log(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
             if self.keep is not None:
-                self.echo(f"go on with: {self._way_on()}")
+                self.log(f"go on with: {self._way_on()}")
             raise
         except BrokenPipeError:
             raise
@@ -353,7 +353,7 @@ class Run:
         device = trainer.strategy.root_device
         self._peak_gpu_memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         if rule := module.decision.told(data.label_names):
-            self.echo(f"note: answers follow the checkpoint's tuning: {rule}")
+            self.log(f"note: answers follow the checkpoint's tuning: {rule}")
         self._report(found, module, data, tested)
 
     @rank_zero_only
@@ -364,7 +364,7 @@ class Run:
         data: ClassificationData,
         tested: Path | None,
     ) -> None:
-        self.echo(accuracy_table(accuracies(found, data)[::-1]))
+        self.log(accuracy_table(accuracies(found, data)[::-1]))
         network = {
             "weights_notes": module.weights_notes,
             "seconds_training": self._seconds_training(),
@@ -386,8 +386,8 @@ class Run:
             comparisons=self.comparisons,
         )
         for thing in told_figures(write_report(self.folder, found, data, about)):
-            self.echo(thing)
-        self.echo(f"report: {self.folder / 'report' / 'report.html'}")
+            self.log(thing)
+        self.log(f"report: {self.folder / 'report' / 'report.html'}")
 
     @rank_zero_only
     def _write_provenance(self, trainer: Trainer, module: ClassifierModule) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from lit_cls.errors import UserError, shown
+from lit_cls.errors import UserError, quote
 
 ClassWeights = Literal["balanced"] | dict[str, float]
 _LEAST, _MOST = 1e-6, 1e6  # of a weight: beyond, float32 has no room for the other classes
@@ -32,12 +32,12 @@ def check_loss(class_weights: ClassWeights | None, label_smoothing: float, focal
     if class_weights is None or class_weights == "balanced":
         return
     if not is_weights(class_weights):
-        raise UserError(f"model.class_weights {shown(class_weights)} is neither balanced nor a number for each label")
+        raise UserError(f"model.class_weights {quote(class_weights)} is neither balanced nor a number for each label")
     if not class_weights:
         raise UserError("model.class_weights names no label: give for example '{spam: 3, ham: 1}', or balanced")
     for name, weight in class_weights.items():
         if not _LEAST <= weight <= _MOST:
-            raise UserError(f"model.class_weights: {shown(name)} is {weight}, not between {_LEAST:g} and {_MOST:g}")
+            raise UserError(f"model.class_weights: {quote(name)} is {weight}, not between {_LEAST:g} and {_MOST:g}")
 
 
 def is_weights(value: Any) -> bool:
@@ -79,9 +79,9 @@ def _by_class(class_weights: Mapping[Any, float], label_names: Sequence[str]) ->
         if not isinstance(name, str):
             ids = [k for k, label in enumerate(label_names) if _reads_as(label, name)]
         if len(ids) != 1 or ids[0] in found:
-            names = ", ".join(map(shown, label_names[:10])) + (", …" if len(label_names) > 10 else "")
+            names = ", ".join(map(quote, label_names[:10])) + (", …" if len(label_names) > 10 else "")
             trouble = "is no label of the data" if not ids else "is not one label of the data; put names into quotes"
-            raise UserError(f"model.class_weights: {shown(name)} {trouble}. The labels are {names}")
+            raise UserError(f"model.class_weights: {quote(name)} {trouble}. The labels are {names}")
         found[ids[0]] = float(weight)
     return found
 
