@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
 from lit_cls.commands.parser import CommandParser
-from lit_cls.commands.prediction_writer import check_partial
 from lit_cls.data.split_data import Part, Parts
 from lit_cls.errors import RunError, UserError, quote
 from lit_cls.evaluation.metrics import wilson_interval
@@ -27,7 +26,8 @@ from lit_cls.evaluation.tuning import (
     parse_goal,
     texts_needed,
 )
-from lit_cls.io.terminal import standard_output, tell
+from lit_cls.io.atomic import check_output_file
+from lit_cls.io.terminal import print_line, print_to, stdout_console
 from lit_cls.model.decision import Decision
 from lit_cls.report.tuning_table import Answers, share, tuning_table
 from lit_cls.training.checkpoints import BEST, DECISION_KEY, KEY, LAST, PREVIOUS, decision_of, without_training
@@ -64,7 +64,7 @@ def tune(words: list[str]) -> int:
         UserError: a mistake in the options, the checkpoint or the data; a goal that no threshold reaches.
     """
     args = _parser().parse_args(words)
-    trained = trained_of("tune", args, words, tell)
+    trained = trained_of("tune", args, words, print_line)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
     wanted = None if args.label is None else _class_of(_one(args.label), names)
@@ -77,22 +77,22 @@ def tune(words: list[str]) -> int:
             "the data it was trained on with --data.path"
         )
     candidates = [wanted] if wanted is not None else _candidates(goal, parts)
-    part = trained.split("validation", moved, tell)
+    part = trained.split("validation", moved, print_line)
     logits, labels = trained.classifier().logits(part.rows.texts), np.array(part.label_ids)
     if not bool(logits.isfinite().all()):
         raise UserError(f"{trained.path} answers with what is no number: its training has failed, train anew")
     decision, reached, trouble = _decide(logits, labels, candidates, goal, names)
     before, after = (_answers(rule, logits, labels, names) for rule in (Decision(), decision))
     _write(trained, decision, target)  # before anything is told: whoever reads the output may close it
-    standard_output().print(tuning_table(names, labels, before, after, goal, f"{trained.path}: {decision.goal}"))
+    print_to(stdout_console(), tuning_table(names, labels, before, after, goal, f"{trained.path}: {decision.goal}"))
     told = [_why(decision, parts)] if wanted is None and goal.kind != "cost" else []
     for note in [*told, *_notes(trained, parts, part, decision, trouble, after, reached, goal)]:
-        print(f"note: {note}")
-    print(f"answers follow from: {decision.told(names)}")
-    print(
+        print_line(f"note: {note}")
+    print_line(f"answers follow from: {decision.told(names)}")
+    print_line(
         f"measure it on texts that nothing was chosen on: {shlex.join(['lit_cls', 'test', '--ckpt_path', str(target)])}"
     )
-    print(f'classify texts with: {shlex.join(["lit_cls", "predict", "--ckpt_path", str(target)])} "a text"')
+    print_line(f'classify texts with: {shlex.join(["lit_cls", "predict", "--ckpt_path", str(target)])} "a text"')
     return 0
 
 
@@ -131,15 +131,9 @@ def _target(out: str | None, source: Path) -> Path:
         target = next(path for path in (source.with_name(name) for name in names) if not os.path.lexists(path))
     else:
         target = Path(os.path.expanduser(out))
-        if os.path.lexists(target):
-            raise UserError(f"--out {target} is there already: nothing is overwritten, give another name")
         if target.name in (BEST, LAST, PREVIOUS):
             raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
-        if not os.path.isdir(target.parent):
-            raise UserError(f"--out {target}: there is no folder {target.parent}, make it first")
-    if not os.access(target.parent, os.W_OK):
-        raise UserError(f"nothing can be written to {target.parent}: give another place with --out")
-    check_partial(target, "--out")
+    check_output_file(target, "--out")
     return target
 
 

@@ -1,6 +1,7 @@
 """What an evaluation leaves behind: a table for people, files for machines."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_cls.evaluation.metrics import Accuracy
+from lit_cls.io.atomic import write_text
 from lit_cls.report.numbers import count, decimal, percent
 
 _LABELS = 6  # rows of the table on the console
@@ -85,10 +87,9 @@ def write_predictions(
     """
     if predicted is None:
         predicted = [label_names[max(range(len(shares)), key=shares.__getitem__)] for shares in probabilities]
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)])
-        for row, text, label, answer, shares in zip(source_rows, texts, labels, predicted, probabilities, strict=True):
-            writer.writerow([row, text, label, answer, *(f"{share:.6g}" for share in shares)])
-    partial.replace(path)
+    content = io.StringIO(newline="")
+    writer = csv.writer(content)
+    writer.writerow(["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)])
+    for row, text, label, answer, shares in zip(source_rows, texts, labels, predicted, probabilities, strict=True):
+        writer.writerow([row, text, label, answer, *(f"{share:.6g}" for share in shares)])
+    write_text(path, content.getvalue())

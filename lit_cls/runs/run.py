@@ -21,6 +21,7 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import RunError, UserError
 from lit_cls.io.atomic import locked, write_json, write_text
+from lit_cls.io.terminal import print_to, stdout_console
 from lit_cls.model.weights import match_weights
 from lit_cls.report.console import accuracy_table, told_figures
 from lit_cls.report.content import (
@@ -37,7 +38,7 @@ from lit_cls.report.content import (
 )
 from lit_cls.runs.folder import check_disk, new_run_folder, provenance
 from lit_cls.runs.resuming import Origin
-from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
+from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
 from lit_cls.training.feature_cache_callback import FrozenTrunk
@@ -92,7 +93,7 @@ class Run:
         self.comparisons = comparisons
         self.resumed = resumed
         self.folder: Path = resumed or root / name  # its new version_<n>, once there is one
-        self.console = console or make_console()
+        self.console = console or stdout_console()
         self.predictions = CollectPredictions()
         self.self_test = SelfTest()
         self.epoch_log = EpochLog(self.log)
@@ -121,8 +122,10 @@ class Run:
     @rank_zero_only
     def log(self, thing: Any) -> None:
         """Prints a line or a table for a person, once for all processes."""
-        # A line is never broken: a path in it can be copied, a log searched.
-        self.console.print(thing, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(thing, str))
+        try:
+            print_to(self.console, thing)
+        except BrokenPipeError as error:  # a run that nobody hears of ends, with its state saved
+            raise RunError("standard output was closed while the run printed to it") from error
 
     def fit(
         self,
@@ -311,8 +314,6 @@ class Run:
             self.log(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
             if self.keep is not None:
                 self.log(f"go on with: {self._way_on()}")
-            raise
-        except BrokenPipeError:
             raise
         except OSError as error:
             way_on = f". With that mended, go on with: {self._way_on()}" if self.keep is not None else ""
