@@ -29,7 +29,9 @@ def test_operations_follow_from_the_shape() -> None:
 
 def test_only_what_is_needed_is_counted() -> None:
     everything = count_step(NANO, 2, B, T, "32-true")
-    one_position = count_step(replace(NANO, token_position="flexible", trainable_layers="last_block"), 2, B, T, "32-true")
+    one_position = count_step(
+        replace(NANO, token_position="flexible", trainable_layers="last_block"), 2, B, T, "32-true"
+    )
     assert one_position.forward < 0.5 * everything.forward / LAYERS
     assert count_step(NANO, 2, B, T, "32-true", gradient_checkpointing=True).backward > 1.3 * everything.backward
     # The gradients of frozen matrices are not computed.
