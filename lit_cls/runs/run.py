@@ -23,19 +23,10 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.io.atomic import locked, write_json, write_text
 from lit_cls.io.terminal import print_to, stdout_console
 from lit_cls.model.weights import match_weights
-from lit_cls.report.console import accuracy_table, told_figures
-from lit_cls.report.content import (
-    About,
-    Evaluated,
-    accuracies,
-    count_parameters,
-    evaluated,
-    read_provenance,
-    shown_settings,
-    told_checkpoint,
-    write_report,
-    write_split,
-)
+from lit_cls.report.console import accuracy_table, describe_figures
+from lit_cls.report.content import write_report
+from lit_cls.report.run_info import RunInfo, count_parameters, describe_checkpoint, read_provenance, reported_settings
+from lit_cls.report.split_results import SplitResult, accuracies, evaluate_split, write_split
 from lit_cls.runs.folder import check_disk, new_run_folder, provenance
 from lit_cls.runs.resuming import Origin
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table
@@ -348,7 +339,9 @@ class Run:
                 case "train":
                     trainer.predict(module, return_predictions=False, **where)  # type: ignore[arg-type]
             checkpoint = None  # its weights are in place now
-            found.append(evaluated(split, data, self.predictions.row_ids, self.predictions.logits, module.decision))
+            found.append(
+                evaluate_split(split, data, self.predictions.row_ids, self.predictions.logits, module.decision)
+            )
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
         device = trainer.strategy.root_device
@@ -360,7 +353,7 @@ class Run:
     @rank_zero_only
     def _report(
         self,
-        found: Sequence[Evaluated],
+        found: Sequence[SplitResult],
         module: ClassifierModule,
         data: ClassificationData,
         tested: Path | None,
@@ -375,18 +368,18 @@ class Run:
             "peak_gpu_memory": self._peak_gpu_memory,
         }
         settings = self.settings or {"model": module.settings.as_dict(), "data": data.state_dict()["settings"]}
-        about = About(
+        info = RunInfo(
             name=self.name,
             network=network,
-            settings=shown_settings(settings),
+            settings=reported_settings(settings),
             provenance=read_provenance(self.folder),
-            tested=told_checkpoint(tested, self.self_test.place),
+            tested=describe_checkpoint(tested, self.self_test.place),
             decision=module.decision,
             padding=self.self_test.padding.get(found[0].split),
             metrics=self.metrics.rows,
             comparisons=self.comparisons,
         )
-        for thing in told_figures(write_report(self.folder, found, data, about)):
+        for thing in describe_figures(write_report(self.folder, found, data, info)):
             self.log(thing)
         self.log(f"report: {self.folder / 'report' / 'report.html'}")
 
