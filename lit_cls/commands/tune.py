@@ -1,4 +1,4 @@
-"""`lit_cls tune`: chooses a temperature and a threshold on the validation split, and writes them to a new checkpoint."""
+"""`lit_cls tune`: chooses temperature and threshold on the validation split, and writes them to a new checkpoint."""
 
 import shlex
 from collections.abc import Sequence
