@@ -378,7 +378,9 @@ def test_as_many_texts_of_each_label(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = save(tmp_path, module(), data(noisy(tmp_path / "films.csv", {"no": 50, "yes": 50})))
     assert main(["tune", "--ckpt_path", str(path)]) == 2
     told = capsys.readouterr().err
-    assert "the source has 50 texts of each label: name the one that the goal is about, --label no or --label yes" in told
+    assert (
+        "the source has 50 texts of each label: name the one that the goal is about, --label no or --label yes" in told
+    )
     tune("--ckpt_path", path, "--goal", "cost yes=5")  # which label is asked is the same here
     assert (tmp_path / "tuned.ckpt").exists()
 
