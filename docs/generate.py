@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lit_cls.cli import VERBS
+from lit_cls.cli import COMMANDS
 
 FOLDER = Path(__file__).parent / "commands"
 
@@ -85,7 +85,7 @@ def page(command: str, told: str) -> str:
         told: what it prints with `--help`.
     """
     examples, more = EXAMPLES[command]
-    one_line = VERBS.get(command) or VERBS[command.split(maxsplit=1)[0]]
+    one_line = COMMANDS.get(command) or COMMANDS[command.split(maxsplit=1)[0]]
     return (
         f"# lit_cls {command}\n\n{one_line[0].upper()}{one_line[1:]}.\n\n```sh\n{examples}\n```\n\nMore: {more}\n\n"
         f"`lit_cls {command} --help`:\n\n```text\n{told.strip()}\n```\n"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.merge import add_data_option, in_float32
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
@@ -67,7 +67,7 @@ def export(words: list[str]) -> int:
     args = parser.parse_args(words)
     out = Path(os.path.expanduser(args.out))
     check_new_folder(out)
-    trained = in_float32(trained_of("export", args, words, print_line))
+    trained = in_float32(open_checkpoint("export", args, words, print_line))
     source = Source.of(trained.path, trained.checkpoint, out)
     kind = _FORMATS[args.format]
     kind.check(source)
@@ -88,7 +88,7 @@ def export(words: list[str]) -> int:
     return 0
 
 
-def _texts(trained: Trained, moved: str | None) -> list[str]:
+def _texts(trained: TrainedCheckpoint, moved: str | None) -> list[str]:
     """What both are asked: odd texts of ours, and texts of the validation split where it is at hand."""
     try:
         own = trained.split("validation", moved, print_line).rows.texts

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.split_data import Part, Parts
 from lit_cls.errors import RunError, UserError, quote
@@ -64,7 +64,7 @@ def tune(words: list[str]) -> int:
         UserError: a mistake in the options, the checkpoint or the data; a goal that no threshold reaches.
     """
     args = _parser().parse_args(words)
-    trained = trained_of("tune", args, words, print_line)
+    trained = open_checkpoint("tune", args, words, print_line)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
     wanted = None if args.label is None else _class_of(_one(args.label), names)
@@ -197,7 +197,7 @@ def _why(decision: Decision, parts: Parts) -> str:
 
 
 def _notes(
-    trained: Trained,
+    trained: TrainedCheckpoint,
     parts: Parts,
     part: Part,
     decision: Decision,
@@ -268,7 +268,7 @@ def _texts(n: int) -> str:
     return f"{n:,} text{'' if n == 1 else 's'}"
 
 
-def _write(trained: Trained, decision: Decision, target: Path) -> None:
+def _write(trained: TrainedCheckpoint, decision: Decision, target: Path) -> None:
     from lit_cls.training.checkpoint_io import AtomicCheckpointIO  # Lightning's, which takes seconds to import
 
     content = {**without_training(trained.checkpoint), DECISION_KEY: decision.as_dict()}

@@ -21,7 +21,7 @@ from lit_cls.model.backbones.gpt2 import GPTBackbone
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.pretrained import check_pretrained, is_downloaded
 from lit_cls.model.weights import SIZES, ModelSize
-from lit_cls.runs.folder import checkpoint_size
+from lit_cls.runs.checks import checkpoint_size
 from lit_cls.training.feature_cache import kept_positions
 from lit_cls.training.feature_files import GB, states_key
 
