@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, Truncation, truncate
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.decision import Decision
@@ -72,6 +72,7 @@ class Classifier:
         self.precision = precision
         self.decision = decision or Decision()
         self.device = device
+        self.tokenizer = tokenizer_for(data.get("tokenizer", "gpt2"))
         self._pad_to: int | None = data["pad_to"]
         self.cut_to: int = data["cut_to"]
         """Maximum number of tokens of a text; `truncation` says which ones are kept."""
@@ -89,7 +90,7 @@ class Classifier:
         Raises:
             UserError: `texts` is one string instead of a list of them.
         """
-        token_ids = _encoded(texts, "predict")
+        token_ids = self._encode(texts, "predict")
         probabilities = self.decision.probabilities(self._logits(token_ids, after_batch))
         labels = self.decision.labels(probabilities).tolist()
         return [
@@ -111,7 +112,7 @@ class Classifier:
         Raises:
             UserError: as for `predict`.
         """
-        return self._logits(_encoded(texts, "logits"), after_batch)
+        return self._logits(self._encode(texts, "logits"), after_batch)
 
     def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
         # Created outside inference mode: a caller that fits something to them may need gradients.
@@ -132,18 +133,17 @@ class Classifier:
             token_ids: of each text, not truncated.
         """
         truncated = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
-        dataset = TextDataset(truncated, None, self._pad_to, self._unpadded)
+        dataset = TextDataset(truncated, None, self._pad_to, self._unpadded, pad_id=self.tokenizer.pad_id)
         # Without a DataLoader, which would start a thread for each call.
         for planned in EvaluationBatches(dataset):
             batch = dataset[planned]
             input_ids = self.net.trim(batch["input_ids"], batch["lengths"]).to(self.device)
             yield {**batch, "input_ids": input_ids, "lengths": batch["lengths"].to(self.device)}
 
-
-def _encoded(texts: Sequence[str], method: str) -> list[list[int]]:
-    if isinstance(texts, str):
-        raise UserError(f"{method} takes a list of texts, not one string: {method}([text])")
-    return encode(texts)
+    def _encode(self, texts: Sequence[str], method: str) -> list[list[int]]:
+        if isinstance(texts, str):
+            raise UserError(f"{method} takes a list of texts, not one string: {method}([text])")
+        return self.tokenizer.encode(texts)
 
 
 def load(

@@ -18,19 +18,10 @@ from lit_cls.data.splits import SplitName
 from lit_cls.errors import RunError
 from lit_cls.io.atomic import locked
 from lit_cls.io.terminal import print_to, stdout_console
-from lit_cls.report.console import accuracy_table, told_figures
-from lit_cls.report.content import (
-    About,
-    Evaluated,
-    accuracies,
-    count_parameters,
-    evaluated,
-    read_provenance,
-    shown_settings,
-    told_checkpoint,
-    write_report,
-    write_split,
-)
+from lit_cls.report.console import accuracy_table, describe_figures
+from lit_cls.report.content import write_report
+from lit_cls.report.run_info import RunInfo, count_parameters, describe_checkpoint, read_provenance, reported_settings
+from lit_cls.report.split_results import SplitResult, accuracies, evaluate_split, write_split
 from lit_cls.runs.checks import check_batches, check_weights_and_disk
 from lit_cls.runs.folder import new_run_folder, write_config
 from lit_cls.runs.provenance import NAME, add_resumption, write_provenance
@@ -300,7 +291,9 @@ class Run:
                 case "train":
                     trainer.predict(module, return_predictions=False, **source)
             checkpoint = None  # its weights are in place now
-            found.append(evaluated(split, data, self.predictions.row_ids, self.predictions.logits, module.decision))
+            found.append(
+                evaluate_split(split, data, self.predictions.row_ids, self.predictions.logits, module.decision)
+            )
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
         if rule := module.decision.told(data.label_names):
@@ -312,7 +305,7 @@ class Run:
 
     def _report(
         self,
-        found: Sequence[Evaluated],
+        found: Sequence[SplitResult],
         module: ClassifierModule,
         data: ClassificationData,
         tested: Path | None,
@@ -329,17 +322,17 @@ class Run:
             "peak_gpu_memory": peak_gpu_memory,
         }
         settings = self.settings or {"model": module.settings.as_dict(), "data": data.state_dict()["settings"]}
-        about = About(
+        info = RunInfo(
             name=self.name,
             network=network,
-            settings=shown_settings(settings),
+            settings=reported_settings(settings),
             provenance=read_provenance(self.folder),
-            tested=told_checkpoint(tested, self.padding_test.place),
+            tested=describe_checkpoint(tested, self.padding_test.place),
             decision=module.decision,
             padding=self.padding_test.found.get(found[0].split),
             metrics=metrics.rows,
             comparisons=self.comparisons,
         )
-        for line in told_figures(write_report(self.folder, found, data, about)):
-            self.log(line)
+        for thing in describe_figures(write_report(self.folder, found, data, info)):
+            self.log(thing)
         self.log(f"report: {self.folder / 'report' / 'report.html'}")
