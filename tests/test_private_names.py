@@ -49,6 +49,13 @@ USED: list[tuple[object, tuple[str, ...], str]] = [
         ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported"),
         "model/packed: the packed product",
     ),
+    (torch.UntypedStorage, ("_cdata",), "experiments/step_counts: whether two tensors share memory"),
+    (torch._ops.OpOverload, ("_overloadpacket",), "experiments/step_counts: counts operations"),
+    (
+        torch.ops.aten,
+        ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"),
+        "experiments/step_counts: counts attention",
+    ),
 ]
 # These are looked up with a default, because not every version of torch has them.
 OPTIONAL = {"_is_avx512_bf16_supported", "_is_amx_tile_supported"}
