@@ -101,7 +101,7 @@ def test_refusals(tmp_path: Path, reviews: str) -> None:
     with pytest.raises(UserError, match="model.token_position is mean"):
         check_peft(source)
     head = replace(source.settings, lora=LoRAConfig(targets=("out_head",), train_head=False))
-    with pytest.raises(UserError, match="has one adapter, of the head, and peft's format holds a new head whole"):
+    with pytest.raises(UserError, match="has one adapter, on the head, and peft stores a new head whole"):
         check_peft(replace(source, settings=head))
 
 
