@@ -14,6 +14,7 @@ import pytest
 from conftest import REPOSITORY, SHARED
 from test_cli import lit
 
+from lit_cls.cli import main
 from lit_cls.commands.reproduce import reproduce
 from lit_cls.errors import UserError
 from lit_cls.experiments.rows import ROWS
@@ -129,37 +130,41 @@ def test_a_row_is_what_fit_makes_of_its_file(
     out, _ = all_rows
     config = ROWS[16].config
     words = ["--config", str(config), "--model.size", "gpt2-nano", "--model.weights", "random", *TINY[4:], *DATA]
-    lit("fit", *words, cwd=tmp_path)
+    assert main(["fit", *words, "--trainer.default_root_dir", str(tmp_path)]) == 0
     for split in ("train", "validation", "test"):
         path = f"version_0/predictions_{split}.csv"
-        alone = (tmp_path / "checkpoints" / config.stem / path).read_text()
+        alone = (tmp_path / config.stem / path).read_text()
         assert alone == (out / "runs" / "16_flexible-seed123" / path).read_text()
 
 
 @pytest.mark.shared
-def test_killed_twice_it_is_resumed(all_rows: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path) -> None:
+def test_terminated_it_is_resumed(
+    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After a SIGTERM; test_sweep.py kills a series by SIGKILL."""
     words = ["reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", "--rows"]
-    for kill, expected in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
-        with subprocess.Popen(
-            [sys.executable, "-m", "lit_cls", *words, "1-3"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if "trained in" in line:
-                    break
-            process.send_signal(kill)
-            assert process.wait(60) == expected
-    # The last command has other rows: those of the first two are kept in the table.
-    done = lit(*words, "3,5", cwd=tmp_path)
-    assert "2 of 4 runs finished, about" in done.stdout
-    assert done.stdout.count("trained in") == 2
-    assert len(list((tmp_path / "out" / "runs").glob("*/version_*/report/report.json"))) == 4
+    command = [sys.executable, "-m", "lit_cls", *words, "2,1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "trained in" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert f"stopped; to resume: lit_cls {' '.join(words)} 2,1" in rest
+    # The second command has other rows: the one that is finished stays in the table.
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "2,5"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 3 runs finished, about" in printed
+    assert printed.count("trained in") == 2
+    assert len(list((tmp_path / "out" / "runs").glob("*/version_*/report/report.json"))) == 3
     rows, uninterrupted = results_of(tmp_path / "out"), results_of(all_rows[0])
-    assert list(rows) == [1, 2, 3, 5]
+    assert list(rows) == [1, 2, 5]
     for number, line in rows.items():
         assert (line["states"], len(line["runs"])) == (["finished"], 1)
         (ours,), (theirs,) = line["runs"], uninterrupted[number]["runs"]
