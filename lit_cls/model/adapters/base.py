@@ -1,0 +1,73 @@
+"""What an adapter is, and where it can be inserted into a network.
+
+An adapter is a frozen dataclass, one per file: its fields are the options of `model.adapter` and its docstrings
+their help. It is attached after the backbone's weights are in place; what it adds is the difference of the
+network's parameter names before and after.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from torch import nn
+
+from lit_cls.model.backbones.base import Backbone, Role
+
+if TYPE_CHECKING:
+    from lit_cls.model.classifier import TextClassifier
+
+Target = Literal["all_linear", "head"] | Role
+"""Linear layers by what they do; `all_linear` is each one of the blocks, `head` the classification head."""
+
+
+class Adapter(Protocol):
+    """A parameter-efficient fine-tuning method."""
+
+    mergeable: ClassVar[bool]
+    """Whether `merge` can put the trained parameters into the backbone's own weights."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers (dropout) while training."""
+
+    def check(self, config: Any) -> None:
+        """Checks the options against the shape of a network.
+
+        Raises:
+            UserError: the option, its value and the rule.
+        """
+
+    def attach(self, net: "TextClassifier") -> None:
+        """Inserts new parameters into a network whose weights are in place."""
+
+    def merge(self, module: nn.Module) -> None:
+        """Puts the trained parameters into the weights and takes the adapter's layers out again, in float32."""
+
+
+def replace_linear(net: "TextClassifier", targets: Sequence[Target], make: Callable[[nn.Linear], nn.Linear]) -> None:
+    """Replaces linear layers by role, in the order of the network's modules.
+
+    Args:
+        net: the network.
+        targets: which layers.
+        make: the layer that takes the place of one; it keeps the names `weight` and `bias`.
+    """
+    wanted = _wanted_paths(net.backbone, targets)
+    for block in net.backbone.trf_blocks:
+        replace_modules(block, lambda name, _: name in wanted, make)
+    if "head" in targets:
+        net.out_head = make(net.out_head)
+
+
+def replace_modules(
+    module: nn.Module, is_wanted: Callable[[str, nn.Module], bool], make: Callable[[Any], nn.Module]
+) -> None:
+    """Replaces sub-modules, found by their path within `module` or by their type."""
+    for name, child in list(module.named_modules()):
+        if name and is_wanted(name, child):
+            parent, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(parent), attribute, make(child))
+
+
+def _wanted_paths(backbone: Backbone, targets: Sequence[Target]) -> set[str]:
+    roles = backbone.roles if "all_linear" in targets else {r: p for r, p in backbone.roles.items() if r in targets}
+    return {path for paths in roles.values() for path in paths}
