@@ -1,10 +1,25 @@
-"""Shared places; no fixture hides what a test does."""
+"""Shared fixtures and helpers.
+
+Fits are most of the suite's time, so these are made once per session and shared. All are read-only: copy a file before
+changing it, and pass `--out` or a folder of your own to whatever writes beside it.
+
+| fixture | what it gives |
+|---|---|
+| `shared_reviews` | the csv of 110 short texts that `reviews` writes for one test, for the whole session |
+| `trained_checkpoint(model, data, **trainer)` | gpt2-nano after an epoch on `shared_reviews`; one fit per set |
+| `altered_checkpoint(model, data, decision, adapter, **trainer)` | after one step; random head, biases, adapters |
+| `finished_run(*options)` | the folder of a whole `lit_cls fit` of gpt2-nano on `shared_reviews`, report included |
+
+Reports have no plots, which take a third of a small run, except in tests marked `plots`.
+"""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Before torch looks: tests that are not about a GPU give the same on every machine, and of several that run at once
 # each takes one core.
@@ -80,16 +95,24 @@ def pad_rows(rows: list[list[int]], T: int, pad: int = 96) -> tuple[Tensor, Tens
     return ids, torch.tensor([len(row) for row in rows])
 
 
-@pytest.fixture
-def reviews(tmp_path: Path) -> str:
+def write_reviews(path: Path) -> str:
     """110 short texts of very different lengths: 76 of them train, which 8 does not divide."""
     lines = ["text,label"]
     for i in range(110):
         word = "good" if i % 2 else "poor"
         lines.append(f"{' '.join([word, 'film'] * (1 + i % 7))} {i},{'yes' if i % 2 else 'no'}")
-    path = tmp_path / "reviews.csv"
     path.write_text("\n".join(lines) + "\n")
     return str(path)
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> str:
+    return write_reviews(tmp_path / "reviews.csv")
+
+
+@pytest.fixture(scope="session")
+def shared_reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_reviews(tmp_path_factory.mktemp("reviews") / "reviews.csv")
 
 
 def data(reviews: str, **options: object) -> ClassificationData:
@@ -113,3 +136,67 @@ def save(tmp_path: Path, trained: ClassifierModule, texts: ClassificationData, *
     runner.fit(trained, datamodule=texts)
     runner.save_checkpoint(tmp_path / "some.ckpt")
     return tmp_path / "some.ckpt"
+
+
+class OncePerOptions:
+    """Makes something once for each set of options.
+
+    Args:
+        make: gets a new folder and the options.
+    """
+
+    def __init__(self, make: Callable[..., Path], folders: pytest.TempPathFactory) -> None:
+        self._make, self._folders = make, folders
+        self._made: dict[str, Path] = {}
+
+    def __call__(self, *args: object, **options: object) -> Path:
+        key = repr((args, sorted(options.items())))  # of plain values and dataclasses
+        if key not in self._made:
+            self._made[key] = self._make(self._folders.mktemp("shared"), *args, **options)
+        return self._made[key]
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint(shared_reviews: str, tmp_path_factory: pytest.TempPathFactory) -> OncePerOptions:
+    def make(
+        folder: Path, model: Mapping[str, Any] | None = None, texts: Mapping[str, Any] | None = None, **options: object
+    ) -> Path:
+        torch.manual_seed(4)
+        return save(folder, module(**(model or {})), data(shared_reviews, **(texts or {})), **options)
+
+    return OncePerOptions(make, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def altered_checkpoint(shared_reviews: str, tmp_path_factory: pytest.TempPathFactory) -> OncePerOptions:
+    from altered import altered
+
+    def make(
+        folder: Path, model: dict[str, object] | None = None, texts: dict[str, object] | None = None, **options: Any
+    ) -> Path:
+        return altered(folder, shared_reviews, model, texts, **options)
+
+    return OncePerOptions(make, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared_reviews: str, tmp_path_factory: pytest.TempPathFactory) -> OncePerOptions:
+    from lit_cls.cli import main
+
+    nano = ["--model.size", "gpt2-nano", "--model.weights", "random", "--model.learning_rate", "1e-3"]
+    cpu = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.max_epochs", "1"]
+
+    def make(folder: Path, *words: str) -> Path:
+        here = ["--data.path", shared_reviews, "--data.balance", "none", "--trainer.default_root_dir", str(folder)]
+        assert main(["fit", *here, *nano, *cpu, "--run_name", "shared", *words]) == 0
+        return folder / "shared" / "version_0"
+
+    return OncePerOptions(make, tmp_path_factory)
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.node.get_closest_marker("plots"):
+        monkeypatch.setattr(
+            "lit_cls.report.content.find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
+        )

@@ -212,6 +212,7 @@ def test_any_file_is_read_or_refused(
     count("files read, and refused")
 
 
+@pytest.mark.plots
 @examples(few=25, share=0.05)
 @given(file=files(), options=OPTIONS)
 def test_any_file_is_fitted_or_refused(
@@ -263,6 +264,7 @@ def test_a_path_without_a_file_of_texts() -> None:
             assert message in complaint
 
 
+@pytest.mark.plots
 @pytest.mark.parametrize("name", ["line\nbreak", "[b]", "a b", "-", "مرحبا", "a:b"], ids=ascii)
 def test_a_file_of_an_odd_name_is_read(name: str) -> None:
     with a_new_folder():

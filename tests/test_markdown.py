@@ -26,6 +26,7 @@ def test_nothing_becomes_a_link_of_itself() -> None:
     assert "see https://example.com/a, WWW.example.com or you@example.com" in "".join(markdown_page(line).text)
 
 
+@pytest.mark.plots
 def test_a_whole_report(tmp_path: Path) -> None:
     data = ClassificationData(path=hard_file(tmp_path), max_length=64)
     content = made_report(tmp_path, data)

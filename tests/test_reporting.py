@@ -220,6 +220,7 @@ def test_validate_reports_its_split(tmp_path: Path) -> None:
     assert "# some_run: validation report" in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.plots
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     data = ClassificationData(path=hard_file(tmp_path), max_length=64)
     files: list[dict[str, bytes]] = []

@@ -14,10 +14,9 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRAConfig
-from lit_cls.model import weights as weights_module
 from lit_cls.model.classifier import TrainableLayers
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, hugging_face_name, load_weights, reading_once, to_hugging_face
+from lit_cls.model.weights import SIZES, WeightsCache, hugging_face_name, load_weights, to_hugging_face
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +175,13 @@ def test_half_of_an_adapter_is_missing_not_new(tmp_path: Path) -> None:
         net.load_weights(tmp_path / "half.safetensors")
 
 
-def classifier(path: Path, trainable_layers: TrainableLayers = "last_layer") -> GPTClassifier:
+def classifier(
+    path: Path, trainable_layers: TrainableLayers = "last_layer", cache: WeightsCache | None = None
+) -> GPTClassifier:
     """As a run makes it: without memory until the file's tensors take their places."""
     with torch.device("meta"):
         net = GPTClassifier(CONFIG, trainable_layers=trainable_layers)
-    net.load_weights(path)
+    net.load_weights(path, cache)
     return net
 
 
@@ -202,48 +203,46 @@ def holds(net: GPTClassifier, value: float) -> bool:
 
 
 @pytest.mark.parametrize("kind", [".safetensors", ".pth"])
-def test_reading_once_reads_once(tmp_path: Path, kind: str) -> None:
-    """Other numbers, put into the file in secret, are not seen; without `reading_once` they are."""
-    path = tmp_path / f"model{kind}"
+def test_a_cached_file_is_read_once(tmp_path: Path, kind: str) -> None:
+    """Other numbers, put into the file in secret, are not seen; without the cache they are."""
+    path, cache = tmp_path / f"model{kind}", WeightsCache()
     write_numbers(path, 1.0, changed_at=10**18)
-    with reading_once():
-        assert holds(classifier(path), 1.0)
-        write_numbers(path, 2.0, changed_at=10**18)
-        for layers in ("last_layer", "last_block", "all"):
-            assert holds(classifier(path, layers), 1.0)
+    assert holds(classifier(path, cache=cache), 1.0)
+    write_numbers(path, 2.0, changed_at=10**18)
+    for layers in ("last_layer", "last_block", "all"):
+        assert holds(classifier(path, layers, cache), 1.0)
     assert holds(classifier(path), 2.0)
     write_numbers(path, 3.0, changed_at=10**18)
     assert holds(classifier(path), 3.0)
 
 
-def test_reading_once_reads_a_changed_file_again(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    path, cache = tmp_path / "model.safetensors", WeightsCache()
     write_numbers(path, 1.0, changed_at=10**18)
-    with reading_once():
-        assert holds(classifier(path), 1.0)
-        write_numbers(path, 2.0, changed_at=10**18 + 1)
-        assert holds(classifier(path), 2.0)
+    assert holds(classifier(path, cache=cache), 1.0)
+    write_numbers(path, 2.0, changed_at=10**18 + 1)
+    assert holds(classifier(path, cache=cache), 2.0)
 
 
-def test_reading_once_keeps_one_file(tmp_path: Path) -> None:
-    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+def test_a_cache_keeps_one_file(tmp_path: Path) -> None:
+    one, other, cache = tmp_path / "one.safetensors", tmp_path / "other.safetensors", WeightsCache()
     write_numbers(one, 1.0, changed_at=10**18)
     write_numbers(other, 5.0, changed_at=10**18)
-    with reading_once():
-        assert holds(classifier(one), 1.0)
-        assert holds(classifier(other), 5.0)
-        write_numbers(one, 2.0, changed_at=10**18)
-        write_numbers(other, 6.0, changed_at=10**18)
-        assert holds(classifier(other), 5.0)
-        assert holds(classifier(one), 2.0)  # read again: the other had taken its place
-        assert holds(classifier(other), 6.0)
+    assert holds(classifier(one, cache=cache), 1.0)
+    assert holds(classifier(other, cache=cache), 5.0)
+    write_numbers(one, 2.0, changed_at=10**18)
+    write_numbers(other, 6.0, changed_at=10**18)
+    assert holds(classifier(other, cache=cache), 5.0)
+    assert holds(classifier(one, cache=cache), 2.0)  # read again: the other had replaced it
+    assert holds(classifier(other, cache=cache), 6.0)
 
 
-def test_reading_once_shares_what_is_frozen(theirs: GPT2LMHeadModel, tmp_path: Path) -> None:
-    """Of Hugging Face's layout too, whose tensors are parts, transposed."""
+def test_cached_tensors_are_shared_by_what_is_frozen(theirs: GPT2LMHeadModel, tmp_path: Path) -> None:
+    """Of Hugging Face's layout too, whose tensors are thirds, transposed."""
     theirs.save_pretrained(tmp_path)
-    with reading_once():
-        one, other = (dict(classifier(tmp_path, layers).named_parameters()) for layers in ("last_block", "last_layer"))
+    cache = WeightsCache()
+    layers: tuple[TrainableLayers, ...] = ("last_block", "last_layer")
+    one, other = (dict(classifier(tmp_path, chosen, cache).named_parameters()) for chosen in layers)
     for name, parameter in one.items():
         shared = parameter.data_ptr() == other[name].data_ptr()
         assert shared is not parameter.requires_grad, name
@@ -251,14 +250,13 @@ def test_reading_once_shares_what_is_frozen(theirs: GPT2LMHeadModel, tmp_path: P
     assert len({p.data_ptr() for network in apart for p in network.values()}) == 2 * len(one)
 
 
-def test_reading_once_shares_the_frozen_weights_below_adapters(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
+def test_cached_tensors_are_shared_by_the_frozen_weights_below_adapters(tmp_path: Path) -> None:
+    path, cache = tmp_path / "model.safetensors", WeightsCache()
     save_file(GPTClassifier(CONFIG).state_dict(), path)
-    with reading_once():
-        plain = classifier(path)
-        with torch.device("meta"):
-            adapted = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
-        adapted.load_weights(path)
+    plain = classifier(path, cache=cache)
+    with torch.device("meta"):
+        adapted = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    adapted.load_weights(path, cache)
     adapters = {name: p for name, p in adapted.named_parameters() if ".lora_" in name}
     assert adapters
     for name, parameter in adapted.named_parameters():
@@ -268,36 +266,20 @@ def test_reading_once_shares_the_frozen_weights_below_adapters(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", [".safetensors", ".pth"])
 @pytest.mark.parametrize("first", ["last_layer", "last_block", "all"])
-def test_reading_once_keeps_trained_weights_apart(tmp_path: Path, kind: str, first: TrainableLayers) -> None:
+def test_cached_tensors_stay_apart_from_trained_ones(tmp_path: Path, kind: str, first: TrainableLayers) -> None:
     """What one network's training writes is in no other, earlier or later, whatever that one trains."""
-    path = tmp_path / f"model{kind}"
+    path, cache = tmp_path / f"model{kind}", WeightsCache()
     write_numbers(path, 1.0)
-    with reading_once():
-        earlier = classifier(path, "last_block")
-        trained = classifier(path, first)
-        with torch.no_grad():
-            for parameter in trained.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(1.0)
-        assert not holds(trained, 1.0)
-        assert holds(earlier, 1.0)
-        for layers in ("last_layer", "last_block", "all"):
-            assert holds(classifier(path, layers), 1.0)
-
-
-def test_nothing_is_kept_afterwards(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    write_numbers(path, 1.0)
-    classifier(path)
-    assert weights_module._kept is None
-    with reading_once():
-        classifier(path)
-        assert len(weights_module._kept or {}) == 1
-    assert weights_module._kept is None
-    with pytest.raises(RuntimeError, match="halfway"), reading_once():  # noqa: PT012 - the block is what is tested
-        classifier(path)
-        raise RuntimeError("halfway")
-    assert weights_module._kept is None
+    earlier = classifier(path, "last_block", cache)
+    trained = classifier(path, first, cache)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    assert not holds(trained, 1.0)
+    assert holds(earlier, 1.0)
+    for layers in ("last_layer", "last_block", "all"):
+        assert holds(classifier(path, layers, cache), 1.0)
 
 
 MEASURE = """

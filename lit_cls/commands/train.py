@@ -21,7 +21,7 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.io.malloc import keep_freed_memory
-from lit_cls.model.weights import SIZES
+from lit_cls.model.weights import SIZES, WeightsCache
 from lit_cls.runs.presets import PRESETS, Preset
 from lit_cls.runs.resuming import Origin, asks_for_other_data, changed_options, check_going_on, settings_of
 from lit_cls.runs.run import Keep, Run
@@ -82,6 +82,7 @@ class TrainCommand(LightningCLI):
         resumed: the folder of a run that fit goes on with.
         console: where the run prints; standard output by default.
         comparisons: whether the run's report fits baselines and draws plots.
+        weights_cache: shared with other runs of the same process; by default the weights file is read anew.
 
     Raises:
         UserError: a mistake in the options or the files.
@@ -98,8 +99,10 @@ class TrainCommand(LightningCLI):
         *,
         console: Console | None = None,
         comparisons: bool = True,
+        weights_cache: WeightsCache | None = None,
     ) -> None:
         self.resumed = resumed
+        self._weights_cache = weights_cache
         self._console = console
         self._comparisons = comparisons
         self.notes: list[str] = []
@@ -322,6 +325,8 @@ class TrainCommand(LightningCLI):
             raise
         except ValueError as error:  # jsonargparse's, when a named class refuses its arguments
             raise UserError(f"the configuration cannot be carried out: {explain_class(str(error))}") from error
+        if self._weights_cache is not None:
+            self.model.share_weights(self._weights_cache)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds what every run has: our checkpoints, our lines, a bar on a terminal."""

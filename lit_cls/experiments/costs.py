@@ -134,7 +134,7 @@ def _memory(net: GPTClassifier, run: Fit) -> int:
     on_cpu = run.trainer.strategy.root_device.type == "cpu"
     mixed = "mixed" in str(run.trainer.precision)
     from_file = run.model.settings.weights != "random"
-    # A mixed-precision copy of what trains; on a processor also the file's own copy of it (`reading_once`).
+    # A mixed-precision copy of what trains; on a processor also the file's own copy of it (`WeightsCache`).
     copies = (0.5 if mixed else 0) + (1 if from_file and on_cpu else 0)
     tokens = run.datamodule.batch_size * _longest(run.datamodule)
     blocks = net.config.n_layers - net.n_frozen_blocks

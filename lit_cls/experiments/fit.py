@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.model.weights import WeightsCache
 from lit_cls.runs.run import Run
 from lit_cls.training.module import ClassifierModule
 
@@ -31,11 +32,19 @@ class Fit(Protocol):
 class OpenFit(Protocol):
     """Builds a fit from the words of its command line."""
 
-    def __call__(self, words: list[str], *, console: Console | None = None, comparisons: bool = True) -> Fit:
+    def __call__(
+        self,
+        words: list[str],
+        *,
+        console: Console | None = None,
+        comparisons: bool = True,
+        weights_cache: WeightsCache | None = None,
+    ) -> Fit:
         """Checks the options and builds the objects.
 
         Args:
             words: `fit` and its options.
             console: where the run prints; standard output by default.
             comparisons: whether the run's report fits baselines and draws plots.
+            weights_cache: shared with the other fits of the series.
         """

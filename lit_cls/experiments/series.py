@@ -26,7 +26,7 @@ from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.records import Record, is_finished, read_record
 from lit_cls.model.pretrained import check_pretrained
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, ModelSize, match_weights, reading_once
+from lit_cls.model.weights import SIZES, ModelSize, WeightsCache, match_weights
 from lit_cls.runs.folder import version_folders
 
 State = Literal["waiting", "running", "finished", "failed", "skipped"]
@@ -208,22 +208,22 @@ class Series:
         live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=False)
         # Lightning leaves a handler of ours alone; its own would end some of its loops and not others.
         before = signal.signal(signal.SIGTERM, _terminate)
-        with reading_once():
-            if on_terminal:
-                live.start()
-            try:
-                for entry in waiting:
-                    self._run_one(entry)
-                    if not on_terminal:
-                        self.say(self._plain_line(entry))
-                    self._tell_change()
-            except (KeyboardInterrupt, SystemExit):
-                live.stop()
-                self.say(f"stopped; this goes on where it was: {self.command}")
-                raise
-            finally:
-                live.stop()
-                signal.signal(signal.SIGTERM, before)
+        weights_cache = WeightsCache()
+        if on_terminal:
+            live.start()
+        try:
+            for entry in waiting:
+                self._run_one(entry, weights_cache)
+                if not on_terminal:
+                    self.say(self._plain_line(entry))
+                self._tell_change()
+        except (KeyboardInterrupt, SystemExit):
+            live.stop()
+            self.say(f"stopped; this goes on where it was: {self.command}")
+            raise
+        finally:
+            live.stop()
+            signal.signal(signal.SIGTERM, before)
 
     def _tell_change(self) -> None:
         try:
@@ -235,14 +235,15 @@ class Series:
         """Prints a line as it is: a path in it can be copied."""
         self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-    def _run_one(self, entry: Entry) -> None:
+    def _run_one(self, entry: Entry, weights_cache: WeightsCache) -> None:
         log = self.out / "logs" / f"{entry.job.name}.log"
         entry.state, entry.started = "running", time.perf_counter()
         with log.open("a", encoding="utf-8") as stream:
             try:
                 # Made now, not when it was planned: a Trainer sets switches of the whole process.
                 # The series has comparisons of its own, of all runs.
-                entry.run = self.open_fit(entry.words, console=Console(file=stream, width=120), comparisons=False)
+                console = Console(file=stream, width=120)
+                entry.run = self.open_fit(entry.words, console=console, comparisons=False, weights_cache=weights_cache)
                 entry.run.start()
                 entry.record = read_record(entry.run.run.folder)
                 entry.state = "finished"

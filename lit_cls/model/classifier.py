@@ -16,7 +16,7 @@ from lit_cls.errors import UserError
 from lit_cls.model.adapters.lora import LoRAConfig, LoRALinear, add_lora
 from lit_cls.model.backbones.gpt2 import GPTBackbone, GPTConfig
 from lit_cls.model.pretrained import fetch_pretrained
-from lit_cls.model.weights import SIZES, ModelSize, load_weights
+from lit_cls.model.weights import SIZES, ModelSize, WeightsCache, load_weights
 
 TokenPosition = Literal["first", "last", "flexible", "mean", "mean_flexible"]
 NamedLayers = Literal["last_layer", "last_block", "last_two_blocks", "all", "lora"]
@@ -199,7 +199,7 @@ class GPTClassifier(GPTBackbone):
                     if parameter is not None and not parameter.requires_grad:
                         parameter.data = parameter.data.to(dtype)
 
-    def load_weights(self, path: str | Path) -> list[str]:
+    def load_weights(self, path: str | Path, cache: WeightsCache | None = None) -> list[str]:
         """Reads a GPT-2 file into the network; see `lit_cls.model.weights.load_weights`.
 
         A file's own head is taken when it has this classifier's shape; a language model's output
@@ -208,7 +208,7 @@ class GPTClassifier(GPTBackbone):
         Returns:
             What was left out, in words, to be shown.
         """
-        notes = load_weights(self, path)
+        notes = load_weights(self, path, cache)
         self._materialize_new_layers()
         self._freeze()
         return notes

@@ -6,7 +6,6 @@ twice; how files are opened is in `weight_files.py`.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -58,7 +57,26 @@ _TO_HF_TOP = {ours: f"transformer.{theirs}" for theirs, ours in _HF_TOP.items()}
 _MASK_SUFFIXES = (".attn.bias", ".attn.masked_bias", ".att.mask")
 
 
-def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
+class WeightsCache:
+    """The tensors of the last weights file, for networks that are made of it one after the other.
+
+    Whoever makes them owns the cache and hands it to `load_weights`: the file is read once, and the networks
+    share in memory what they do not train. Another file, or a changed one, replaces the one before.
+    """
+
+    def __init__(self) -> None:
+        self._files: tuple[tuple[Path, int], ...] = ()  # with the times of their last change
+        self._tensors: dict[str, Tensor] = {}
+
+    def tensors(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of this file that have been read, by our names; to be filled by the reader."""
+        files = tuple((file, file.stat().st_mtime_ns) for file in files_of(path))
+        if files != self._files:
+            self._files, self._tensors = files, {}
+        return self._tensors
+
+
+def load_weights(model: GPTBackbone, path: str | Path, cache: WeightsCache | None = None) -> list[str]:
     """Reads a file of GPT-2 weights into a model.
 
     Accepted: Hugging Face GPT-2 safetensors (a file, a sharded index, or a folder with either; with
@@ -71,6 +89,7 @@ def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
             token embedding when the file has none; a classifier takes the file's head only when it
             has the classifier's shape.
         path: the file or folder.
+        cache: of networks that are made of the same file in turn.
 
     Returns:
         What of the file was left out or tied, in words, to be shown.
@@ -79,52 +98,33 @@ def load_weights(model: GPTBackbone, path: str | Path) -> list[str]:
         UserError: unreadable file, or missing, unexpected and misshapen tensors, named together.
     """
     stored, notes = match_weights(model, Path(path))
-    for name, values in _read_all(Path(path), stored):
+    for name, values in _read_all(Path(path), stored, None if cache is None else cache.tensors(Path(path))):
         module_name, _, attribute = name.rpartition(".")
-        # What is kept for the next network must stay as it was read.
-        changes = _kept is not None and model.get_parameter(name).requires_grad
+        # Cached tensors must stay as they were read.
+        changes = cache is not None and model.get_parameter(name).requires_grad
         setattr(model.get_submodule(module_name), attribute, nn.Parameter(values.clone() if changes else values))
     if isinstance(model, GPTModel) and "out_head.weight" not in stored:
         model.out_head.weight = model.tok_emb.weight
     return notes
 
 
-# Inside `reading_once`, the tensors of the last weights file, by its files and their times of change.
-_kept: dict[tuple[tuple[Path, int], ...], dict[str, Tensor]] | None = None
-
-
-@contextmanager
-def reading_once() -> Iterator[None]:
-    """Within it, a weights file is read once, however many networks are made of it in turn.
-
-    They share in memory what they do not train. Another file takes the place of the one before.
-    """
-    global _kept  # noqa: PLW0603 - whoever wants this is several calls above the one that reads
-    before, _kept = _kept, {}
-    try:
-        yield
-    finally:
-        _kept = before
-
-
-def _read_all(path: Path, stored: dict[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in float32, one at a time."""
-    tensors: dict[str, Tensor] = {}
-    if _kept is not None:
-        key = tuple((file, file.stat().st_mtime_ns) for file in files_of(path))
-        if key not in _kept:
-            _kept.clear()
-        tensors = _kept.setdefault(key, tensors)
+def _read_all(
+    path: Path, stored: dict[str, StoredTensor], cached: dict[str, Tensor] | None
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in float32, one at a time; cached ones are not read again, others are added to the cache."""
     for name, tensor in stored.items():
-        values = tensors[name] if name in tensors else tensor.read().to(torch.float32).contiguous()
+        if cached is not None and name in cached:
+            yield name, cached[name]
+            continue
+        values = tensor.read().to(torch.float32).contiguous()
         # A sum needs no second copy; a finite one has finite terms.
-        if name not in tensors and not values.sum().isfinite() and not values.isfinite().all():
+        if not values.sum().isfinite() and not values.isfinite().all():
             raise UserError(
                 f"the weights file {path} holds numbers that are not finite in {name}: it is damaged, or of a training "
                 "that diverged. Give another file with --model.weights"
             )
-        if _kept is not None:
-            tensors[name] = values
+        if cached is not None:
+            cached[name] = values
         yield name, values
 
 

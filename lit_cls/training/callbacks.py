@@ -81,7 +81,7 @@ class EpochLog(Callback):
     """
 
     def __init__(self, log: Print) -> None:
-        self.log = log
+        self.log_line = log  # a callback's `log` is set by Lightning
         self.seconds_training = 0.0
         self.texts_trained = 0
         self._started = 0.0
@@ -110,8 +110,8 @@ class EpochLog(Callback):
         assert isinstance(pl_module, ClassifierModule)
         assert pl_module.net is not None
         for note in pl_module.weights_notes:
-            self.log(f"note: {note}")
-        self.log(parameter_table(pl_module.net))
+            self.log_line(f"note: {note}")
+        self.log_line(parameter_table(pl_module.net))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of the epoch."""
@@ -141,7 +141,7 @@ class EpochLog(Callback):
         if done % every == 0 and done < n_batches and self._seconds() > 5 * done / every:
             loss = float(trainer.callback_metrics["train_loss_step"])
             where = f"epoch {trainer.current_epoch + 1}  batch {done}/{n_batches}"
-            self.log(f"{where}  train_loss_step {loss:.4f}  {self._speed()}")
+            self.log_line(f"{where}  train_loss_step {loss:.4f}  {self._speed()}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells the figures of the epoch; validation has run by now."""
@@ -153,9 +153,9 @@ class EpochLog(Callback):
         metrics = trainer.callback_metrics
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        self.log(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {speed}")
+        self.log_line(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {speed}")
         if not torch.isfinite(metrics["train_loss"]):
-            self.log("note: the loss is not a number any more: lower model.learning_rate, or check model.weights")
+            self.log_line("note: the loss is not a number any more: lower model.learning_rate, or check model.weights")
 
     def _seconds(self) -> float:
         return (self._paused or time.perf_counter()) - self._started - self._validating

@@ -52,7 +52,7 @@ class FrozenTrunk(Callback):
     """
 
     def __init__(self, log: Callable[[str], None], scratch: Path) -> None:
-        self.log = log
+        self.log_line = log  # a callback's `log` is set by Lightning
         self.scratch = scratch
         self.seconds: dict[SplitName, float] = {}
         """Of computing each split; of the run that did, where they were found."""
@@ -77,7 +77,7 @@ class FrozenTrunk(Callback):
             self._check_room(trainer, module)
             self._prepare(trainer, module, "train")
         elif _net(module).n_frozen_blocks or module.cache_dir is not None:
-            self.log(f"note: the frozen layers are computed in every step: {reason}")
+            self.log_line(f"note: the frozen layers are computed in every step: {reason}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Before the first validation of a training, or the one after it."""
@@ -146,13 +146,13 @@ class FrozenTrunk(Callback):
                 raise
             # Others have filled the disk since the start: no reason to lose the training.
             self._given_up.add(split)
-            self.log(f"note: the frozen layers of the {split} split are computed in every step: {error}")
+            self.log_line(f"note: the frozen layers of the {split} split are computed in every step: {error}")
             return
         module.frozen[split] = states
         took = time.perf_counter() - started
         self.seconds.setdefault(split, took)
         size = states.values.numel() * states.values.element_size() / GB
-        self.log(
+        self.log_line(
             f"frozen layers, {split}: {len(states.counts):,} texts, {int(states.counts.sum()):,} positions, "
             f"{took:.1f} s, {size:.2f} GB {where}"
         )
@@ -237,7 +237,7 @@ class FrozenTrunk(Callback):
             for done in compute(net, loader, states):
                 if time.perf_counter() - told > _TELL_EVERY:
                     told = time.perf_counter()
-                    self.log(f"frozen layers, {split}: {done:,} of {len(states.counts):,} texts")
+                    self.log_line(f"frozen layers, {split}: {done:,} of {len(states.counts):,} texts")
         if net.pos_emb.weight.is_cuda:
             torch.cuda.synchronize()  # for the clock
 

@@ -29,7 +29,7 @@ from lit_cls.model.classifier import (
 )
 from lit_cls.model.decision import Decision
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, ModelSize
+from lit_cls.model.weights import SIZES, ModelSize, WeightsCache
 from lit_cls.training.checkpoints import (
     KEY,
     check_same_network,
@@ -149,6 +149,7 @@ class ClassifierModule(LightningModule):
             if not 0 <= value <= limit:
                 raise UserError(f"model.{name} {value} is not in [0, {limit:g}]")
         self.label_names: tuple[str, ...] = ()
+        self._weights_cache: WeightsCache | None = None
         self.weights_sha256: str | None = None
         self.weights_notes: list[str] = []
         self.net = None
@@ -200,6 +201,10 @@ class ClassifierModule(LightningModule):
         self._weights = torch.tensor(weights, dtype=torch.float32, device=self.device)
         return weight_notes(self.class_weights, weights, self.label_names)
 
+    def share_weights(self, cache: WeightsCache) -> None:
+        """Has the weights file read through a cache that the networks of several runs share."""
+        self._weights_cache = cache
+
     def configure_model(self) -> None:
         """Builds the network, once, where Lightning wants its memory to be."""
         if self.net is not None:
@@ -210,7 +215,7 @@ class ClassifierModule(LightningModule):
         else:
             with torch.device("meta"):  # no memory until the file's tensors take their places
                 net = self.settings.build(len(self.label_names))
-            self.weights_notes = net.load_weights(path)
+            self.weights_notes = net.load_weights(path, self._weights_cache)
             self.weights_sha256 = file_sha256(path)
             self.net = net
         self.net.fast = self.fast
