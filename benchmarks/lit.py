@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, answers
 from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.model.adapters.lora import LoRAConfig
+from lit_cls.model import LoRA
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.training.callbacks import EpochLog
 from lit_cls.training.feature_cache_callback import FrozenTrunk
@@ -95,15 +95,14 @@ def run(
 
 def build(task: Task, fast: bool) -> ClassifierModule:
     """The module with the row's choices; its weights come with `Stopwatch`."""
-    targets = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
-    lora = LoRAConfig(rank=16, alpha=16, scaling="alpha", targets=targets)  # type: ignore[arg-type]
+    is_lora = task.trainable_layers == "lora"
     size = {768: "gpt2-small", 48: "gpt2-nano"}[task.emb_dim]
     return ClassifierModule(
-        size=size,  # type: ignore[arg-type]
+        size=size,
         weights="random",
         token_position=task.token_position,
-        trainable_layers=task.trainable_layers,
-        lora=lora if task.trainable_layers == "lora" else None,
+        trainable_layers=None if is_lora else task.trainable_layers,
+        adapter=LoRA(rank=16, alpha=16, scaling="alpha", targets=("all_linear", "head")) if is_lora else None,
         learning_rate=task.learning_rate,
         weight_decay=task.weight_decay,
         fast=fast,

@@ -17,7 +17,7 @@ from lit_cls.exports.source import Answers, Source
 from lit_cls.io.atomic import check_new, whole_folder
 from lit_cls.io.progress import Progress
 from lit_cls.io.terminal import tell
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 
 _DESCRIPTION = """\
 Writes a folder with the classifier in another format, loads it as its users will, and compares its
@@ -36,7 +36,7 @@ _MOST_TEXTS = 64
 
 class _Format(NamedTuple):
     check: Callable[[Source], None]
-    write: Callable[[Source, GPTClassifier, Answers, Path, Tell], None]
+    write: Callable[[Source, TextClassifier, Answers, Path, Tell], None]
 
 
 _FORMATS = {

@@ -14,12 +14,12 @@ from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options,
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.parity import LIMIT, measure
-from lit_cls.exports.source import plain_tensors
+from lit_cls.exports.source import merge_adapter
 from lit_cls.inference import Classifier, classifier_of
 from lit_cls.io.progress import Progress
 from lit_cls.io.terminal import tell
-from lit_cls.model.adapters.lora import merge_lora
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, describe_network, without_training
 
 _DESCRIPTION = """\
@@ -49,7 +49,7 @@ def merge(words: list[str]) -> int:
     args = parser.parse_args(words)
     trained = in_float32(trained_of("merge", args, words, tell))
     settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
-    if settings.lora is None:
+    if settings.adapter is None:
         raise UserError(
             f"{trained.path} has no LoRA adapters to merge: it was trained with model.trainable_layers "
             f"{settings.trainable_layers}, and is complete as it is"
@@ -58,6 +58,7 @@ def merge(words: list[str]) -> int:
     texts = trained.split("validation", getattr(args, "data.path"), tell).rows.texts
     classifier = trained.classifier(packed=False)
     before = _logits(classifier, texts, "as it is")
+    n_adapters = len({name.rpartition(".")[0] for name in classifier.net.adapter_names})  # layers that have one
     content = merged(trained.checkpoint, classifier.net)
     decision = classifier.decision
     new = classifier_of(out, content, trained.device, precision=trained.precision, packed=False)
@@ -72,7 +73,6 @@ def merge(words: list[str]) -> int:
         )
     _write(content, out)  # before anything is told: whoever reads the output may close it
     print(line)
-    n_adapters = sum(name.endswith(".lora_A") for name in trained.checkpoint["state_dict"])
     print(f"{n_adapters} adapters merged: {out}")
     return 0
 
@@ -104,14 +104,14 @@ def in_float32(trained: Trained) -> Trained:
     return replace(trained, device=torch.device("cpu"), precision="32-true")
 
 
-def merged(checkpoint: Mapping[str, Any], net: GPTClassifier) -> dict[str, Any]:
+def merged(checkpoint: Mapping[str, Any], net: TextClassifier) -> dict[str, Any]:
     """A checkpoint of the network with its adapters added in; they are added in `net` too.
 
     Args:
         checkpoint: with LoRA, as `read_checkpoint` returns it.
         net: its network in float32.
     """
-    merge_lora(net)
+    merge_adapter(net)
     described = checkpoint[KEY]
     settings = replace(
         ModelSettings.from_dict(described["model"]),
@@ -119,13 +119,13 @@ def merged(checkpoint: Mapping[str, Any], net: GPTClassifier) -> dict[str, Any]:
         # sha256. They are read from the checkpoint whatever the words are.
         weights="random",
         trainable_layers="all",
-        lora=None,
+        adapter=None,
     )
     return {
         **without_training(dict(checkpoint)),
         # Not bf16-mixed, should it have been trained in that: rounded, the sums may not be those of the parts.
         KEY: describe_network(settings, tuple(described["label_names"]), None, "32-true"),
-        "state_dict": {f"net.{name}": tensor for name, tensor in plain_tensors(net).items()},
+        "state_dict": {f"net.{name}": p.detach() for name, p in net.named_parameters()},
     }
 
 

@@ -17,10 +17,10 @@ from lit_cls.data.batches import TextDataset
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.experiments.fit import Fit
-from lit_cls.model.backbones.gpt2 import GPTBackbone
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.backbones import BACKBONES, BackboneName
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.pretrained import check_pretrained, is_downloaded
-from lit_cls.model.weights import SIZES, ModelSize
+from lit_cls.model.selection import parameter_groups
 from lit_cls.runs.folder import checkpoint_size
 from lit_cls.training.feature_cache import kept_positions
 from lit_cls.training.feature_files import GB, states_key
@@ -83,10 +83,10 @@ def expected_cost(run: Fit, rate: float) -> Cost:
     with torch.device("meta"):
         net = settings.build(len(data.label_names))
     copies = {None: 0, "last": 1, "best": 2}[run.run.keep]
-    net.fast = run.model.fast
+    net.fast = run.model.options.fast
     disk = copies * checkpoint_size(net, frozen_are_named=settings.weights != "random") + 1_000_000
     states, name = _frozen_states(net, run), ""
-    shared = states if run.model.cache_dir is not None else 0
+    shared = states if run.model.options.cache_dir is not None else 0
     if shared:
         name = _name_of_states(net, run)
     else:
@@ -94,7 +94,7 @@ def expected_cost(run: Fit, rate: float) -> Cost:
     return Cost(_memory(net, run), disk, _seconds(net, run, rate), shared, name, _host_memory(net, run))
 
 
-def download_size(size: ModelSize) -> int:
+def download_size(size: BackboneName) -> int:
     """Bytes of the pretrained weights, 0 where they are on this machine.
 
     Raises:
@@ -104,7 +104,7 @@ def download_size(size: ModelSize) -> int:
     if is_downloaded(size):
         return 0
     with torch.device("meta"):
-        return 4 * sum(p.numel() for p in GPTBackbone(SIZES[size]).parameters())
+        return 4 * sum(p.numel() for p in BACKBONES[size].family.backbone(BACKBONES[size].config).parameters())
 
 
 def product_rate(device: torch.device, precision: str) -> float:
@@ -127,7 +127,7 @@ def product_rate(device: torch.device, precision: str) -> float:
     return 2 * M * K * N / best
 
 
-def _memory(net: GPTClassifier, run: Fit) -> int:
+def _memory(net: TextClassifier, run: Fit) -> int:
     """Weights, gradients, AdamW's two averages, and what the backward pass needs of the forward pass."""
     everything = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -137,19 +137,20 @@ def _memory(net: GPTClassifier, run: Fit) -> int:
     # A mixed-precision copy of what trains; on a processor also the file's own copy of it (`WeightsCache`).
     copies = (0.5 if mixed else 0) + (1 if from_file and on_cpu else 0)
     tokens = run.datamodule.batch_size * _longest(run.datamodule)
-    blocks = net.config.n_layers - net.n_frozen_blocks
-    kept_blocks = min(1, blocks) if run.model.gradient_checkpointing else blocks
+    blocks = net.config.n_layers - net.first_trained_block
+    kept_blocks = min(1, blocks) if run.model.options.gradient_checkpointing else blocks
     saved = tokens * kept_blocks * _SAVED_PER_TOKEN * net.config.emb_dim * (3 if mixed else 4)
     # Frozen matrices are held in half precision, beside the file's own where that stays open.
-    held = (2 if mixed and run.model.fast else 4) + (4 if mixed and run.model.fast and from_file and on_cpu else 0)
-    embeddings = sum(p.numel() for p in (*net.tok_emb.parameters(), *net.pos_emb.parameters()) if not p.requires_grad)
+    halved = mixed and run.model.options.fast
+    held = (2 if halved else 4) + (4 if halved and from_file and on_cpu else 0)
+    embeddings = sum(p.numel() for p in parameter_groups(net)["embeddings"] if not p.requires_grad)
     frozen = held * (everything - trained - embeddings) + 4 * embeddings
     # A processor reads what is kept in a folder from the mapped file.
-    states = 0 if on_cpu and run.model.cache_dir is not None else _states_in_memory(net, run)
+    states = 0 if on_cpu and run.model.options.cache_dir is not None else _states_in_memory(net, run)
     return int(frozen + (16 + 4 * copies) * trained + saved + states + (_LIBRARIES if on_cpu else 0))
 
 
-def _host_memory(net: GPTClassifier, run: Fit) -> int:
+def _host_memory(net: TextClassifier, run: Fit) -> int:
     """Beside a GPU: the libraries, the network with gradients and averages when it ends, the file's tensors."""
     if run.trainer.strategy.root_device.type == "cpu":
         return 0
@@ -159,10 +160,10 @@ def _host_memory(net: GPTClassifier, run: Fit) -> int:
     return _LIBRARIES + 4 * everything * (1 + files) + 12 * trained
 
 
-def _seconds(net: GPTClassifier, run: Fit, rate: float) -> float:
+def _seconds(net: TextClassifier, run: Fit, rate: float) -> float:
     data, epochs, config = run.datamodule, max(1, run.trainer.max_epochs or 1), net.config
-    once = net.n_frozen_blocks > 0 and run.model.fast and not config.drop_rate
-    trained = config.n_layers - net.n_frozen_blocks
+    once = net.first_trained_block > 0 and run.model.options.fast and not config.drop_rate
+    trained = config.n_layers - net.first_trained_block
     if once and trained and net.token_position not in ("mean", "mean_flexible"):
         trained -= 1  # at one position the last block is next to nothing
     on_cpu = run.trainer.strategy.root_device.type == "cpu"
@@ -172,9 +173,9 @@ def _seconds(net: GPTClassifier, run: Fit, rate: float) -> float:
         lengths = _lengths(net, data, name)
         blocks = n_passes * cost * trained
         if not once:
-            blocks += n_passes * net.n_frozen_blocks
+            blocks += n_passes * net.first_trained_block
         elif (name, cost) != ("train", 1):  # each split once
-            blocks += net.n_frozen_blocks
+            blocks += net.first_trained_block
         T = sum(lengths) / len(lengths)
         tokens = sum(lengths) * blocks
         operations = tokens * (24 * config.emb_dim**2 + 4 * T * config.emb_dim)
@@ -185,7 +186,7 @@ def _seconds(net: GPTClassifier, run: Fit, rate: float) -> float:
     return seconds + steps * (_SECONDS_PER_STEP + on_cpu * n_trained * _SECONDS_PER_UPDATE)
 
 
-def _lengths(net: GPTClassifier, data: ClassificationData, name: SplitName) -> list[int]:
+def _lengths(net: TextClassifier, data: ClassificationData, name: SplitName) -> list[int]:
     """Tokens of each text that are computed."""
     lengths = [min(len(ids), data.cut_to) for ids in data.part(name).token_ids]
     needs = net.needs if net.fast else "all"
@@ -194,25 +195,25 @@ def _lengths(net: GPTClassifier, data: ClassificationData, name: SplitName) -> l
     return [data.pad_to] * len(lengths) if needs == "all" and data.pad_to else lengths
 
 
-def _frozen_states(net: GPTClassifier, run: Fit, *names: SplitName) -> int:
+def _frozen_states(net: TextClassifier, run: Fit, *names: SplitName) -> int:
     """Bytes of the frozen layers' outputs for these splits, all of them where none is named."""
-    if not net.n_frozen_blocks or not run.model.fast or net.config.drop_rate:
+    if not net.first_trained_block or not run.model.options.fast or net.config.drop_rate:
         return 0
     lengths = [n for name in names or SPLIT_NAMES for n in _lengths(net, run.datamodule, name)]
-    return 4 * net.config.emb_dim * (len(lengths) if net.trainable_layers == "last_layer" else sum(lengths))
+    return 4 * net.config.emb_dim * (len(lengths) if net.head_alone else sum(lengths))
 
 
-def _states_in_memory(net: GPTClassifier, run: Fit) -> int:
+def _states_in_memory(net: TextClassifier, run: Fit) -> int:
     """Bytes of those outputs that the budget lets into memory: each split in its turn, as long as it fits."""
     taken = 0
     for name in SPLIT_NAMES:
         size = _frozen_states(net, run, name)
-        if taken + size <= run.model.cache_gb * GB:
+        if taken + size <= run.model.options.cache_gb * GB:
             taken += size
     return taken
 
 
-def _name_of_states(net: GPTClassifier, run: Fit) -> str:
+def _name_of_states(net: TextClassifier, run: Fit) -> str:
     """The train split's outputs have the name that their file would have; all splits follow from the same options."""
     dataset = cast("TextDataset", run.datamodule.whole_split("train").dataset)
     weights = run.model.settings.weights

@@ -24,9 +24,10 @@ from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, Machine, download_size, expected_cost, machine, product_rate
 from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.records import Record, is_finished, read_record
+from lit_cls.model.backbones import BACKBONES, BackboneName
 from lit_cls.model.pretrained import check_pretrained
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, ModelSize, WeightsCache, match_weights
+from lit_cls.model.weights import WeightsCache, match_weights
 from lit_cls.runs.folder import version_folders
 
 State = Literal["waiting", "running", "finished", "failed", "skipped"]
@@ -59,7 +60,7 @@ class Entry:
     job: Job
     words: list[str]
     """Of the command that runs it."""
-    size: ModelSize
+    size: BackboneName
     cost: Cost
     state: State = "waiting"
     reason: str = ""
@@ -108,7 +109,7 @@ class Series:
         rates: dict[tuple[torch.device, str], float] = {}
         rooms: dict[torch.device, Machine] = {}
         planned: list[Fit] = []
-        downloaded: set[ModelSize] = set()
+        downloaded: set[BackboneName] = set()
         kept: set[str] = set()  # outputs of frozen layers, for several rows
         disk = 0
         for job in self.jobs:
@@ -199,7 +200,7 @@ class Series:
 
     def run(self) -> None:
         """Runs what is waiting; one that fails does not stop the others."""
-        sizes = list(SIZES)
+        sizes = list(BACKBONES)
         waiting = [entry for entry in self.entries if entry.state == "waiting"]
         waiting.sort(key=lambda entry: sizes.index(entry.size))
         on_terminal = self.console.is_terminal

@@ -99,8 +99,8 @@ def integrated_gradients(
     [batch] = classifier.batches([read.token_ids])
     lengths: Tensor = batch["lengths"]
     with torch.no_grad():
-        x = net.tok_emb(batch["input_ids"])  # (1, T, C)
-        baseline = net.tok_emb(torch.full_like(batch["input_ids"], PAD_ID))
+        x = net.backbone.tok_emb(batch["input_ids"])  # (1, T, C)
+        baseline = net.backbone.tok_emb(torch.full_like(batch["input_ids"], PAD_ID))
         logits = net.forward_embedded(torch.cat([x, baseline]), lengths.expand(2))  # (2, K)
     _check_numbers(logits)
     target = _target(classifier, logits[:1], label)

@@ -20,11 +20,9 @@ from torch import Tensor
 from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.errors import UserError
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
-from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
+from lit_cls.exports.source import Answers, Source, merge_adapter, plain_tensors, require_packages
 from lit_cls.exports.tokenizer_file import PAD_TOKEN, write_tokenizer
-from lit_cls.model.adapters.lora import merge_lora
-from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.weights import SIZES, to_hugging_face
+from lit_cls.model.classifier import TextClassifier
 
 _FOLDED = 1e-5
 """How far the folded bias may be from the bias: a tenth of what a logit may."""
@@ -59,7 +57,7 @@ def check_huggingface(source: Source) -> None:
         )
 
 
-def write_huggingface(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
+def write_huggingface(source: Source, net: TextClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
     """Writes weights, configuration and tokenizer; loads them as anybody would; then compares.
 
     Args:
@@ -73,7 +71,7 @@ def write_huggingface(source: Source, net: GPTClassifier, answers: Answers, fold
         UserError: the head's bias cannot be folded.
         RunError: the answers of what was written are not the original's.
     """
-    merge_lora(net)
+    merge_adapter(net)
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
@@ -121,7 +119,9 @@ def save_model(source: Source, tensors: dict[str, Tensor], folder: Path) -> None
     """
     from safetensors.torch import save_file
 
-    save_file(to_hugging_face(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        source.settings.spec.family.to_hub_names(tensors), folder / "model.safetensors", metadata={"format": "pt"}
+    )
     configuration(source).save_pretrained(folder)
 
 
@@ -129,18 +129,10 @@ def configuration(source: Source) -> Any:
     """transformers' `GPT2Config` of it."""
     from transformers import GPT2Config
 
-    size = SIZES[source.settings.size]
-    rate = source.settings.drop_rate
+    settings = source.settings
     return GPT2Config(
         architectures=["GPT2ForSequenceClassification"],
-        vocab_size=size.vocab_size,
-        n_positions=size.context_length,
-        n_embd=size.emb_dim,
-        n_layer=size.n_layers,
-        n_head=size.n_heads,
-        resid_pdrop=rate,
-        embd_pdrop=rate,
-        attn_pdrop=rate,
+        **settings.spec.family.hub_config(settings.config),
         id2label=dict(enumerate(source.label_names)),
         label2id={name: i for i, name in enumerate(source.label_names)},
         pad_token_id=PAD_ID,

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
-from lit_cls.exports.source import Answers, Source, require_packages
+from lit_cls.exports.source import Answers, Source, merge_adapter, require_packages
 from lit_cls.exports.tokenizer_file import write_tokenizer
-from lit_cls.model.adapters.lora import merge_lora
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 
 _OPSET = 18  # has all that the network is made of, and runs on an onnxruntime of 2023
@@ -35,7 +34,7 @@ def check_onnx(source: Source) -> None:
     require_packages("onnxscript", "onnxruntime", "tokenizers")
 
 
-def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
+def write_onnx(source: Source, net: TextClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
     """Writes the graph, its tokenizer, its labels and an example that runs; then compares.
 
     Args:
@@ -48,7 +47,7 @@ def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     Raises:
         RunError: the graph's answers are not the original's.
     """
-    merge_lora(net)
+    merge_adapter(net)
     graph = _Answering(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
     write_tokenizer(folder)
@@ -73,7 +72,7 @@ def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
 class _Answering(nn.Module):
     """Token ids to probabilities and labels, as `Classifier.predict` makes them."""
 
-    def __init__(self, net: GPTClassifier, decision: Decision) -> None:
+    def __init__(self, net: TextClassifier, decision: Decision) -> None:
         super().__init__()
         self.net = net
         self.decision = decision

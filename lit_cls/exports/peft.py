@@ -30,10 +30,10 @@ from lit_cls.exports.huggingface import (
 )
 from lit_cls.exports.parity import Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
-from lit_cls.model.adapters.lora import LoRALinear
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.adapters.lora import LoRA, LoRALinear
+from lit_cls.model.backbones.gpt2 import hub_name, to_hub_names
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.pretrained import hub_source
-from lit_cls.model.weights import hugging_face_name, to_hugging_face
 
 _QKV = ("W_query", "W_key", "W_value")
 
@@ -45,12 +45,13 @@ def check_peft(source: Source) -> None:
         UserError: which choice.
     """
     require_packages("peft")
-    if source.settings.lora is None:
+    adapter = source.settings.adapter
+    if not isinstance(adapter, LoRA):
         raise UserError(
-            f"{source.path} has no adapters: it was trained with model.trainable_layers "
+            f"{source.path} has no LoRA adapters: it was trained with model.trainable_layers "
             f"{source.settings.trainable_layers}. Pass --format huggingface for the whole network"
         )
-    if set(source.settings.lora.targets) == {"out_head"}:
+    if set(adapter.targets) == {"head"}:
         raise UserError(
             f"{source.path} has one adapter, of the head, and peft's format holds a new head whole, without adapters: "
             "pass --format huggingface"
@@ -58,7 +59,7 @@ def check_peft(source: Source) -> None:
     check_huggingface(source)
 
 
-def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
+def write_peft(source: Source, net: TextClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
     """Writes the adapters; loads them with peft onto the frozen network; then compares.
 
     Args:
@@ -75,12 +76,12 @@ def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     from safetensors.torch import save_file
 
     if isinstance(net.out_head, LoRALinear):
-        net.out_head.merge()
+        net.out_head = net.out_head.merged()
     frozen = plain_tensors(net)
     folded = fold_head(frozen, source.decision.temperature)
     adapters = {f"{layer}.{kind}": tensor for layer, pair in _adapters(net).items() for kind, tensor in pair.items()}
     whole = {name: folded[name] for name in ("out_head.weight", "final_norm.scale", "final_norm.shift")}
-    tensors = {f"base_model.model.{name}": t.contiguous() for name, t in (to_hugging_face(whole) | adapters).items()}
+    tensors = {f"base_model.model.{name}": t.contiguous() for name, t in (to_hub_names(whole) | adapters).items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     hub = hub_source(source.settings.size, source.settings.weights, source.weights_sha256)
     base = {name: tensor for name, tensor in frozen.items() if name != "out_head.bias"}
@@ -95,12 +96,12 @@ def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     (folder / "README.md").write_text(_readme(source, hub, told), encoding="utf-8")
 
 
-def _adapters(net: GPTClassifier) -> dict[str, dict[str, Tensor]]:
+def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
     """peft's two matrices of each layer that has an adapter, by transformers' names."""
     found: dict[str, dict[str, LoRALinear]] = {}
-    for name, layer in net.trf_blocks.named_modules(prefix="trf_blocks"):
+    for name, layer in net.backbone.trf_blocks.named_modules(prefix="trf_blocks"):
         if isinstance(layer, LoRALinear):
-            theirs = hugging_face_name(f"{name}.weight").removesuffix(".weight")
+            theirs = hub_name(f"{name}.weight").removesuffix(".weight")
             found.setdefault(theirs, {})[name.rpartition(".")[2]] = layer
     return {theirs: {"lora_A.weight": _down(layers), "lora_B.weight": _up(layers)} for theirs, layers in found.items()}
 
@@ -123,13 +124,13 @@ def _up(layers: dict[str, LoRALinear]) -> Tensor:
     return up
 
 
-def _adapter_config(source: Source, net: GPTClassifier, hub: tuple[str, str] | None) -> Any:
+def _adapter_config(source: Source, net: TextClassifier, hub: tuple[str, str] | None) -> Any:
     from peft import LoraConfig
 
-    lora = source.settings.lora
-    assert lora is not None, "check_peft has refused"
+    lora = source.settings.adapter
+    assert isinstance(lora, LoRA), "check_peft has refused others"
     targets = sorted({name.split(".", 3)[3] for name in _adapters(net)})
-    fused = sum(name in lora.targets for name in _QKV)
+    fused = 3 if "all_linear" in lora.targets else sum(role in lora.targets for role in ("query", "key", "value"))
     # peft scales by alpha / rank: of c_attn, whose rank is larger, alpha is larger too.
     return LoraConfig(
         task_type="SEQ_CLS",
@@ -157,7 +158,7 @@ def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: 
         network = GPT2ForSequenceClassification.from_pretrained(folder / "base")
     else:
         network = GPT2ForSequenceClassification(configuration(source))
-        network.load_state_dict(to_hugging_face(base))
+        network.load_state_dict(to_hub_names(base))
     model = PeftModel.from_pretrained(network, str(folder)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = answers.logits / source.decision.temperature

@@ -7,33 +7,23 @@ keeps the files; one with the wrong sha256 is set aside, not used.
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lit_cls.errors import UserError
 from lit_cls.io.download import Limits, TransferError, alone_in, discard, set_aside, transfer
+from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.weight_files import file_sha256, sha256_of
 
-if TYPE_CHECKING:
-    from lit_cls.model.weights import ModelSize
-
-# Repository and commit of each published model on the Hugging Face hub.
-_PRETRAINED: dict[str, tuple[str, str]] = {
-    "gpt2-small": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
-    "gpt2-medium": ("openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da"),
-    "gpt2-large": ("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519"),
-    "gpt2-xl": ("openai-community/gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2"),
+_PRETRAINED = {
+    name: (spec.pretrained.repository, spec.pretrained.revision) for name, spec in BACKBONES.items() if spec.pretrained
 }
-
 _FILE = "model.safetensors"
-# The published sha256 at those commits, where it is known here; of the others the hub's own word is taken.
 _SHA256 = {
-    "gpt2-small": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-    "gpt2-xl": "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+    name: spec.pretrained.sha256 for name, spec in BACKBONES.items() if spec.pretrained and spec.pretrained.sha256
 }
 _MAX_DOWNLOAD_BYTES = 7 * 10**9  # GPT-2 XL takes 6.4 GB
 
 
-def check_pretrained(size: "ModelSize") -> None:
+def check_pretrained(size: str) -> None:
     """Not every size has pretrained weights.
 
     Raises:
@@ -46,7 +36,7 @@ def check_pretrained(size: "ModelSize") -> None:
         )
 
 
-def hub_source(size: "ModelSize", weights: str, weights_sha256: str | None) -> tuple[str, str] | None:
+def hub_source(size: str, weights: str, weights_sha256: str | None) -> tuple[str, str] | None:
     """Repository and commit on the Hugging Face hub of the weights that a network was trained from.
 
     Args:
@@ -61,7 +51,7 @@ def hub_source(size: "ModelSize", weights: str, weights_sha256: str | None) -> t
     return _PRETRAINED.get(size) if published else None
 
 
-def fetch_pretrained(size: "ModelSize") -> Path:
+def fetch_pretrained(size: str) -> Path:
     """OpenAI's weights for a size, from the Hugging Face hub or its cache on this machine.
 
     The commit is pinned; the file's sha256, which names it in the cache, is checked.
@@ -142,7 +132,7 @@ def _check_cached(size: str, path: Path) -> None:
     )
 
 
-def is_downloaded(size: "ModelSize") -> bool:
+def is_downloaded(size: str) -> bool:
     """Whether the pretrained weights of a size are in the hub's cache on this machine."""
     import huggingface_hub
 

@@ -4,12 +4,15 @@
 parameter table, checkpoint contents, costs) is derived from it.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
 from lit_cls.errors import UserError
 from lit_cls.model.backbones.base import Backbone
+
+if TYPE_CHECKING:
+    from lit_cls.model.classifier import TextClassifier
 
 NamedLayers = Literal["last_layer", "last_block", "last_two_blocks", "all"]
 TrainableLayers = NamedLayers | int
@@ -64,3 +67,22 @@ def first_trained_block(backbone: Backbone) -> int:
     """
     blocks = backbone.trf_blocks
     return next((i for i, block in enumerate(blocks) if trains(block)), len(blocks))
+
+
+def parameter_groups(net: "TextClassifier") -> dict[str, list[nn.Parameter]]:
+    """A classifier's parameters by the part of the network that they belong to, in its order."""
+    split, n = first_trained_block(net.backbone), len(net.backbone.trf_blocks)
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        path = name.split(".")
+        if name in net.adapter_names:
+            group = f"{type(net.adapter).__name__} adapters"
+        elif path[0] != "backbone":
+            group = "head"
+        elif path[1] == "trf_blocks":
+            first, last = (0, split) if int(path[2]) < split else (split, n)
+            group = f"blocks {first}–{last - 1}" if last - first > 1 else f"block {first}"
+        else:
+            group = "final norm" if path[1] == "final_norm" else "embeddings"
+        groups.setdefault(group, []).append(parameter)
+    return groups

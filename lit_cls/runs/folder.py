@@ -12,7 +12,7 @@ from typing import Any
 
 import lit_cls
 from lit_cls.errors import UserError
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.checkpoints import trained_tensors
 
 _PACKAGES = ("torch", "lightning", "torchmetrics", "tiktoken", "numpy", "safetensors", "jsonargparse")
@@ -59,14 +59,14 @@ def version_folders(runs: Path) -> list[Path]:
         return []
 
 
-def checkpoint_size(net: GPTClassifier, frozen_are_named: bool) -> int:
+def checkpoint_size(net: TextClassifier, frozen_are_named: bool) -> int:
     """Bytes of one checkpoint: what it holds of the network, and twice what trains, for AdamW's averages."""
     kept = trained_tensors(net) if frozen_are_named else {name for name, _ in net.named_parameters()}
     sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
     return sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
 
 
-def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies: int) -> None:
+def check_disk(folder: Path, net: TextClassifier, frozen_are_named: bool, copies: int) -> None:
     """Refuses to start what could not be saved.
 
     Args:

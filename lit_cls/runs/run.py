@@ -179,8 +179,8 @@ class Run:
             if self.resumed is not None:
                 copies -= sum((self.resumed / name).exists() for name in names)
             check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
-        if module.cache_dir is not None:
-            check_folder(Path(os.path.expanduser(module.cache_dir)))
+        if module.options.cache_dir is not None:
+            check_folder(Path(os.path.expanduser(module.options.cache_dir)))
 
     @staticmethod
     def _train(trainer: Trainer, module: ClassifierModule, data: ClassificationData, origin: Origin | None) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.batches import Batch, TextDataset
-from lit_cls.model.classifier import GPTClassifier, Positions, count_positions
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.head import Positions, count_positions
 
 Kept = Positions | Literal["read"]
 """The positions that are kept; `read` is the one vector that the head reads."""
@@ -48,10 +49,10 @@ class FrozenStates:
         return self.starts[row_ids][:, None] + torch.minimum(steps, counts[:, None] - 1)
 
 
-def why_not(net: GPTClassifier, dataset: TextDataset) -> str | None:
+def why_not(net: TextClassifier, dataset: TextDataset) -> str | None:
     """Why the trunk cannot be computed once, in words; None when it can."""
-    if net.trainable_layers in ("all", "lora"):
-        return f"with model.trainable_layers {net.trainable_layers} no block is frozen"
+    if not net.first_trained_block:
+        return "no block is frozen"
     if net.config.drop_rate:
         return f"model.drop_rate {net.config.drop_rate:g} draws anew in the frozen blocks in every step"
     if net.needs == "all" and dataset.pad_to is None and not dataset.unpadded:
@@ -59,14 +60,14 @@ def why_not(net: GPTClassifier, dataset: TextDataset) -> str | None:
     return None
 
 
-def kept_positions(net: GPTClassifier, dataset: TextDataset) -> Kept:
+def kept_positions(net: TextClassifier, dataset: TextDataset) -> Kept:
     """What a step needs of the trunk's output."""
-    if net.trainable_layers == "last_layer":
+    if net.head_alone:
         return "read"
     return "text" if net.needs == "all" and dataset.unpadded else net.needs
 
 
-def also_in(kept: Kept, net: GPTClassifier, dataset: TextDataset) -> tuple[Kept, ...]:
+def also_in(kept: Kept, net: TextClassifier, dataset: TextDataset) -> tuple[Kept, ...]:
     """The wider choices that hold these positions with the same numbers."""
     wider = _IS_IN[kept] if net.causal else ()
     return tuple(positions for positions in wider if positions != "all" or dataset.pad_to is not None)
@@ -84,15 +85,15 @@ def starts_of(counts: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compute(net: GPTClassifier, batches: Iterable[Batch], states: FrozenStates) -> Iterator[int]:
+def compute(net: TextClassifier, batches: Iterable[Batch], states: FrozenStates) -> Iterator[int]:
     """Fills `states` batch by batch; yields how many texts are done."""
     was_training = net.training
     net.eval()
-    device, done = net.pos_emb.weight.device, 0
+    device, done = net.backbone.tok_emb.weight.device, 0
     for batch in batches:
         rows, lengths = batch["row_ids"], batch["lengths"]
         ids = net.trim(batch["input_ids"], lengths)
-        x = net.trunk(ids.to(device), lengths.to(device))  # (B, T, C)
+        x = net.features(ids.to(device), lengths.to(device))  # (B, T, C)
         steps = torch.arange(x.shape[1])
         is_kept = steps < states.counts[rows][:, None]  # (B, T)
         places = (states.starts[rows][:, None] + steps)[is_kept]

@@ -15,7 +15,7 @@ from lit_cls.data.batches import Batch, TextDataset
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.feature_cache import (
     FrozenStates,
     also_in,
@@ -76,7 +76,7 @@ class FrozenTrunk(Callback):
         if self._active:
             self._check_room(trainer, module)
             self._prepare(trainer, module, "train")
-        elif _net(module).n_frozen_blocks or module.cache_dir is not None:
+        elif _net(module).first_trained_block or module.options.cache_dir is not None:
             self.log_line(f"note: the frozen layers are computed in every step: {reason}")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,7 +90,7 @@ class FrozenTrunk(Callback):
             self._prepare(trainer, _module(pl_module), "test")
 
     def _why_not(self, trainer: Trainer, module: ClassifierModule) -> str | None:
-        if not module.fast:
+        if not module.options.fast:
             return "model.fast is false"
         if not module.is_whole:
             return f"trainer.strategy {type(trainer.strategy).__name__} keeps weights in parts"
@@ -113,16 +113,16 @@ class FrozenTrunk(Callback):
         splits: list[SplitName] = ["train"]
         splits += ["validation"] if _is_whole(trainer.limit_val_batches) else []
         splits += ["test"] if _is_whole(trainer.limit_test_batches) else []
-        weights = "" if module.cache_dir is None else _weights(module)
+        weights = "" if module.options.cache_dir is None else _weights(module)
         in_memory = on_disk = 0
         for split in splits:
             dataset = cast("TextDataset", _data(trainer).whole_split(split).dataset)
             size = _size(_net(module), dataset)
-            if module.cache_dir is None and in_memory + size <= module.cache_gb * GB:
+            if module.options.cache_dir is None and in_memory + size <= module.options.cache_gb * GB:
                 in_memory += size
-            elif module.cache_dir is None or self._find(trainer, module, dataset, weights) is None:
+            elif module.options.cache_dir is None or self._find(trainer, module, dataset, weights) is None:
                 on_disk += size
-        if on_disk and module.cache_dir is None:
+        if on_disk and module.options.cache_dir is None:
             self.scratch.mkdir(parents=True, exist_ok=True)
             check_room(self.scratch, on_disk)
         elif on_disk:
@@ -137,7 +137,7 @@ class FrozenTrunk(Callback):
         started = time.perf_counter()
         loader = _data(trainer).whole_split(split)
         try:
-            if module.cache_dir is None:
+            if module.options.cache_dir is None:
                 states, where = self._compute_unnamed(trainer, module, split, loader)
             else:
                 states, where = self._find_or_compute(trainer, module, split, loader)
@@ -161,7 +161,7 @@ class FrozenTrunk(Callback):
         self, trainer: Trainer, module: ClassifierModule, split: SplitName, loader: DataLoader[Batch]
     ) -> tuple[FrozenStates, str]:
         net, dataset = _net(module), cast("TextDataset", loader.dataset)
-        weight = net.pos_emb.weight
+        weight = net.backbone.tok_emb.weight
         counts = count_kept(kept_positions(net, dataset), dataset)
         n, width = int(counts.sum()), weight.shape[1]
         if self._takes(module, split, _size(net, dataset)):
@@ -169,7 +169,7 @@ class FrozenTrunk(Callback):
         else:
             self.scratch.mkdir(parents=True, exist_ok=True)
             path, values = new_file(self.scratch, n, width, weight.dtype)
-            where = f"on disk (model.cache_gb is {module.cache_gb:g})"
+            where = f"on disk (model.cache_gb is {module.options.cache_gb:g})"
             path.unlink()  # the file lives as long as it is mapped
         states = FrozenStates(values, starts_of(counts), counts)
         self._compute(trainer, net, split, loader, states)
@@ -190,7 +190,7 @@ class FrozenTrunk(Callback):
         kept = kept_positions(net, dataset)
         counts = count_kept(kept, dataset)
         check_folder(folder)
-        partial, values = new_file(folder, int(counts.sum()), net.config.emb_dim, net.pos_emb.weight.dtype)
+        partial, values = new_file(folder, int(counts.sum()), net.config.emb_dim, net.backbone.tok_emb.weight.dtype)
         states = FrozenStates(values, starts_of(counts), counts)
         try:
             self._compute(trainer, net, split, loader, states)
@@ -209,14 +209,14 @@ class FrozenTrunk(Callback):
         for positions in (kept, *also_in(kept, net, dataset)):
             held = count_kept(positions, dataset)
             path = key.path(_folder(module), positions)
-            found = find(path, int(held.sum()), net.config.emb_dim, net.pos_emb.weight.dtype)
+            found = find(path, int(held.sum()), net.config.emb_dim, net.backbone.tok_emb.weight.dtype)
             if found is not None:
                 return FrozenStates(found[0], starts_of(held), count_kept(kept, dataset)), found[1]
         return None
 
     def _place(self, states: FrozenStates, module: ClassifierModule, split: SplitName) -> FrozenStates:
         """On a GPU, in its memory when the budget allows; a processor reads the mapped file."""
-        device, values = _net(module).pos_emb.weight.device, states.values
+        device, values = _net(module).backbone.tok_emb.weight.device, states.values
         if device.type == "cpu" or not self._takes(module, split, values.numel() * values.element_size()):
             return states
         return replace(states, values=values.to(device))
@@ -224,13 +224,13 @@ class FrozenTrunk(Callback):
     def _takes(self, module: ClassifierModule, split: SplitName, size: int) -> bool:
         """Whether the budget allows so many bytes in memory, beside those in use; they are counted then."""
         in_use = sum(self._in_memory.get(other, 0) for other in module.frozen)
-        if in_use + size > module.cache_gb * GB:
+        if in_use + size > module.options.cache_gb * GB:
             return False
         self._in_memory[split] = size
         return True
 
     def _compute(
-        self, trainer: Trainer, net: GPTClassifier, split: SplitName, loader: DataLoader[Batch], states: FrozenStates
+        self, trainer: Trainer, net: TextClassifier, split: SplitName, loader: DataLoader[Batch], states: FrozenStates
     ) -> None:
         told = time.perf_counter()
         with trainer.precision_plugin.forward_context():
@@ -238,7 +238,7 @@ class FrozenTrunk(Callback):
                 if time.perf_counter() - told > _TELL_EVERY:
                     told = time.perf_counter()
                     self.log_line(f"frozen layers, {split}: {done:,} of {len(states.counts):,} texts")
-        if net.pos_emb.weight.is_cuda:
+        if net.backbone.tok_emb.weight.is_cuda:
             torch.cuda.synchronize()  # for the clock
 
 
@@ -247,10 +247,10 @@ def _is_whole(limit: float) -> bool:
     return isinstance(limit, float) and limit == 1.0
 
 
-def _size(net: GPTClassifier, dataset: TextDataset) -> int:
+def _size(net: TextClassifier, dataset: TextDataset) -> int:
     """Bytes of the outputs for a split."""
     n_positions = int(count_kept(kept_positions(net, dataset), dataset).sum())
-    return n_positions * net.config.emb_dim * net.pos_emb.weight.dtype.itemsize
+    return n_positions * net.config.emb_dim * net.backbone.tok_emb.weight.dtype.itemsize
 
 
 def _weights(module: ClassifierModule) -> str:
@@ -258,20 +258,20 @@ def _weights(module: ClassifierModule) -> str:
     return module.weights_sha256 or frozen_sha256(_net(module))
 
 
-def _key(trainer: Trainer, net: GPTClassifier, dataset: TextDataset, weights: str) -> StatesKey:
+def _key(trainer: Trainer, net: TextClassifier, dataset: TextDataset, weights: str) -> StatesKey:
     return states_key(net, dataset.token_ids, dataset.pad_to, weights, str(trainer.precision))
 
 
 def _folder(module: ClassifierModule) -> Path:
-    assert module.cache_dir is not None, "asked for where it is given"
-    return Path(os.path.expanduser(module.cache_dir))
+    assert module.options.cache_dir is not None, "asked for where it is given"
+    return Path(os.path.expanduser(module.options.cache_dir))
 
 
 def _module(pl_module: LightningModule) -> ClassifierModule:
     return cast("ClassifierModule", pl_module)
 
 
-def _net(module: ClassifierModule) -> GPTClassifier:
+def _net(module: ClassifierModule) -> TextClassifier:
     assert module.net is not None, "configure_model has run"
     return module.net
 

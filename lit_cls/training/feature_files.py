@@ -22,7 +22,7 @@ from torch import Tensor
 import lit_cls
 from lit_cls.errors import UserError
 from lit_cls.io.atomic import write_json
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 
 GB = 10**9
 
@@ -52,24 +52,24 @@ class StatesKey:
 
 
 def states_key(
-    net: GPTClassifier, token_ids: Sequence[list[int]], pad_to: int | None, weights_sha256: str, precision: str
+    net: TextClassifier, token_ids: Sequence[list[int]], pad_to: int | None, weights_sha256: str, precision: str
 ) -> StatesKey:
     """What the outputs of this network for these texts follow from."""
     texts = hashlib.sha256()
     for ids in token_ids:
         texts.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
-    where_it_matters = net.trainable_layers == "last_layer" or not net.causal
+    where_it_matters = net.head_alone or not net.causal
     return StatesKey(
         lit_cls=lit_cls.__version__,
         weights=weights_sha256,
         shape=asdict(net.config),
-        frozen_blocks=net.n_frozen_blocks,
+        frozen_blocks=net.first_trained_block,
         causal=net.causal,
         token_position=net.token_position if where_it_matters else None,
         texts=texts.hexdigest(),
         pad_to=pad_to,
         precision=precision,
-        device=net.pos_emb.weight.device.type,
+        device=net.backbone.tok_emb.weight.device.type,
     )
 
 
@@ -161,7 +161,7 @@ def _prefix() -> str:
     return f".frozen-{platform.node()}-"
 
 
-def frozen_sha256(net: GPTClassifier) -> str:
+def frozen_sha256(net: TextClassifier) -> str:
     """Of the tensors that do not train, for weights that no file names."""
     digest = hashlib.sha256()
     for name, parameter in net.named_parameters():

@@ -6,9 +6,9 @@ from typing import Any
 from lit_cls.model.adapters.base import Adapter
 from lit_cls.model.adapters.lora import LoRA
 
-ADAPTERS: dict[str, type[Any]] = {"LoRA": LoRA}
+ADAPTERS: dict[str, type[Adapter]] = {"LoRA": LoRA}
 
-__all__ = ["ADAPTERS", "Adapter", "LoRA", "adapter_as_dict", "adapter_from_dict"]
+__all__ = ["ADAPTERS", "Adapter", "LoRA", "adapter_as_config", "adapter_as_dict", "adapter_from_dict"]
 
 
 def adapter_as_dict(adapter: Adapter | None) -> dict[str, Any] | None:
@@ -28,6 +28,13 @@ def adapter_from_dict(plain: dict[str, Any] | None) -> Adapter | None:
     """
     if plain is None:
         return None
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
-    adapter: Adapter = ADAPTERS[values.pop("name")](**values)
-    return adapter
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    return ADAPTERS[str(fields.pop("name"))](**fields)
+
+
+def adapter_as_config(plain: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What `adapter_as_dict` returns, as a configuration file has it."""
+    if plain is None:
+        return None
+    fields = {name: value for name, value in plain.items() if name != "name"}
+    return {"class_path": f"lit_cls.model.{plain['name']}", "init_args": fields}

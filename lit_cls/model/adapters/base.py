@@ -5,8 +5,9 @@ their help. It is attached after the backbone's weights are in place; what it ad
 network's parameter names before and after.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 
@@ -19,16 +20,18 @@ Target = Literal["all_linear", "head"] | Role
 """Linear layers by what they do; `all_linear` is each one of the blocks, `head` the classification head."""
 
 
-class Adapter(Protocol):
-    """A parameter-efficient fine-tuning method."""
+class Adapter(ABC):
+    """A parameter-efficient fine-tuning method; a class, so that the command line finds its subclasses by name."""
 
     mergeable: ClassVar[bool]
     """Whether `merge` can put the trained parameters into the backbone's own weights."""
 
     @property
+    @abstractmethod
     def draws(self) -> bool:
         """Whether it draws random numbers (dropout) while training."""
 
+    @abstractmethod
     def check(self, config: Any) -> None:
         """Checks the options against the shape of a network.
 
@@ -36,9 +39,11 @@ class Adapter(Protocol):
             UserError: the option, its value and the rule.
         """
 
+    @abstractmethod
     def attach(self, net: "TextClassifier") -> None:
         """Inserts new parameters into a network whose weights are in place."""
 
+    @abstractmethod
     def merge(self, module: nn.Module) -> None:
         """Puts the trained parameters into the weights and takes the adapter's layers out again, in float32."""
 
@@ -69,5 +74,5 @@ def replace_modules(
 
 
 def _wanted_paths(backbone: Backbone, targets: Sequence[Target]) -> set[str]:
-    roles = backbone.roles if "all_linear" in targets else {r: p for r, p in backbone.roles.items() if r in targets}
-    return {path for paths in roles.values() for path in paths}
+    every = "all_linear" in targets
+    return {path for role, paths in backbone.family.roles.items() for path in paths if every or role in targets}

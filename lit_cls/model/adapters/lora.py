@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
-from lit_cls.model.adapters.base import Target, replace_linear, replace_modules
+from lit_cls.model.adapters.base import Adapter, Target, replace_linear, replace_modules
 
 if TYPE_CHECKING:
     from lit_cls.model.classifier import TextClassifier
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Adapter):
     """Low-rank adaptation.
 
     Args:

@@ -28,13 +28,18 @@ class Backbone(Protocol):
     """The shape: vocab_size, context_length, emb_dim, n_heads, n_layers, drop_rate; families add fields."""
     causal: bool
     """Whether the family's own attention mask is causal."""
-    roles: Mapping[Role, tuple[str, ...]]
-    """Paths of the linear layers within a block, by what they do."""
     tok_emb: nn.Embedding
     trf_blocks: nn.ModuleList
     """Each is called as `block(x, mask, at=None)`: (B, T, C) to (B, T, C), or to (B, 1, C) where `at` (B,) names the
     one position of each row that is wanted."""
-    final_norm: nn.Module
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """Applied where the head reads; `nn.Identity` in a family without one."""
+
+    @property
+    def family(self) -> "Family":
+        """What the package knows of its family."""
 
     def add_positions(self, x: Tensor) -> Tensor:
         """Token embeddings to the input of the first block: (B, T, C) to (B, T, C)."""
@@ -56,6 +61,8 @@ class Family:
     """A name that `lit_cls.data.tokenizers.tokenizer_for` knows."""
     token_position: str
     """The default of `model.token_position`."""
+    roles: Mapping[Role, tuple[str, ...]]
+    """Paths of the linear layers within a block, by what they do."""
     from_hub_names: Callable[[Mapping[str, StoredTensor]], tuple[dict[str, StoredTensor], list[str]]]
     """The tensors of a file by the backbone's names, and the names that were ignored; other names stay."""
     to_hub_names: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
-from lit_cls.model.backbones.base import BackboneSpec, Family, HubFile, Role, run_blocks
+from lit_cls.model.backbones.base import BackboneSpec, Family, HubFile, run_blocks
 from lit_cls.model.layers import AttentionMask, FeedForward, LayerNorm, MultiHeadAttention, pick, round_for_autocast
 from lit_cls.model.weight_files import StoredTensor
 
@@ -79,14 +79,6 @@ class GPT2(nn.Module):
     """Embeddings, blocks and final norm, with GPT-2's random initialisation."""
 
     causal = True
-    roles: Mapping[Role, tuple[str, ...]] = {
-        "query": ("att.W_query",),
-        "key": ("att.W_key",),
-        "value": ("att.W_value",),
-        "output": ("att.out_proj",),
-        "mlp_in": ("ff.layers.0",),
-        "mlp_out": ("ff.layers.2",),
-    }
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -97,6 +89,11 @@ class GPT2(nn.Module):
         self.trf_blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.final_norm = LayerNorm(config.emb_dim)
         _initialize(self)
+
+    @property
+    def family(self) -> Family:
+        """GPT-2's entry."""
+        return FAMILY
 
     def add_positions(self, x: Tensor) -> Tensor:
         """Token embeddings to the input of the first block: (B, T, C) to (B, T, C).
@@ -253,6 +250,14 @@ FAMILY = Family(
     backbone=GPT2,
     tokenizer="gpt2",
     token_position="flexible",
+    roles={
+        "query": ("att.W_query",),
+        "key": ("att.W_key",),
+        "value": ("att.W_value",),
+        "output": ("att.out_proj",),
+        "mlp_in": ("ff.layers.0",),
+        "mlp_out": ("ff.layers.2",),
+    },
     from_hub_names=from_hub_names,
     to_hub_names=to_hub_names,
     hub_config=hub_config,
