@@ -12,7 +12,7 @@ from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, answers
 from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model import LoRA
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.callbacks import EpochLog
 from lit_cls.training.feature_cache_callback import FrozenTrunk
 from lit_cls.training.module import ClassifierModule
@@ -127,7 +127,7 @@ def make_trainer(task: Task, max_steps: int | None, precision: str, callbacks: l
 
 
 @torch.inference_mode()
-def predict(net: GPTClassifier, texts: list[list[int]], trainer: Trainer, pad_to: int | None) -> Tensor:
+def predict(net: TextClassifier, texts: list[list[int]], trainer: Trainer, pad_to: int | None) -> Tensor:
     """Class ids, (n,), in the order given, as `lit_cls.Classifier` finds them."""
     net.eval()
     dataset = TextDataset(texts, None, pad_to)

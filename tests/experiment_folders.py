@@ -16,7 +16,7 @@ from lit_cls.experiments.records import Record, read_record
 from lit_cls.experiments.results import BaselineResult, Results, RowResult
 from lit_cls.experiments.rows import ROWS
 from lit_cls.io.atomic import write_json
-from lit_cls.report.console import write_predictions
+from lit_cls.report.split_results import write_predictions
 
 LABELS = ("ham", "spam")
 _WORDS = {"train": "offer", "validation": "query", "test": "reply"}

@@ -12,7 +12,9 @@ from markdown_it import MarkdownIt
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.model.decision import Decision
-from lit_cls.report.content import About, Evaluated, evaluated, write_report
+from lit_cls.report.content import write_report
+from lit_cls.report.run_info import RunInfo
+from lit_cls.report.split_results import SplitResult, evaluate_split
 from lit_cls.training.pad_invariance import Padded, PadTest
 
 HARD_LABELS = ("<script>alert(1)</script>", "a|b `c` *d*", "$x$ _y_ [z](https://example.com)")
@@ -38,7 +40,7 @@ def hard_file(folder: Path, labels: tuple[str, ...] = HARD_LABELS, each: int = 3
     return str(path)
 
 
-def about(**others: Any) -> About:
+def about(**others: Any) -> RunInfo:
     """A run, as far as a report tells of it."""
     network = {
         "weights_notes": ["the file's head was left out"],
@@ -67,7 +69,7 @@ def about(**others: Any) -> About:
         {"epoch": "1", "step": "20", "test_loss": "0.5", "test_acc": "0.8"},
     ]
     steps = tuple(Padded(more, 16, 1.2e-7, 0) for more in (1, 17, 64))
-    run = About(
+    run = RunInfo(
         name="some_run",
         network=network,
         settings={"model.size": "gpt2-nano", "data.split": [0.7, 0.1, 0.2], "model.lora": None},
@@ -80,13 +82,13 @@ def about(**others: Any) -> About:
     return replace(run, **others)
 
 
-def drawn(data: ClassificationData, split: SplitName, limit: int | None = None, seed: int = 0) -> Evaluated:
+def drawn(data: ClassificationData, split: SplitName, limit: int | None = None, seed: int = 0) -> SplitResult:
     """Answers that are right more often than not."""
     rows = torch.arange(len(data.part(split).label_ids))[:limit]
     logits = torch.randn(len(rows), len(data.label_names), generator=torch.Generator().manual_seed(seed))
     for i, row in enumerate(rows.tolist()):
         logits[i, data.part(split).label_ids[row]] += 1
-    return evaluated(split, data, rows, logits, Decision())
+    return evaluate_split(split, data, rows, logits, Decision())
 
 
 def made_report(folder: Path, data: ClassificationData, limit: int | None = None, **others: Any) -> dict[str, Any]:

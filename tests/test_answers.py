@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lit_cls.commands.prediction_writer import AnswerWriter, check_new_file, format_of, whole_file
-from lit_cls.errors import RunError, UserError
+from lit_cls.commands.prediction_writer import AnswerWriter, format_of
+from lit_cls.errors import UserError
 
 SHARES = {"ham": 0.25, "spam": 0.75}
 OURS = ["label", "probability", "probability_ham", "probability_spam", "truncated"]
@@ -89,87 +88,3 @@ def test_the_name_of_a_file_says_what_is_written() -> None:
         format_of(Path("a.csv"), "jsonl")
     with pytest.raises(UserError, match="a name that ends in .csv or .jsonl, or --output_format"):
         format_of(Path("a.txt"), None)
-
-
-def test_a_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
-    path, partial, told = tmp_path / "a.csv", tmp_path / "a.csv.partial", list[str]()
-
-    def stopped() -> None:
-        with whole_file(path, told.append) as stream:
-            stream.write(b"some of the old")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert [file.name for file in tmp_path.iterdir()] == ["a.csv.partial"]
-    assert partial.read_bytes() == b"some of the old"
-    with whole_file(path, told.append) as stream:
-        stream.write(b"new")
-        assert not path.exists()
-    assert (path.read_bytes(), partial.exists()) == (b"new", False)
-    assert told == [f"note: {partial}, of an attempt that was stopped, is written anew"]
-
-
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-
-    def overtaken() -> None:
-        with whole_file(path, print) as stream:
-            stream.write(b"new")
-            path.write_text("another's")
-
-    with pytest.raises(RunError, match="has come to be meanwhile"):
-        overtaken()
-    assert path.read_text() == "another's"
-    with pytest.raises(UserError, match="is there already, and nothing is overwritten: give another name"):
-        check_new_file(path)
-    with pytest.raises(UserError, match="there is no folder"):
-        check_new_file(tmp_path / "gone" / "a.csv")
-    with (
-        whole_file(tmp_path / "b.csv", print) as stream,
-        pytest.raises(UserError, match="another process is writing"),
-        whole_file(tmp_path / "b.csv", print),
-    ):
-        pass
-    assert stream.closed
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.csv.partial").symlink_to("/dev/full")
-
-    def fill() -> None:
-        with whole_file(tmp_path / "a.csv", print) as stream:
-            stream.write(b"x" * 100_000)
-
-    with pytest.raises(RunError, match="a.csv cannot be written: No space left on device"):
-        fill()
-    assert not (tmp_path / "a.csv").exists()
-
-
-def test_a_name_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
-    for name in ("a" * 300, "a" * 250):  # the second one is too long only with .partial behind it
-        with pytest.raises(UserError, match="cannot be made: File name too long. Give another name"):
-            check_new_file(tmp_path / name)
-    (tmp_path / "a.csv.partial").mkdir()
-    with pytest.raises(UserError, match=r"--output .*a.csv is written as a.csv.partial first.*: Is a directory"):
-        check_new_file(tmp_path / "a.csv")
-    with (
-        pytest.raises(RunError, match="a.csv cannot be written: Is a directory$"),
-        whole_file(tmp_path / "a.csv", print),
-    ):
-        pass
-    (tmp_path / "b.csv.partial").write_text("of an attempt that was stopped")
-    check_new_file(tmp_path / "b.csv")
-    check_new_file(tmp_path / "c.csv")
-    assert (tmp_path / "b.csv.partial").read_text() == "of an attempt that was stopped"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv.partial", "b.csv.partial"]
-    with whole_file(tmp_path / "d.csv", print), pytest.raises(UserError, match="another process is writing"):
-        check_new_file(tmp_path / "d.csv")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
-def test_a_folder_that_is_locked(tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(0)
-    with pytest.raises(UserError, match="the folder .*locked cannot be written to"):
-        check_new_file(tmp_path / "locked" / "a.csv")

@@ -131,7 +131,7 @@ def test_what_takes_minutes_is_left_out_with_the_reason(monkeypatch: pytest.Monk
     found, missing = quick_baselines(TWO_TEXTS, TWO_LABELS, 2, groups)
     assert ([baseline.name for baseline in found], missing) == (NAMES, [])
     assert found[2].probabilities == fitted(groups)["TF-IDF characters"].probabilities
-    monkeypatch.setitem(baselines_module._MOST, "TF-IDF characters", sum(map(len, TWO_TEXTS)) - 1)
+    monkeypatch.setitem(baselines_module._MAX_WORK, "TF-IDF characters", sum(map(len, TWO_TEXTS)) - 1)
     found, missing = quick_baselines(TWO_TEXTS, TWO_LABELS, 2, groups)
     assert [baseline.name for baseline in found] == NAMES[:2]
     assert missing == [

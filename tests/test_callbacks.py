@@ -11,8 +11,9 @@ from conftest import data, module, trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
+from lit_cls.io.terminal import stdout_console
 from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
-from lit_cls.training.callbacks import EpochLog, ProgressBar, data_table, make_console, parameter_table
+from lit_cls.training.callbacks import EpochLog, ProgressBar, data_table, parameter_table
 
 
 def shown(thing: Any) -> str:
@@ -94,5 +95,5 @@ def test_the_bar_looks_at_the_loss_seldom_where_a_look_waits_for_the_step(
 
 
 def test_a_pipe_is_wide_enough_for_the_tables() -> None:
-    console = make_console()
+    console = stdout_console()
     assert console.is_terminal or console.width == 120

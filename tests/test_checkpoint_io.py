@@ -55,7 +55,7 @@ def test_what_the_disk_does_not_hold_is_not_called_saved(tmp_path: Path, monkeyp
 
     def damages(handle: int) -> None:
         fsync(handle)
-        if (partial := path.with_name(f"{LAST}.partial")).exists():
+        for partial in tmp_path.glob("*.partial"):
             flip(partial)
 
     monkeypatch.setattr(os, "fsync", damages)

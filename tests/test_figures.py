@@ -10,13 +10,13 @@ import pytest
 import torch
 from sklearn import metrics as reference
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from lit_cls.evaluation.figures import N_BINS, Answers, calibration_error, figures_of, log_loss, reliability
+from lit_cls.evaluation.figures import N_BINS, Predictions, calibration_error, figures_of, log_loss, reliability
 
 
-def answers(n: int, n_classes: int, seed: int = 0, skew: float = 0.0, ties: bool = False) -> Answers:
-    """Answers that are right more often than not; with `skew` some labels are rare; with `ties` scores repeat."""
+def predictions(n: int, n_classes: int, seed: int = 0, skew: float = 0.0, ties: bool = False) -> Predictions:
+    """Predictions that are right more often than not; with `skew` some labels are rare; with `ties` scores repeat."""
     generator = torch.Generator().manual_seed(seed)
     shares = torch.softmax(-skew * torch.arange(n_classes), dim=0)
     labels = torch.multinomial(shares, n, replacement=True, generator=generator)
@@ -27,20 +27,20 @@ def answers(n: int, n_classes: int, seed: int = 0, skew: float = 0.0, ties: bool
         probabilities = (probabilities * 8).round() + 0.5
         probabilities = probabilities / probabilities.sum(dim=1, keepdim=True)
     names = tuple(f"label {k}" for k in range(n_classes))
-    return Answers(probabilities, labels, probabilities.argmax(dim=1), names, positive=0)
+    return Predictions(probabilities, labels, probabilities.argmax(dim=1), names, positive=0)
 
 
-def normalized(given: Answers) -> np.ndarray:
+def normalized(given: Predictions) -> np.ndarray:
     """In float64, where scikit-learn asks for sums of 1 to many digits."""
     probabilities = given.probabilities.double()
     return (probabilities / probabilities.sum(dim=1, keepdim=True)).numpy()
 
 
-def confident(confidences: list[float], right: list[bool]) -> Answers:
-    """Answers of these probabilities, to the first of two classes."""
+def confident(confidences: list[float], right: list[bool]) -> Predictions:
+    """Predictions of these probabilities, to the first of two classes."""
     p = torch.tensor(confidences)
     labels = torch.tensor([0 if ok else 1 for ok in right])
-    return Answers(torch.stack([p, 1 - p], dim=1), labels, torch.zeros_like(labels), ("a", "b"))
+    return Predictions(torch.stack([p, 1 - p], dim=1), labels, torch.zeros_like(labels), ("a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def confident(confidences: list[float], right: list[bool]) -> Answers:
     [(300, 2, 0.0, False), (997, 3, 1.0, False), (400, 2, 1.5, True), (2000, 20, 0.0, True)],
 )
 def test_figures_are_those_of_scikit_learn(n: int, n_classes: int, skew: float, ties: bool) -> None:
-    given = answers(n, n_classes, skew=skew, ties=ties)
+    given = predictions(n, n_classes, skew=skew, ties=ties)
     found = figures_of(given)
     labels, predicted, probabilities = given.labels.numpy(), given.predicted.numpy(), given.probabilities.numpy()
     assert 0.3 < found.accuracy < 0.95  # type: ignore[operator]
@@ -81,10 +81,10 @@ def test_figures_are_those_of_scikit_learn(n: int, n_classes: int, skew: float, 
         assert found.average_precision == pytest.approx(np.mean(averages))
 
 
-def test_answers_need_not_be_the_most_probable() -> None:
+def test_predictions_need_not_be_the_most_probable() -> None:
     """A threshold of 0.9 for the first label: its recall falls, and what ranks texts stays."""
-    plain = answers(500, 2)
-    strict = Answers(plain.probabilities, plain.labels, (plain.probabilities[:, 0] < 0.9).long(), plain.label_names)
+    plain = predictions(500, 2)
+    strict = Predictions(plain.probabilities, plain.labels, (plain.probabilities[:, 0] < 0.9).long(), plain.label_names)
     one, other = figures_of(plain), figures_of(strict)
     assert other.labels[0].recall < one.labels[0].recall  # type: ignore[operator]
     assert other.labels[0].auroc == one.labels[0].auroc
@@ -108,12 +108,20 @@ def plain_calibration_error(confidences: Tensor, right: list[bool]) -> float:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_calibration_error_is_its_closed_form(seed: int) -> None:
-    given = answers(400, 4, seed)
-    expected = plain_calibration_error(given.confidences, given.right)
+    given = predictions(400, 4, seed)
+    expected = plain_calibration_error(given.confidences, given.correct)
     assert figures_of(given).calibration_error == pytest.approx(expected, abs=1e-7)
     # torchmetrics' is the same where no confidence is exactly 1.
-    theirs = binary_calibration_error(given.confidences, torch.tensor(given.right).long(), n_bins=N_BINS)
+    theirs = binary_calibration_error(given.confidences, torch.tensor(given.correct).long(), n_bins=N_BINS)
     assert expected == pytest.approx(float(theirs), abs=1e-6)
+
+
+@pytest.mark.parametrize("K", [2, 5])
+def test_calibration_error_of_the_most_probable_is_torchmetrics(K: int) -> None:
+    given = predictions(400, K, 3)
+    expected = multiclass_calibration_error(given.probabilities, given.labels, K, n_bins=N_BINS, norm="l1")
+    assert calibration_error(reliability(given)) == pytest.approx(expected.item(), abs=1e-6)
+    assert expected > 0.01
 
 
 def test_calibration_error_by_hand() -> None:
@@ -130,12 +138,12 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_bins_hold_every_answer_once() -> None:
-    given = answers(500, 3)
+    given = predictions(500, 3)
     bins = figures_of(given).reliability
     assert len(bins) == N_BINS
     assert sum(bin.n for bin in bins) == 500
     for bin in bins:
-        inside = [ok for c, ok in zip(given.confidences, given.right, strict=True) if bin.low < c <= bin.high]
+        inside = [ok for c, ok in zip(given.confidences, given.correct, strict=True) if bin.low < c <= bin.high]
         assert bin.n == len(inside)
         assert (bin.accuracy is None) == (bin.confidence is None) == (not inside)
         if inside:
@@ -144,7 +152,7 @@ def test_bins_hold_every_answer_once() -> None:
 
 
 def test_a_class_without_an_example_has_no_figures_and_no_mean_leaves_it_out() -> None:
-    given = answers(60, 3)
+    given = predictions(60, 3)
     two = given.where((given.labels != 2).tolist())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -160,8 +168,8 @@ def test_a_class_without_an_example_has_no_figures_and_no_mean_leaves_it_out() -
 
 
 def test_a_label_that_is_never_the_answer_has_no_precision() -> None:
-    given = answers(50, 2)
-    always = Answers(given.probabilities, given.labels, torch.zeros_like(given.labels), given.label_names)
+    given = predictions(50, 2)
+    always = Predictions(given.probabilities, given.labels, torch.zeros_like(given.labels), given.label_names)
     found = figures_of(always)
     assert found.labels[1].precision is None
     assert (found.labels[1].recall, found.labels[1].f1) == (0, 0)  # these are defined
@@ -170,7 +178,7 @@ def test_a_label_that_is_never_the_answer_has_no_precision() -> None:
 
 
 def test_one_class_alone() -> None:
-    given = answers(50, 2)
+    given = predictions(50, 2)
     found = figures_of(given.where((given.labels == 0).tolist()))
     assert found.labels[0].precision == 1
     assert found.labels[0].average_precision == 1
@@ -179,7 +187,7 @@ def test_one_class_alone() -> None:
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_no_texts_no_figures(n_classes: int) -> None:
-    found = figures_of(answers(10, n_classes).where([False] * 10))
+    found = figures_of(predictions(10, n_classes).where([False] * 10))
     kept = found.as_dict()
     assert (kept.pop("n"), kept.pop("correct"), kept.pop("reliability")) == (0, 0, ())
     assert kept.pop("positive") == ("label 0" if n_classes == 2 else None)
@@ -188,8 +196,8 @@ def test_no_texts_no_figures(n_classes: int) -> None:
 
 
 def test_a_network_that_has_diverged_has_answers_and_no_probabilities() -> None:
-    given = answers(20, 2)
-    broken = Answers(torch.full((20, 2), math.nan), given.labels, given.predicted, given.label_names)
+    given = predictions(20, 2)
+    broken = Predictions(torch.full((20, 2), math.nan), given.labels, given.predicted, given.label_names)
     found = figures_of(broken)
     assert found.accuracy == figures_of(given).accuracy
     assert (found.auroc, found.average_precision, found.log_loss, found.calibration_error) == (None,) * 4
@@ -202,15 +210,15 @@ def test_a_probability_of_0_costs_much_and_not_everything() -> None:
 
 @pytest.mark.parametrize("choose", [lambda row: row < 40, lambda row: row % 3 == 0])
 def test_parts_are_counted_by_themselves(choose: Callable[[int], bool]) -> None:
-    given = answers(100, 3)
+    given = predictions(100, 3)
     chosen = [choose(row) for row in range(100)]
     part = figures_of(given.where(chosen))
-    right = [ok for ok, kept in zip(given.right, chosen, strict=True) if kept]
+    right = [ok for ok, kept in zip(given.correct, chosen, strict=True) if kept]
     assert (part.n, part.correct) == (len(right), sum(right))
 
 
 def test_a_hundred_classes() -> None:
-    found = figures_of(answers(3000, 100))
+    found = figures_of(predictions(3000, 100))
     assert len(found.labels) == 100
     assert found.auroc is not None
     assert sum(map(sum, found.confusion)) == 3000

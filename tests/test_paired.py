@@ -165,7 +165,7 @@ def test_what_cannot_be_compared(before: list, after: list) -> None:
 
 @pytest.mark.parametrize("n_seeds", [1, 4])
 def test_intervals_cover_the_truth(n_seeds: int) -> None:
-    """About 95 % of 600 samples of 100 texts, though the seeds agree on most texts."""
+    """RunInfo 95 % of 600 samples of 100 texts, though the seeds agree on most texts."""
     chance = np.random.default_rng(5)
     covered = 0
     for _ in range(600):

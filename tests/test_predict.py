@@ -119,7 +119,7 @@ def test_a_file_keeps_its_rows_and_columns(end: str, checkpoint: str, capsys: py
     assert "note: 1 empty texts, answered as such: row 2" in told.err
     assert "note: 1 texts are longer than 60 tokens: their head is read" in told.err
     assert f"5 answers are in out.{end}" in told.err
-    assert "is there already" in refused(["--ckpt_path", checkpoint, "--output", f"out.{end}", "a"], capsys)
+    assert "exists already" in refused(["--ckpt_path", checkpoint, "--output", f"out.{end}", "a"], capsys)
 
 
 def test_standard_input_as_texts_and_as_json_lines(
@@ -253,7 +253,7 @@ def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture
         (["-cool film"], "put -- before the texts: lit_cls predict … -- '-cool film'"),
         (["--ckpt_path", "a" * 300, "a"], "there is no checkpoint a"),
         (["--data.path", "a" * 300], "there is no file a"),
-        (["a", "--output", f"{'a' * 246}.csv"], "cannot be made: File name too long"),
+        (["a", "--output", f"{'a' * 246}.csv"], "cannot be created: File name too long"),
         (["-5"], "there is no option -5.*put -- before the texts: lit_cls predict … -- -5"),
         (["a", "-"], "- is standard input, and stands alone"),
         (["-", "--data.path", "b.csv"], "- is standard input, and --data.path is b.csv: give one of them"),

@@ -1,4 +1,4 @@
-"""Progress: a line now and then, a bar on a terminal, nothing of it on standard output."""
+"""Progress: a line now and then in a log, a bar on a terminal, nothing on standard output."""
 
 import os
 import subprocess
@@ -11,34 +11,49 @@ from lit_cls.io.progress import Progress
 
 
 def test_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    with Progress(40, told.append) as progress:
+    lines: list[str] = []
+    with Progress(40, log=lines.append) as progress:
         for _ in range(4):
             progress.advance(10)
-    assert told == []  # it did not take long
-    monkeypatch.setattr(module, "EVERY", 0.0)
+    assert lines == []  # it did not take long
+    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
     for total, line in ((40, "1,010 of 40 texts, "), (None, "1,010 texts, ")):
-        with Progress(total, told.append) as progress:
+        with Progress(total, log=lines.append) as progress:
             progress.advance(1000)
             progress.advance(10)
-        assert told[-1].startswith(line)
-        assert told[-1].endswith(" texts/s")
+        assert lines[-1].startswith(line)
+        assert lines[-1].endswith(" texts/s")
 
 
-@pytest.mark.parametrize("with_answers", [True, False])
-def test_on_a_terminal_there_is_a_bar(with_answers: bool) -> None:
-    """Unless the answers are on the same one."""
+def test_phases_count_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
+    lines: list[str] = []
+    with Progress(unit="rows", log=lines.append) as progress:
+        progress.report("tokenizing", 5, 10)
+        progress.report("comparing", 2, 10)
+        progress.report("comparing", 4, 20)
+    assert [line.split(" rows")[0] for line in lines] == [
+        "tokenizing: 5 of 10",
+        "comparing: 2 of 10",
+        "comparing: 4 of 20",
+    ]
+
+
+@pytest.mark.parametrize("with_results", [True, False])
+def test_on_a_terminal_there_is_a_bar(with_results: bool) -> None:
+    """Unless the results are printed on the same one."""
     script = (
-        "from lit_cls.io.progress import Progress\n"
-        "with Progress(40, print, answers=True) as progress:\n"
+        "from lit_cls.io import progress as module\n"
+        "module.BAR_AFTER = 0\n"
+        "with module.Progress(40, stdout_used=True) as progress:\n"
         "    [progress.advance(10) for _ in range(4)]\n"
-        "print('an answer')\n"
+        "print('a prediction')\n"
     )
     master, terminal = os.openpty()
-    out = terminal if with_answers else subprocess.PIPE
-    told = subprocess.run([sys.executable, "-c", script], stdout=out, stderr=terminal, check=True)
+    out = terminal if with_results else subprocess.PIPE
+    process = subprocess.run([sys.executable, "-c", script], stdout=out, stderr=terminal, check=True)
     os.close(terminal)
-    shown = b""
+    seen = b""
     while True:
         try:
             block = os.read(master, 1 << 16)
@@ -46,16 +61,14 @@ def test_on_a_terminal_there_is_a_bar(with_answers: bool) -> None:
             break
         if not block:
             break
-        shown += block
+        seen += block
     os.close(master)
-    assert (b"40/40" in shown) is not with_answers
-    assert (shown if with_answers else told.stdout).replace(b"\r", b"") == b"an answer\n"
+    assert (b"40/40" in seen) is not with_results
+    assert (seen if with_results else process.stdout).replace(b"\r", b"") == b"a prediction\n"
 
 
-def test_where_standard_error_is_closed_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EVERY", 0.0)
+def test_standard_error_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
     monkeypatch.setattr(sys, "stderr", None)
-    told: list[str] = []
-    with Progress(40, told.append) as progress:
+    with Progress(40) as progress:
         progress.advance(10)
-    assert len(told) == 1  # who tells knows that nobody hears it

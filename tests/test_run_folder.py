@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +10,6 @@ import pytest
 import torch
 
 from lit_cls.errors import UserError
-from lit_cls.io.atomic import locked, write_json
 from lit_cls.model import GPTClassifier, GPTConfig
 from lit_cls.runs.folder import check_disk, find_checkpoint, new_run_folder, provenance
 
@@ -87,15 +83,6 @@ def test_frozen_weights_that_are_named_take_no_room(tmp_path: Path, monkeypatch:
         check_disk(tmp_path, net, frozen_are_named=False, copies=1)
 
 
-def test_json_is_written_in_one_step(tmp_path: Path) -> None:
-    path = tmp_path / "report" / "report.json"
-    write_json(path, {"label": "naïve"})
-    with pytest.raises(TypeError):
-        write_json(path, {"label": object()})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"label": "naïve"}
-    assert [file.name for file in path.parent.iterdir()] == ["report.json"]
-
-
 def test_provenance_names_everything(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("model: {}\n")
@@ -106,32 +93,3 @@ def test_provenance_names_everything(tmp_path: Path) -> None:
     assert len(told["config_sha256"]) == 64
     assert told["device"] == "cpu x 1"
     json.dumps(told)
-
-
-def test_a_folder_belongs_to_one_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(UserError, match="belongs to a run that is still going on"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_a_killed_process_leaves_no_lock_behind_nor_does_its_worker(tmp_path: Path) -> None:
-    script = (
-        "import os, sys, time\n"
-        "from pathlib import Path\n"
-        "from lit_cls.io.atomic import locked\n"
-        f"with locked(Path({str(tmp_path)!r})):\n"
-        "    child = os.fork()\n"
-        "    if child:\n"
-        "        print(child, flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        worker = int(process.stdout.readline())
-        with pytest.raises(UserError), locked(tmp_path):
-            pass
-        process.kill()
-        process.wait()
-        with locked(tmp_path):  # though its worker lives on
-            os.kill(worker, signal.SIGKILL)

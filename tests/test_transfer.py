@@ -9,7 +9,8 @@ from threading import Thread
 
 import pytest
 
-from lit_cls.io.download import Limits, TransferError, alone_in, discard, partial_name, set_aside, transfer
+from lit_cls.io.atomic import locked
+from lit_cls.io.download import Limits, TransferError, discard, partial_name, set_aside, transfer
 
 CONTENT = bytes(range(256)) * 40
 LIMITS = Limits(max_bytes=20_000, silence_s=0.6, start_s=1, slowest=10_000, pause_s=0.01)
@@ -288,10 +289,10 @@ def test_one_downloads_while_the_others_wait(tmp_path: Path) -> None:
     order: list[str] = []
 
     def other() -> None:
-        with alone_in(tmp_path):
+        with locked(tmp_path, wait=True):
             order.append("other")
 
-    with alone_in(tmp_path):
+    with locked(tmp_path, wait=True):
         thread = Thread(target=other)
         thread.start()
         time.sleep(0.1)

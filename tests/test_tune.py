@@ -103,7 +103,7 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
     shares = Decision(temperature).probabilities(logits)
     reached = choose_threshold(shares.numpy(), labels, 1, parse_goal("recall>=0.95", ["no", "yes"]))
     assert (decision.temperature, decision.threshold) == (temperature, reached.threshold)
-    assert reached.right / reached.of_label >= 0.95 > 0.9 > (shares.argmax(1).numpy() == 1)[labels == 1].mean()
+    assert reached.correct / reached.of_label >= 0.95 > 0.9 > (shares.argmax(1).numpy() == 1)[labels == 1].mean()
 
     for verb, split, stage in (("validate", "validation", "val"), ("test", "test", "test")):
         assert main([verb, "--ckpt_path", "a.ckpt", "--run_name", verb]) == 0
@@ -115,7 +115,7 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
         assert report["decision"] == {**decision.as_dict(), "told": decision.told(["no", "yes"])}
         right, answered, of_label = counted(folder / f"predictions_{split}.csv", "yes")
         if split == "validation":
-            assert (right, answered, of_label) == (reached.right, reached.answered, reached.of_label)
+            assert (right, answered, of_label) == (reached.correct, reached.predicted, reached.of_label)
         answers = lit_cls.load("a.ckpt").predict(texts.part(split).rows.texts)  # type: ignore[arg-type]
         with (folder / f"predictions_{split}.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
@@ -206,7 +206,7 @@ def test_what_a_balanced_split_hides_is_told(tmp_path: Path, capsys: pytest.Capt
     answers = np.array([p.label == "yes" for p in lit_cls.load("a.ckpt").predict(part.rows.texts)])
     labels = np.array(part.label_ids) == 1
     right, false = answers[labels].mean(), answers[~labels].mean()
-    assert f"would be right in about {0.1 * right / (0.1 * right + 0.9 * false):.1%}" in told
+    assert f"about {0.1 * right / (0.1 * right + 0.9 * false):.1%} of the predictions of yes would be correct" in told
     assert "note: the validation split has only 40 texts of yes: each is 2.5 points of recall" in told
 
 
@@ -226,9 +226,7 @@ def test_where_every_text_is_right_the_temperature_stays(
     decision = decision_of(read_checkpoint("a.ckpt"))
     assert decision.temperature == 1
     assert 0.02 < decision.threshold < 0.98  # in the middle of the gap
-    assert (
-        "note: temperature: every text is right, and any lower temperature would only claim" in capsys.readouterr().out
-    )
+    assert "note: temperature: every prediction is correct, so any lower temperature" in capsys.readouterr().out
 
 
 def three_files(tmp_path: Path, validation: dict[str, int]) -> ClassificationData:
@@ -357,15 +355,15 @@ def test_data_that_has_moved(trained: Path, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--goal", "accuracy"], "--goal 'accuracy' is none: give precision>=X"),
+        (["--goal", "accuracy"], "--goal 'accuracy' is not a goal: give precision>=X"),
         (["--goal", "cost good=3"], "labels of the checkpoint: 'no', 'yes'"),
         (["--label", "Yes"], "--label 'Yes' is no label of the checkpoint: no, yes"),
-        (["--out", "{here}/films.csv"], "films.csv is there already: nothing is overwritten"),
+        (["--out", "{here}/films.csv"], "films.csv exists already, and nothing is overwritten"),
         (["--out", "last.ckpt"], "last.ckpt is what a training saves"),
-        (["--out", f"{'a' * 250}"], "cannot be made: File name too long"),
+        (["--out", f"{'a' * 250}"], "cannot be created: File name too long"),
         (["--out", f"{'a' * 300}/a.ckpt"], "there is no folder a"),
         (["--label", "yes", "--label", "no"], "--label is given 2 times ('yes', 'no'): a goal is about one"),
-        (["--out", "nowhere/a.ckpt"], "there is no folder nowhere, make it first"),
+        (["--out", "nowhere/a.ckpt"], "there is no folder nowhere"),
         (["--ckpt_path", "none.ckpt"], "there is no checkpoint none.ckpt"),
         (["--data.path", "none.csv"], "there is no file"),
         (["--treshold", "0.5"], "unrecognized arguments: --treshold 0.5; lit_cls tune --help"),

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss, precision_recall_curve
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lit_cls.errors import UserError
 from lit_cls.evaluation.metrics import wilson_interval
@@ -18,7 +17,6 @@ from lit_cls.evaluation.tuning import (
     COLDEST,
     HOTTEST,
     Goal,
-    calibration_error,
     choose_threshold,
     cost_of,
     fit_temperature,
@@ -69,11 +67,11 @@ def test_nll_is_scikit_learns() -> None:
 @pytest.mark.parametrize(
     ("logits", "temperature", "told"),
     [
-        ([[3.0, 0.0], [0.0, 3.0]], 1.0, "every text is right"),
-        ([[900.0, 0.0], [0.0, 900.0]], 1.0, "every text is right"),
+        ([[3.0, 0.0], [0.0, 3.0]], 1.0, "every prediction is correct"),
+        ([[900.0, 0.0], [0.0, 900.0]], 1.0, "every prediction is correct"),
         ([[1.0, 1.0], [2.0, 2.0]], 1.0, "the logits of all classes are the same"),
         ([[0.0, 3.0], [3.0, 0.0]], HOTTEST, "a higher temperature than 20 would fit better"),
-        # One slightly wrong among 100: the minimum is there, far below what is looked at.
+        # One slightly wrong among 100: the minimum is there, far below the lower bound.
         ([[0.3, 0.0], [0.0, 0.3]] * 50 + [[0.0, 3e-4]], COLDEST, "a lower temperature than 0.05 would fit better"),
     ],
 )
@@ -83,18 +81,6 @@ def test_where_the_texts_settle_no_temperature(logits: list[list[float]], temper
     assert found == temperature
     assert trouble is not None
     assert told in trouble
-
-
-@pytest.mark.parametrize("K", [2, 5])
-def test_the_calibration_error_is_torchmetrics(K: int) -> None:
-    logits, labels = texts(400, K, 3)
-    shares = probabilities(logits)
-    expected = multiclass_calibration_error(torch.tensor(shares), torch.tensor(labels), K, n_bins=15, norm="l1")
-    assert calibration_error(shares, labels) == pytest.approx(expected.item(), abs=1e-6)
-    assert expected > 0.01
-    certain = np.eye(K)[labels]
-    assert calibration_error(certain, labels) == 0
-    assert calibration_error(certain, (labels + 1) % K) == 1
 
 
 # The threshold.
@@ -160,8 +146,8 @@ def test_no_threshold_is_better(table: tuple[np.ndarray, np.ndarray], costs: lis
             mine = worth(goal, shares, labels, label, chosen.threshold)
             assert mine == pytest.approx(max(reachable), abs=1e-9), (goal, label)
             answers = by_hand(shares, labels, label, chosen.threshold)
-            assert chosen.answered == (answers == label).sum()
-            assert chosen.right == ((answers == label) & (labels == label)).sum()
+            assert chosen.predicted == (answers == label).sum()
+            assert chosen.correct == ((answers == label) & (labels == label)).sum()
             assert chosen.of_label == (labels == label).sum()
             if goal.kind == "cost":
                 assert chosen.cost == pytest.approx(cost_of(answers, labels, goal))
@@ -181,7 +167,7 @@ def test_precision_and_recall_are_those_of_scikit_learns_curve(K: int, least: fl
     precision, recall = precision[:-1], recall[:-1]  # the last point answers nothing
     for goal, served, held in (("precision", recall, precision), ("recall", precision, recall)):
         found = choose_threshold(shares, labels, K - 1, Goal(goal, least=least))  # type: ignore[arg-type]
-        reached = {"precision": found.right / found.answered, "recall": found.right / found.of_label}
+        reached = {"precision": found.correct / found.predicted, "recall": found.correct / found.of_label}
         assert reached[goal] >= least
         other = "recall" if goal == "precision" else "precision"
         assert reached[other] == pytest.approx(served[held >= least].max())
@@ -211,10 +197,10 @@ def test_never_and_always_are_answers_too() -> None:
     spam = np.array([0.2, 0.6, 0.7, 1.0], dtype=np.float32)
     shares, labels = np.stack([1 - spam, spam], axis=1), np.array([0, 1, 0, 0])
     never = choose_threshold(shares, labels, 1, Goal("cost", costs=(1.0, 0.0)))
-    assert (never.answered, never.cost) == (0, 0)
+    assert (never.predicted, never.cost) == (0, 0)
     assert by_hand(shares, labels, 1, never.threshold).tolist() == [0, 0, 0, 0]
     always = choose_threshold(shares, labels, 1, Goal("cost", costs=(0.0, 1.0)))
-    assert (always.cost, always.right) == (0, 1)
+    assert (always.cost, always.correct) == (0, 1)
 
 
 def test_what_no_threshold_reaches() -> None:
@@ -253,7 +239,7 @@ def test_a_label_that_is_not_there_or_alone(labels: list[int], which: str) -> No
 )
 def test_goals(text: str, goal: Goal, told: str) -> None:
     assert parse_goal(text, NAMES) == goal
-    assert goal.told(NAMES) == told
+    assert goal.describe(NAMES) == told
     assert parse_goal(told, NAMES) == goal
 
 
@@ -265,13 +251,13 @@ def test_labels_of_any_characters_have_costs() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "--goal '' is none: give precision>=X or recall>=X"),
-        ("accuracy", "--goal 'accuracy' is none"),
-        ("precision>0.9", "is none"),
+        ("", "--goal '' is not a goal: give precision>=X or recall>=X"),
+        ("accuracy", "--goal 'accuracy' is not a goal"),
+        ("precision>0.9", "is not a goal"),
         ("precision>=0", "with X above 0 and at most 1"),
-        ("precision>=1.5", "is none"),
-        ("precision>=0.9.9", "is none"),
-        ("precision>=99%", "is none"),
+        ("precision>=1.5", "is not a goal"),
+        ("precision>=0.9.9", "is not a goal"),
+        ("precision>=99%", "is not a goal"),
         ("cost", "--goal cost '' is not LABEL=C,LABEL=C with labels of the checkpoint: 'ham', 'spam'"),
         ("cost eggs=3", "'eggs=3' is not LABEL=C"),
         ("cost ham=3,,spam=2", "is not LABEL=C"),
@@ -279,7 +265,7 @@ def test_labels_of_any_characters_have_costs() -> None:
         ("cost ham=-1", "ham=-1 is not one cost between 0"),
         ("cost ham=nan", "ham=nan is not one cost"),
         ("cost ham=many", "ham=many is not one cost"),
-        ("cost ham=0,spam=0", "no wrong answer costs anything"),
+        ("cost ham=0,spam=0", "all costs are 0"),
     ],
 )
 def test_what_is_no_goal(text: str, message: str) -> None:

@@ -5,11 +5,10 @@ import io
 import json
 import os
 import sys
-import uuid
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -18,11 +17,13 @@ import yaml
 
 from lit_cls.commands.data_report import Page, plain, show
 from lit_cls.commands.parser import CommandParser
-from lit_cls.data.check import Progress, check, command_line, spelt
+from lit_cls.data.check import check, command_line, spelt
 from lit_cls.data.sources import EmptyPolicy, SourceName
 from lit_cls.data.split_data import Part, Reading
 from lit_cls.data.splits import SPLIT_NAMES, Balance
 from lit_cls.errors import RunError, UserError, quote
+from lit_cls.io.atomic import flush, whole_file
+from lit_cls.io.progress import Progress
 
 _HELP = """\
 usage: lit_cls data check FILE [any option]
@@ -94,8 +95,8 @@ def _check(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object, with every row number")
     own = parser.parse_args(words)
     reading, max_length = _reading(own, "check"), _max_length(own.max_length)
-    with _progress() as progress:
-        found = check(reading, max_length, progress)
+    with Progress(unit="rows") as progress:
+        found = check(reading, max_length, progress.report)
     if own.json:
         print(json.dumps(found.as_dict(), indent=2))  # ASCII: whatever the terminal's encoding, nothing is lost
     else:
@@ -165,26 +166,6 @@ def _way_out(command: str) -> str:
     return f"\nlit_cls data {command} --help lists every option and its values"
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda doing, done, of: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(doing: str, done: int, of: int) -> None:
-            if doing not in tasks:
-                tasks[doing] = bar.add_task(doing, total=of)
-            bar.update(tasks[doing], completed=done)
-
-        yield progress
-
-
 def _split(words: list[str]) -> int:
     parser = _parser("split", "Writes the train.csv, validation.csv and test.csv that fit would use.")
     parser.add_argument("--out", metavar="DIR", required=True, help="the folder; none of the three files may be there")
@@ -247,19 +228,11 @@ def _check_free(out: Path, paths: Sequence[Path]) -> None:
 
 def _write(contents: dict[Path, str]) -> None:
     """All the files, each in one step."""
-    partials: dict[Path, Path] = {}
     try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partials[path] = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-            with partials[path].open("w", encoding="utf-8", newline="") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for path, partial in partials.items():
-            os.replace(partial, path)
+        with ExitStack() as stack:
+            for path, content in contents.items():
+                stream = stack.enter_context(whole_file(path))
+                stream.write(content.encode("utf-8"))
+                flush(stream)
     except OSError as error:
         raise RunError(f"{error.filename or 'the split'} cannot be written: {error.strerror}") from error
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)

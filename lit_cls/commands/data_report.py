@@ -9,7 +9,7 @@ from rich.text import Text
 from lit_cls.data.check import Check, Lengths, Overlap, command_line, fit_words
 from lit_cls.data.files import Finding
 from lit_cls.data.split_data import Reading
-from lit_cls.io.terminal import standard_output
+from lit_cls.io.terminal import print_to, stdout_console
 
 _SHOWN_COLUMNS = 20
 _SHOWN_LABELS = 20
@@ -20,12 +20,12 @@ class Page:
     """Standard output: tables as wide as a terminal, elsewhere as 120 columns; lines that are never broken."""
 
     def __init__(self) -> None:
-        self.console = standard_output()
+        self.console = stdout_console()
 
     def line(self, text: str = "") -> None:
         """One line, as it is; of a name in it, what a terminal would obey is spelt out."""
         spelt = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-        self.console.print(spelt, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        print_to(self.console, spelt)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
         """A table below its title; columns behind the first `left` ones hold figures."""
@@ -36,7 +36,7 @@ class Page:
             table.add_row(*(Text(cell) for cell in row))
         self.line()
         self.line(title)
-        self.console.print(table)
+        print_to(self.console, table)
 
 
 def show(found: Check, page: Page) -> None:

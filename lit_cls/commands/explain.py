@@ -1,12 +1,10 @@
 """`lit_cls explain`: which words an answer rests on, on the terminal and in an HTML file."""
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from rich import progress
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -17,14 +15,15 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.explain.attribution import (
     TOLERANCE,
     Attribution,
-    Progress,
     Word,
     integrated_gradients,
     leave_one_word_out,
 )
 from lit_cls.explain.html import LEVELS, Explained, colours, figure, largest, level, page, shown_words
 from lit_cls.inference import Classifier
-from lit_cls.io.terminal import standard_output
+from lit_cls.io.atomic import check_new_file, write_text
+from lit_cls.io.progress import Progress
+from lit_cls.io.terminal import print_error, stdout_console
 
 _METHODS: dict[str, Callable[..., Attribution]] = {
     "integrated_gradients": integrated_gradients,
@@ -35,8 +34,6 @@ Which words an answer rests on, in a trained classifier.
 
 Each word gets what it adds to the log-odds of the answer: by integrated gradients on the token embeddings, and by
 leaving out one word after the other. A text is read, and cut, as predict does. It computes in 32-true."""
-_SOON = 2.0  # seconds without a bar
-_SELDOM = 30.0  # seconds between the lines that stand for it where there is no terminal
 
 
 def explain(words: list[str]) -> int:
@@ -63,15 +60,11 @@ def explain(words: list[str]) -> int:
         raise UserError('nothing to explain: give texts, each in quotes: lit_cls explain --ckpt_path PATH "a text"')
     out = None if args.out is None else Path(os.path.expanduser(args.out))
     if out is not None:
-        _check_new(out)
-    console, errors = standard_output(plain=True), Console(stderr=True, highlight=False)
-
-    def note(line: str) -> None:
-        errors.print(line, markup=False, emoji=False, soft_wrap=True)
-
+        check_new_file(out)
+    console = stdout_console(plain=True)
     if args.__dict__["trainer.precision"] not in (None, "auto", "32-true"):
         raise UserError(f"trainer.precision {args.__dict__['trainer.precision']}: explain computes in 32-true")
-    trained = trained_of("explain", args, words, note)
+    trained = trained_of("explain", args, words, print_error)
     classifier = trained.classifier("32-true")
     names = [name for name in _METHODS if args.method in (name, "both")]
     coloured = console.color_system is not None and not console.no_color
@@ -79,8 +72,8 @@ def explain(words: list[str]) -> int:
         _print_legend(console, classifier.cut_to)
     found = []
     for number, text in enumerate(args.texts, start=1):
-        with _bar(errors) as bar:
-            one = _explain(classifier, text, names, args.label, bar)
+        with Progress(unit="steps") as progress:
+            one = _explain(classifier, text, names, args.label, progress)
         heading = f"{number} of {len(args.texts)}: " if len(args.texts) > 1 else ""
         try:
             _print(console, one, heading, coloured)
@@ -90,19 +83,20 @@ def explain(words: list[str]) -> int:
             console.quiet = True  # nobody reads these lines any more; the page is still to be written
         found.append(one)
     if out is not None:
-        _write_new(out, page(found, str(trained.path), classifier.cut_to))
-        note(f"the page is in {out}")
+        try:
+            write_text(out, page(found, str(trained.path), classifier.cut_to), overwrite=False)
+        except OSError as error:
+            raise RunError(f"{out} cannot be written: {error.strerror}") from error
+        print_error(f"the page is in {out}")
     return 0
 
 
-def _explain(
-    classifier: Classifier, text: str, names: list[str], label: str | None, bar: Callable[[str], Progress]
-) -> Explained:
+def _explain(classifier: Classifier, text: str, names: list[str], label: str | None, progress: Progress) -> Explained:
     [prediction] = classifier.predict([text])
-    methods = {
-        name.replace("_", " "): _METHODS[name](classifier, text, label, progress=bar(name.replace("_", " ")))
-        for name in names
-    }
+    methods = {}
+    for name in names:
+        heading = name.replace("_", " ")
+        methods[heading] = _METHODS[name](classifier, text, label, progress=partial(progress.report, heading))
     some = next(iter(methods.values()))
     lines = [f"explained: the log-odds of {some.label}, {figure(some.log_odds)}"]
     if rule := classifier.decision.told(classifier.label_names):
@@ -183,54 +177,3 @@ def _print_legend(console: Console, cut_to: int) -> None:
         legend.append(" ", _style(shade, console.color_system))
     legend.append(" for it, ").append(f"not read (cut at {cut_to:,} tokens)", "dim")
     console.print(legend, soft_wrap=True)
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callable[[str], Progress]]:
-    """Who is told of progress by a method; shown when it takes longer than a moment."""
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
-    bar = progress.Progress(*columns, progress.TimeRemainingColumn(), console=console, transient=True)
-    told_at = time.monotonic()
-
-    def of(method: str) -> Progress:
-        task = bar.add_task(method, total=None)
-
-        def told(done: int, total: int) -> None:
-            nonlocal told_at
-            bar.update(task, completed=done, total=total)
-            if console.is_terminal and time.monotonic() - told_at > _SOON:
-                bar.start()
-            elif not console.is_terminal and time.monotonic() - told_at > _SELDOM:
-                console.print(f"{method}: {done:,} of {total:,}", soft_wrap=True)
-                told_at = time.monotonic()
-
-        return told
-
-    try:
-        yield of
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-
-
-def _check_new(path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        raise UserError(f"--out {path} exists already: nothing is overwritten, give another name")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {path}: there is no folder {path.parent}")
-
-
-def _write_new(path: Path, content: str) -> None:
-    """All of it or nothing, and never in the place of another file."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("x", encoding="utf-8") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _check_new(path)
-        os.replace(partial, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -14,9 +14,9 @@ from lit_cls.exports.onnx import check_onnx, write_onnx
 from lit_cls.exports.parity import ODD_TEXTS, Tell
 from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.exports.source import Answers, Source
-from lit_cls.io.atomic import check_new, whole_folder
+from lit_cls.io.atomic import check_new_folder, whole_folder
 from lit_cls.io.progress import Progress
-from lit_cls.io.terminal import tell
+from lit_cls.io.terminal import print_line
 from lit_cls.model.classifier import TextClassifier
 
 _DESCRIPTION = """\
@@ -66,35 +66,35 @@ def export(words: list[str]) -> int:
     parser.add_argument("--out", metavar="DIR", required=True, help="the new folder")
     args = parser.parse_args(words)
     out = Path(os.path.expanduser(args.out))
-    check_new(out)
-    trained = in_float32(trained_of("export", args, words, tell))
+    check_new_folder(out)
+    trained = in_float32(trained_of("export", args, words, print_line))
     source = Source.of(trained.path, trained.checkpoint, out)
     kind = _FORMATS[args.format]
     kind.check(source)
     if rule := source.decision.told(source.label_names):
-        tell(f"exported with it: {rule}")
+        print_line(f"exported with it: {rule}")
     texts = _texts(trained, getattr(args, "data.path"))
     classifier = trained.classifier(packed=False)
-    tell(f"the checkpoint answers {len(texts)} texts, to compare with")
-    with Progress(len(texts), tell) as progress:
+    print_line(f"the checkpoint answers {len(texts)} texts, to compare with")
+    with Progress(len(texts)) as progress:
         answers = Answers.of(classifier, texts, progress.advance)
     try:
         with whole_folder(out) as folder:
-            tell(f"writing it as {args.format}, and comparing")
-            kind.write(source, classifier.net, answers, folder, tell)
+            print_line(f"writing it as {args.format}, and comparing")
+            kind.write(source, classifier.net, answers, folder, print_line)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error}. Choose another place with --out") from error
-    print(f"{args.format}: {out}")
+    print_line(f"{args.format}: {out}")
     return 0
 
 
 def _texts(trained: Trained, moved: str | None) -> list[str]:
     """What both are asked: odd texts of ours, and texts of the validation split where it is at hand."""
     try:
-        own = trained.split("validation", moved, tell).rows.texts
+        own = trained.split("validation", moved, print_line).rows.texts
     except UserError as error:
         if moved is not None:
             raise
-        tell(f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: {error}")
+        print_line(f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: {error}")
         return list(ODD_TEXTS)
     return [*ODD_TEXTS, *own[:_MOST_TEXTS]]

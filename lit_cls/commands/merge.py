@@ -17,7 +17,7 @@ from lit_cls.exports.parity import LIMIT, measure
 from lit_cls.exports.source import merge_adapter
 from lit_cls.inference import Classifier, classifier_of
 from lit_cls.io.progress import Progress
-from lit_cls.io.terminal import tell
+from lit_cls.io.terminal import print_line
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, describe_network, without_training
@@ -47,7 +47,7 @@ def merge(words: list[str]) -> int:
     add_data_option(parser, "the comparison")
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: merged.ckpt beside the other)")
     args = parser.parse_args(words)
-    trained = in_float32(trained_of("merge", args, words, tell))
+    trained = in_float32(trained_of("merge", args, words, print_line))
     settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
     if settings.adapter is None:
         raise UserError(
@@ -55,7 +55,7 @@ def merge(words: list[str]) -> int:
             f"{settings.trainable_layers}, and is complete as it is"
         )
     out = _target(args.out, trained.path)
-    texts = trained.split("validation", getattr(args, "data.path"), tell).rows.texts
+    texts = trained.split("validation", getattr(args, "data.path"), print_line).rows.texts
     classifier = trained.classifier(packed=False)
     before = _logits(classifier, texts, "as it is")
     n_adapters = len({name.rpartition(".")[0] for name in classifier.net.adapter_names})  # layers that have one
@@ -72,15 +72,15 @@ def merge(words: list[str]) -> int:
             "is, and lit_cls export --format peft keeps the adapters apart"
         )
     _write(content, out)  # before anything is told: whoever reads the output may close it
-    print(line)
-    print(f"{n_adapters} adapters merged: {out}")
+    print_line(line)
+    print_line(f"{n_adapters} adapters merged: {out}")
     return 0
 
 
 def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:
     """(N, K); how far it is, is told on the way."""
-    tell(f"{len(texts):,} validation texts, {form}")
-    with Progress(len(texts), tell) as progress:
+    print_line(f"{len(texts):,} validation texts, {form}")
+    with Progress(len(texts)) as progress:
         return classifier.logits(texts, progress.advance)
 
 
@@ -100,7 +100,7 @@ def in_float32(trained: Trained) -> Trained:
     """The same on the processor in float32, and a line where that is not how it predicts."""
     usual = trained.precision or trained.checkpoint[KEY]["precision"]
     if (usual, trained.device.type) != ("32-true", "cpu"):
-        tell(f"note: all of this is in float32 on the processor, not in {usual} on {trained.device.type}")
+        print_line(f"note: all of this is in float32 on the processor, not in {usual} on {trained.device.type}")
     return replace(trained, device=torch.device("cpu"), precision="32-true")
 
 

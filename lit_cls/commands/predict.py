@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import os
-import select
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +13,16 @@ from typing import Any, BinaryIO, get_args
 from lit_cls.commands.checkpoint_options import add_checkpoint_options, trained_of
 from lit_cls.commands.parser import CommandParser
 from lit_cls.commands.prediction_counts import Tally
-from lit_cls.commands.prediction_writer import AnswerFormat, AnswerWriter, check_new_file, format_of, whole_file
+from lit_cls.commands.prediction_writer import AnswerFormat, AnswerWriter, format_of
 from lit_cls.data.formats import FORMATS, Format
 from lit_cls.data.sources import Column
 from lit_cls.data.stream import TextStream, Wanted, chunks, given_texts, open_file, open_pipe
 from lit_cls.errors import RunError, UserError, quote
 from lit_cls.inference import Classifier
+from lit_cls.io.atomic import check_output_file, output_file
 from lit_cls.io.malloc import keep_freed_memory
 from lit_cls.io.progress import Progress
+from lit_cls.io.terminal import check_stdout_is_read, discard_stdout, print_error
 from lit_cls.training.checkpoints import DATA_KEY
 from lit_cls.training.signals import Stopped, StopSignals
 
@@ -58,35 +59,37 @@ def predict(words: Sequence[str]) -> int:
     form: AnswerFormat | None = args.output_format
     if output is not None:
         form = format_of(output, form)
-        check_new_file(output)
-    trained = trained_of("predict", args, words, _tell)
+        check_output_file(output, "--output")
+    trained = trained_of("predict", args, words, print_error)
     wanted = _wanted(args, trained.checkpoint[DATA_KEY]["settings"])
-    stream = _stream(args, wanted, _check_reader if output is None else None)
+    stream = _stream(args, wanted, check_stdout_is_read if output is None else None)
     _check_columns(args, stream)
     for note in stream.notes:
-        _tell(f"note: {note}")
+        print_error(f"note: {note}")
     if wanted.text is None and stream.kind != "text" and stream.text_column.strip() not in wanted.usual_texts:
-        _tell(f"note: the texts come from column {quote(stream.text_column)}, by its number as in training")
+        print_error(f"note: the texts come from column {quote(stream.text_column)}, by its number as in training")
     if stream.kind in ("csv", "tsv") and not wanted.header and getattr(args, "data.header") is None:
-        _tell("note: the first line is read as a row, as in training; --data.header true takes it for names of columns")
+        print_error(
+            "note: the first line is read as a row, as in training; --data.header true takes it for names of columns"
+        )
     classifier = trained.classifier()
     if rule := classifier.decision.told(classifier.label_names):
-        _tell(f"note: {rule}")
+        print_error(f"note: {rule}")
     if form is None:
         form = "lines" if args.texts else "jsonl" if stream.kind == "jsonl" else "csv"
     try:
         with StopSignals(), _sink(output) as sink:
             answered = _answer(classifier, stream, sink, form, flush=output is None)
     except Stopped as stopped:
-        _tell(f"lit_cls: stopped by {stopped.received.name}" + (f": {output} is not whole" if output else ""))
+        print_error(f"lit_cls: stopped by {stopped.received.name}" + (f": {output} is not whole" if output else ""))
         raise
     if form != "lines":
         for line in answered.about_texts(classifier.cut_to, classifier.truncation):
-            _tell(line)
+            print_error(line)
     for line in answered.about_labels(stream.label_column):
-        _tell(line)
+        print_error(line)
     if output is not None:
-        _tell(f"{answered.n:,} answers are in {output}")
+        print_error(f"{answered.n:,} answers are in {output}")
     return 0
 
 
@@ -203,7 +206,7 @@ def _stream(args: argparse.Namespace, wanted: Wanted, while_waiting: Callable[[]
     if args.texts:
         [*_, last] = args.texts
         if len(args.texts) == 1 and len(last) < 1000 and os.path.isfile(last):
-            _tell(f"note: {last} is classified as a text; --data.path {last} classifies the rows of that file")
+            print_error(f"note: {last} is classified as a text; --data.path {last} classifies the rows of that file")
         return given_texts(args.texts)
     if path not in (None, "-"):
         return open_file(Path(os.path.expanduser(path)), kind, wanted)
@@ -221,7 +224,7 @@ def _stream(args: argparse.Namespace, wanted: Wanted, while_waiting: Callable[[]
 @contextmanager
 def _sink(output: Path | None) -> Iterator[BinaryIO]:
     if output is not None:
-        with whole_file(output, _tell) as stream:
+        with output_file(output, "--output", print_error) as stream:
             yield stream
         return
     standard: BinaryIO | None = getattr(sys.stdout, "buffer", None)
@@ -234,20 +237,20 @@ def _sink(output: Path | None) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        discard_stdout()
         raise RunError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: AnswerFormat, flush: bool) -> Tally:
     """Reads, answers and writes, a chunk after the other."""
-    answered, progress = Tally(classifier.label_names), Progress(stream.total, _tell, answers=flush)
-    writer = AnswerWriter(sink, form, stream.columns, classifier.label_names, _tell)
+    answered, progress = Tally(classifier.label_names), Progress(stream.total, stdout_used=flush)
+    writer = AnswerWriter(sink, form, stream.columns, classifier.label_names, print_error)
     keep_freed_memory()  # not before: what loading freed would stay too
 
     def after_batch(n: int) -> None:
         progress.advance(n)
         if flush:
-            _check_reader()
+            check_stdout_is_read()
 
     with progress:
         for rows in chunks(stream):
@@ -258,25 +261,3 @@ def _answer(classifier: Classifier, stream: TextStream, sink: BinaryIO, form: An
             if flush:
                 sink.flush()
     return answered
-
-
-def _check_reader() -> None:
-    """Ends the command once nobody reads its standard output any more, even while it has nothing to write.
-
-    Raises:
-        BrokenPipeError: there is no reader.
-    """
-    gone = False
-    with suppress(OSError, ValueError, AttributeError):  # no real one, or a system that cannot be asked
-        asked = select.poll()
-        asked.register(sys.stdout.fileno(), 0)
-        gone = any(event & select.POLLERR for _, event in asked.poll(0))
-    if gone:
-        raise BrokenPipeError
-
-
-def _tell(line: str) -> None:
-    if sys.stderr is None:  # closed: print would take standard output instead
-        return
-    with suppress(OSError):  # that nobody reads it is no reason to stop
-        print(line, file=sys.stderr, flush=True)

@@ -4,13 +4,11 @@ import csv
 import io
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from lit_cls.errors import RunError, UserError, quote
+from lit_cls.errors import UserError, quote
 
 AnswerFormat = Literal["csv", "jsonl", "lines"]
 _SUFFIXES: dict[str, AnswerFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -151,89 +149,3 @@ def format_of(path: Path, asked: AnswerFormat | None) -> AnswerFormat:
     if asked is None and by_name is None:
         raise UserError(f"--output {path}: a name that ends in .csv or .jsonl, or --output_format, says what it is")
     return asked or by_name or "csv"
-
-
-def check_new_file(path: Path) -> None:
-    """Refuses, before any work, a file that could not be written or would replace another.
-
-    Raises:
-        UserError: it is there already, or its folder is not.
-    """
-    if os.path.lexists(path):
-        raise UserError(f"--output {path} is there already, and nothing is overwritten: give another name")
-    if not os.path.isdir(path.parent):
-        raise UserError(f"--output {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--output {path}: the folder {path.parent} cannot be written to")
-    check_partial(path, "--output")
-
-
-def check_partial(path: Path, option: str) -> None:
-    """Refuses, before any work, a file of whose name no `<name>.partial` can be made: too long a name, say.
-
-    Args:
-        path: the file.
-        option: that names it.
-
-    Raises:
-        UserError: it cannot, or another process is writing it.
-    """
-    partial = _partial(path)
-    left = os.path.lexists(partial)
-    try:
-        with partial.open("ab") as stream:
-            _lock(stream, partial, option)
-            if not left:
-                partial.unlink()
-    except OSError as error:
-        told = f"{option} {path} is written as {partial.name} first, which cannot be made: {error.strerror}"
-        raise UserError(f"{told}. Give another name") from error
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
-
-
-@contextmanager
-def whole_file(path: Path, tell: Callable[[str], None]) -> Iterator[BinaryIO]:
-    """A file that has its name once it is whole; until then, and for ever if it is stopped, `<name>.partial`.
-
-    Args:
-        path: its name.
-        tell: prints a line, about what an earlier attempt has left.
-
-    Raises:
-        UserError: another process is writing it.
-        RunError: the disk is full, say.
-    """
-    partial = _partial(path)
-    try:
-        with partial.open("ab") as stream:
-            _lock(stream, partial, "--output")
-            if stream.tell():
-                tell(f"note: {partial}, of an attempt that was stopped, is written anew")
-                stream.truncate(0)
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-            if path.exists():
-                raise RunError(f"{path} has come to be meanwhile, and nothing is overwritten: all is in {partial}")
-            partial.rename(path)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        kept = f"; what was, is in {partial}" if os.path.isfile(partial) else ""
-        raise RunError(f"{path} cannot be written: {error.strerror}{kept}") from error
-
-
-def _lock(stream: BinaryIO, partial: Path, option: str) -> None:
-    """Of two that write the same file, one stops."""
-    with suppress(ImportError):  # on Windows an open file cannot be renamed by the other anyway
-        import fcntl
-
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing {partial}: give another name with {option}") from error
-        if not partial.exists() or not os.path.samestat(os.fstat(stream.fileno()), partial.stat()):
-            raise UserError(f"another process has just written {partial}: give another name with {option}")

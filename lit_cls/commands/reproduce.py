@@ -21,10 +21,10 @@ from lit_cls.experiments.rows import ROWS, Row, choose_rows
 from lit_cls.experiments.series import Entry, Job, Series
 from lit_cls.experiments.tables import markdown_table
 from lit_cls.io.atomic import write_text
+from lit_cls.io.terminal import stdout_console
 from lit_cls.model.backbones import BACKBONES
 from lit_cls.runs.folder import version_folders
 from lit_cls.runs.presets import PRESETS
-from lit_cls.training.callbacks import make_console
 
 _ROW = "a row is what its file in configs/rows says; lit_cls fit and lit_cls sweep run anything else"
 # Options of `fit` that reproduce sets itself, or that would make a row something else.
@@ -62,7 +62,7 @@ def reproduce(words: Sequence[str]) -> int:
         UserError: a mistake in the options, the data or the weights.
     """
     own, others = _parser().split(words)
-    console = make_console()
+    console = stdout_console()
     if own.check is not None:
         return check(Path(os.path.expanduser(own.check)), console)
     if own.size is not None and own.size not in BACKBONES:

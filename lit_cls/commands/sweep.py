@@ -18,7 +18,7 @@ from lit_cls.experiments.results import interval
 from lit_cls.experiments.series import Entry, Job, Series
 from lit_cls.experiments.tables import heading, line, percent
 from lit_cls.io.atomic import write_json, write_text
-from lit_cls.training.callbacks import make_console
+from lit_cls.io.terminal import stdout_console
 
 Grid = dict[str, list[str]]
 """Values by option, both as typed."""
@@ -49,7 +49,7 @@ def sweep(words: Sequence[str]) -> int:
         if word.startswith("--") and word[2:].split("=")[0] in grid:
             raise UserError(f"{word.split('=')[0]} is varied: leave it out, or take it out of --vary")
     require_reports()
-    console, out = make_console(), Path(os.path.expanduser(own.out))
+    console, out = stdout_console(), Path(os.path.expanduser(own.out))
     command = shlex.join(["lit_cls", "sweep", *words])
     again = shlex.join(["lit_cls", "sweep", *(word for word in words if word != "--rerun")])
     series = Series(out, tuple(grid), _jobs(grid, others, own.rerun), console, again, TrainCommand)

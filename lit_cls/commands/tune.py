@@ -3,23 +3,24 @@
 import itertools
 import os
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
 from lit_cls.commands.parser import CommandParser
-from lit_cls.commands.prediction_writer import check_partial
 from lit_cls.data.split_data import Part, Parts
 from lit_cls.errors import RunError, UserError, quote
+from lit_cls.evaluation.figures import Predictions
 from lit_cls.evaluation.metrics import wilson_interval
+from lit_cls.evaluation.prior_shift import prior_shift, shifted_confusion
 from lit_cls.evaluation.tuning import (
     Goal,
     Ints,
-    Reached,
+    ThresholdResult,
     choose_threshold,
     cost_of,
     fit_temperature,
@@ -27,9 +28,11 @@ from lit_cls.evaluation.tuning import (
     parse_goal,
     texts_needed,
 )
-from lit_cls.io.terminal import standard_output, tell
+from lit_cls.io.atomic import check_output_file
+from lit_cls.io.terminal import print_line, print_to, stdout_console
 from lit_cls.model.decision import Decision
-from lit_cls.report.tuning_table import Answers, share, tuning_table
+from lit_cls.report.numbers import percent, share
+from lit_cls.report.tuning_table import TunedPredictions, tuning_table
 from lit_cls.training.checkpoints import BEST, DECISION_KEY, KEY, LAST, PREVIOUS, decision_of, without_training
 
 _FEW = 50  # texts: a share of fewer has an interval that is more than a quarter wide where it is a half
@@ -64,7 +67,7 @@ def tune(words: list[str]) -> int:
         UserError: a mistake in the options, the checkpoint or the data; a goal that no threshold reaches.
     """
     args = _parser().parse_args(words)
-    trained = trained_of("tune", args, words, tell)
+    trained = trained_of("tune", args, words, print_line)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
     wanted = None if args.label is None else _class_of(_one(args.label), names)
@@ -77,22 +80,22 @@ def tune(words: list[str]) -> int:
             "the data it was trained on with --data.path"
         )
     candidates = [wanted] if wanted is not None else _candidates(goal, parts)
-    part = trained.split("validation", moved, tell)
+    part = trained.split("validation", moved, print_line)
     logits, labels = trained.classifier().logits(part.rows.texts), np.array(part.label_ids)
     if not bool(logits.isfinite().all()):
         raise UserError(f"{trained.path} answers with what is no number: its training has failed, train anew")
     decision, reached, trouble = _decide(logits, labels, candidates, goal, names)
-    before, after = (_answers(rule, logits, labels, names) for rule in (Decision(), decision))
+    before, after = (_predictions(rule, logits, labels, names) for rule in (Decision(), decision))
     _write(trained, decision, target)  # before anything is told: whoever reads the output may close it
-    standard_output().print(tuning_table(names, labels, before, after, goal, f"{trained.path}: {decision.goal}"))
+    print_to(stdout_console(), tuning_table(before, after, goal, f"{trained.path}: {decision.goal}"))
     told = [_why(decision, parts)] if wanted is None and goal.kind != "cost" else []
-    for note in [*told, *_notes(trained, parts, part, decision, trouble, after, reached, goal)]:
-        print(f"note: {note}")
-    print(f"answers follow from: {decision.told(names)}")
-    print(
+    for note in [*told, *_notes(trained, parts, part, decision, trouble, after.predictions, reached, goal)]:
+        print_line(f"note: {note}")
+    print_line(f"answers follow from: {decision.told(names)}")
+    print_line(
         f"measure it on texts that nothing was chosen on: {shlex.join(['lit_cls', 'test', '--ckpt_path', str(target)])}"
     )
-    print(f'classify texts with: {shlex.join(["lit_cls", "predict", "--ckpt_path", str(target)])} "a text"')
+    print_line(f'classify texts with: {shlex.join(["lit_cls", "predict", "--ckpt_path", str(target)])} "a text"')
     return 0
 
 
@@ -131,15 +134,9 @@ def _target(out: str | None, source: Path) -> Path:
         target = next(path for path in (source.with_name(name) for name in names) if not os.path.lexists(path))
     else:
         target = Path(os.path.expanduser(out))
-        if os.path.lexists(target):
-            raise UserError(f"--out {target} is there already: nothing is overwritten, give another name")
         if target.name in (BEST, LAST, PREVIOUS):
             raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
-        if not os.path.isdir(target.parent):
-            raise UserError(f"--out {target}: there is no folder {target.parent}, make it first")
-    if not os.access(target.parent, os.W_OK):
-        raise UserError(f"nothing can be written to {target.parent}: give another place with --out")
-    check_partial(target, "--out")
+    check_output_file(target, "--out")
     return target
 
 
@@ -148,7 +145,7 @@ def _candidates(goal: Goal, parts: Parts) -> list[int]:
     names = parts.label_names
     if goal.kind == "cost":
         return list(range(len(names)))
-    n = _in_source(parts)
+    n = parts.source_counts()
     if len(names) > 2 or n[0] == n[1]:
         why = f"there are {len(names)} labels" if len(names) > 2 else f"the source has {n[0]:,} texts of each label"
         choices = " or ".join(f"--label {shlex.quote(name)}" for name in names[:10])
@@ -156,16 +153,9 @@ def _candidates(goal: Goal, parts: Parts) -> list[int]:
     return [min((0, 1), key=n.__getitem__)]
 
 
-def _in_source(parts: Parts) -> list[int]:
-    """Texts of each label before balancing."""
-    counts = Counter(label for part in parts.splits.values() for label in part.rows.labels)
-    counts.update(parts.left_out.labels)
-    return [counts[name] for name in parts.label_names]
-
-
 def _decide(
     logits: Tensor, labels: Ints, candidates: Sequence[int], goal: Goal, names: Sequence[str]
-) -> tuple[Decision, Reached, str | None]:
+) -> tuple[Decision, ThresholdResult, str | None]:
     """The decision, what its threshold comes to, and what there is to tell of the temperature."""
     temperature, trouble = fit_temperature(logits.numpy(), labels)
     probabilities = Decision(temperature).probabilities(logits).numpy()
@@ -174,7 +164,7 @@ def _decide(
     label = min(found, key=lambda k: (round(found[k].cost, 9), found[k].of_label, -k))
     reached = found[label]
     about = "" if goal.kind == "cost" else f" for {names[label]}"
-    told = f"{goal.told(names)}{about} on {len(labels):,} validation texts"
+    told = f"{goal.describe(names)}{about} on {len(labels):,} validation texts"
     if goal.kind == "cost" and len(candidates) > 2:
         plain = cost_of(probabilities.argmax(axis=1), labels, goal)
         if plain <= reached.cost + 1e-9:
@@ -182,20 +172,22 @@ def _decide(
     return Decision(temperature, label, reached.threshold, told), reached, trouble
 
 
-def _answers(decision: Decision, logits: Tensor, labels: Ints, names: Sequence[str]) -> Answers:
-    where = "most probable" if decision.label is None else f"{names[decision.label]} from {decision.threshold:.4g} on"
+def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequence[str]) -> TunedPredictions:
+    if decision.label is None:
+        rule = "most probable label"
+    else:
+        rule = f"{names[decision.label]} if its probability is at least {decision.threshold:.4g}"
     probabilities = decision.probabilities(logits)
-    return Answers(
-        rule=f"temperature {decision.temperature:.4g}, {where}",
+    return TunedPredictions(
+        rule=f"temperature {decision.temperature:.4g}, {rule}",
         nll=nll(logits.numpy(), labels, decision.temperature),
-        probabilities=probabilities.numpy(),
-        predicted=decision.labels(probabilities).numpy(),
+        predictions=Predictions(probabilities, torch.from_numpy(labels), decision.labels(probabilities), tuple(names)),
     )
 
 
 def _why(decision: Decision, parts: Parts) -> str:
     assert decision.label is not None, "goals other than cost are about a label"
-    n, name = _in_source(parts), parts.label_names[decision.label]
+    n, name = parts.source_counts(), parts.label_names[decision.label]
     return (
         f"the goal is about {name}, of which the source has fewer texts ({n[decision.label]:,} of {sum(n):,}); --label "
         "names another"
@@ -208,8 +200,8 @@ def _notes(
     part: Part,
     decision: Decision,
     trouble: str | None,
-    after: Answers,
-    reached: Reached,
+    after: Predictions,
+    reached: ThresholdResult,
     goal: Goal,
 ) -> list[str]:
     """What a person has to know before believing the figures."""
@@ -225,22 +217,22 @@ def _notes(
         notes.append("no threshold of one label costs less than the most probable label: there is none")
     else:
         notes += _limits(reached, goal, names[decision.label])
-        notes += _mix(parts, labels, after, decision.label)
+        notes += _shifted_precision(parts, after, decision.label)
     chosen = {BEST: f", and that {BEST} was chosen on", LAST: "", PREVIOUS: ""}
     also = chosen.get(trained.path.name, ", and that the checkpoint may have been chosen on")
     notes.append(f"these figures are of the very texts that this was tuned on{also}: expect less of new texts")
     return notes
 
 
-def _limits(reached: Reached, goal: Goal, name: str) -> list[str]:
+def _limits(reached: ThresholdResult, goal: Goal, name: str) -> list[str]:
     """What so few texts cannot show."""
     notes = []
-    n = reached.answered if goal.kind == "precision" else reached.of_label
-    if goal.kind in ("precision", "recall") and (low := wilson_interval(reached.right, n)[0]) < goal.least:
+    n = reached.predicted if goal.kind == "precision" else reached.of_label
+    if goal.kind in ("precision", "recall") and (low := wilson_interval(reached.correct, n)[0]) < goal.least:
         needed = texts_needed(goal.least)
         way = f"with none wrong, {needed:,} would be needed" if needed else "no number of texts could"
         notes.append(
-            f"{goal.kind} {share(reached.right, n)}: these texts support only {low:.1%} or more (95 %), they do not "
+            f"{goal.kind} {share(reached.correct, n)}: these texts support only {low:.1%} or more (95 %), they do not "
             f"show {goal.least:.1%}; {way}"
         )
     if reached.of_label < _FEW:
@@ -248,25 +240,26 @@ def _limits(reached: Reached, goal: Goal, name: str) -> list[str]:
             f"the validation split has only {_texts(reached.of_label)} of {name}"
             + (f": each is {100 / reached.of_label:.1f} points of recall" if reached.of_label else "")
         )
-    if reached.answered < _FEW:
-        each = f": each is {100 / reached.answered:.1f} points of precision" if reached.answered else ""
-        notes.append(f"only {_texts(reached.answered)} are answered with {name}{each}")
+    if reached.predicted < _FEW:
+        each = f": each is {100 / reached.predicted:.1f} points of precision" if reached.predicted else ""
+        notes.append(f"only {_texts(reached.predicted)} are answered with {name}{each}")
     return notes
 
 
-def _mix(parts: Parts, labels: Ints, after: Answers, label: int) -> list[str]:
-    """A precision holds for one mix of labels: balanced, that is not the mix of texts as they come."""
-    source, here = np.array(_in_source(parts)), np.bincount(labels, minlength=len(parts.label_names))
-    shares, mine = source / source.sum(), here / here.sum()
-    if abs(shares[label] - mine[label]) < 0.02 or not here.all():
+def _shifted_precision(parts: Parts, after: Predictions, label: int) -> list[str]:
+    """The precision at the label mix of the source, if the validation split has another one."""
+    shift = prior_shift(parts.source_counts(), after.labels)
+    confusion = after.confusion().numpy()
+    here, source = confusion[label].sum() / confusion.sum(), shift.shares[label]
+    if abs(source - here) < 0.02 or shift.weights is None:
         return []
-    answered = np.bincount(labels, after.predicted == label, len(here)) / here  # share of each class
-    precision = float(shares[label] * answered[label] / max(1e-12, float(shares @ answered)))
+    mass = shifted_confusion(confusion, shift.shares)[:, label]
+    precision = float(mass[label] / max(1e-12, mass.sum()))
     name = parts.label_names[label]
     return [
-        f"the validation split is {mine[label]:.1%} {name}, the source {shares[label]:.1%} (data.balance): of texts as "
-        f"they come, these answers of {name} would be right in about {precision:.1%}. A training with --data.balance "
-        "none can be tuned on such texts"
+        f"the validation split is {percent(here, digits=1)} {name}, the source {percent(source, digits=1)} "
+        f"(data.balance): at the label mix of the source about {percent(precision, digits=1)} of the predictions of "
+        f"{name} would be correct. After a training with --data.balance none, the validation split has that mix"
     ]
 
 

@@ -18,8 +18,8 @@ from lit_cls.experiments.verify_resume import (
     saved_steps,
     started_folders,
 )
+from lit_cls.io.terminal import stdout_console
 from lit_cls.runs.folder import version_folders
-from lit_cls.training.callbacks import make_console
 
 _FIXED = {
     "--run_name": "its runs are called straight and stopped",
@@ -46,7 +46,7 @@ def verify_resume(words: Sequence[str]) -> int:
     own, others = _parser().split(words)
     if own.kills < 1:
         raise UserError(f"--kills {own.kills} is less than 1")
-    console, out = make_console(), Path(os.path.expanduser(own.out))
+    console, out = stdout_console(), Path(os.path.expanduser(own.out))
     fit = ["fit", *others, "--trainer.default_root_dir", str(out)]
     children = Children(out / "verify-resume.log")
     console.print("a run that is left alone …", soft_wrap=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_cls.errors import UserError
-from lit_cls.io.download import Limits, TransferError, alone_in, discard, partial_name, set_aside, transfer
+from lit_cls.io.atomic import locked
+from lit_cls.io.download import Limits, TransferError, discard, partial_name, set_aside, transfer
 
 # An archive that is damaged, or none.
 _DAMAGED = (EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -67,7 +68,7 @@ def fetch(download: Download) -> Path:
     failures = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with alone_in(target.parent):
+        with locked(target.parent, wait=True):
             if _is_there(target, download):  # another process had it first
                 return target
             for url in download.urls:

@@ -1,6 +1,7 @@
 """From a source and its options to the rows of each split: what every padding starts from."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -57,6 +58,12 @@ class Parts:
     splits: dict[SplitName, Part]
     left_out: Rows
     """Rows of the source that are in no split, without the empty ones that were dropped."""
+
+    def source_counts(self) -> list[int]:
+        """Number of texts of each class in the whole source, including those left out for balance."""
+        counts = Counter(label for part in self.splits.values() for label in part.rows.labels)
+        counts.update(self.left_out.labels)
+        return [counts[name] for name in self.label_names]
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Predictions to conclusions: no training, no model."""
+"""Predictions to figures: no training, no model."""

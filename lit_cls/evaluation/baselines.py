@@ -1,9 +1,9 @@
-"""What a classifier has to beat: the most frequent label, and linear models on bags of words and characters.
+"""Baselines: the most frequent label, and linear models on TF-IDF features of words and characters.
 
-Needs scikit-learn, which the extra `reports` brings.
+The linear models need scikit-learn (extra `reports`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,23 +16,23 @@ _CHARACTERS = (2, 5)  # n-grams within words
 
 # Characters of the train split, times half the number of classes, up to which `quick_baselines` fits a model: some
 # seconds on one core for each (measured: 4,000,000 a second for words, 350,000 for characters).
-_MOST = {"TF-IDF words": 40_000_000, "TF-IDF characters": 1_500_000}
+_MAX_WORK = {"TF-IDF words": 40_000_000, "TF-IDF characters": 1_500_000}
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Its answers, and how sure it is of each label."""
+    """A fitted baseline and its predictions."""
 
     name: str
     probabilities: dict[str, list[list[float]]]
     """Per group of texts: (N, K), labels in the order of their ids."""
     parameters: int
     seconds: float
-    """Of fitting, on the processor."""
+    """Of fitting, on the CPU."""
 
 
 def baselines(
-    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: dict[str, Sequence[str]]
+    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> list[Baseline]:
     """Fits all of them on the train split.
 
@@ -40,21 +40,21 @@ def baselines(
         train: its texts.
         label_ids: their classes.
         n_classes: K; every class occurs in the train split.
-        groups: the texts to answer, by name.
+        groups: the texts to predict, by name.
     """
     return [
         _majority(label_ids, n_classes, groups),
-        *(_linear(name, train, label_ids, groups) for name in _MOST),
+        *(_linear(name, train, label_ids, groups) for name in _MAX_WORK),
     ]
 
 
 def quick_baselines(
-    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: dict[str, Sequence[str]]
+    train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> tuple[list[Baseline], list[str]]:
-    """Fits those that take some seconds; see `baselines` for the arguments.
+    """Fits the baselines that take a few seconds; see `baselines` for the arguments.
 
     Returns:
-        The baselines, and which are missing, with the reason.
+        The baselines, and a line about each that is missing, with the reason.
     """
     from importlib.util import find_spec
 
@@ -62,30 +62,25 @@ def quick_baselines(
     if find_spec("sklearn") is None:
         return found, ["TF-IDF and logistic regression: scikit-learn is not installed: pip install 'lit_cls[reports]'"]
     work = sum(map(len, train)) * n_classes // 2
-    for name, most in _MOST.items():
-        if work > most:
+    for name, limit in _MAX_WORK.items():
+        if work > limit:
             missing.append(
                 f"{name}: not fitted, it would take minutes ({sum(map(len, train)):,} characters, {n_classes} labels)"
             )
             continue
         try:
             found.append(_linear(name, train, label_ids, groups))
-        except ValueError as error:  # scikit-learn's, of texts without a word it knows as one
+        except ValueError as error:  # of scikit-learn: no text has a word by its pattern
             missing.append(f"{name}: not fitted: {error}")
     return found, missing
 
 
-def _majority(label_ids: Sequence[int], n_classes: int, groups: dict[str, Sequence[str]]) -> Baseline:
+def _majority(label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]) -> Baseline:
     shares = [list(label_ids).count(label) / len(label_ids) for label in range(n_classes)]
     return Baseline("majority", {name: [shares] * len(texts) for name, texts in groups.items()}, 0, 0.0)
 
 
-def _linear(
-    name: str,
-    train: Sequence[str],
-    label_ids: Sequence[int],
-    groups: dict[str, Sequence[str]],
-) -> Baseline:
+def _linear(name: str, train: Sequence[str], label_ids: Sequence[int], groups: Mapping[str, Sequence[str]]) -> Baseline:
     """Logistic regression on TF-IDF weights."""
     import time
     import warnings
@@ -102,9 +97,11 @@ def _linear(
         LogisticRegression(C=_SMOOTHING, max_iter=1000),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a thousand steps are near enough to the end
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a thousand steps are close enough
         model.fit(list(train), list(label_ids))
     seconds = time.perf_counter() - started
-    answers = {group: model.predict_proba(list(texts)).tolist() if texts else [] for group, texts in groups.items()}
+    probabilities = {
+        group: model.predict_proba(list(texts)).tolist() if texts else [] for group, texts in groups.items()
+    }
     regression = model[-1]
-    return Baseline(name, answers, int(regression.coef_.size + regression.intercept_.size), seconds)
+    return Baseline(name, probabilities, int(regression.coef_.size + regression.intercept_.size), seconds)

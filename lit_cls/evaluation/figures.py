@@ -1,6 +1,6 @@
-"""Every figure of one evaluation, each computed once over all of its texts.
+"""All figures of one evaluation, each computed once over all of its texts.
 
-A figure that is not defined is None, "n/a" on paper: never 0, and never a mean over fewer labels than there are.
+An undefined figure is None, "n/a" in a report: never 0, and no mean over fewer labels than there are.
 Shapes: N texts, K classes.
 """
 
@@ -16,41 +16,51 @@ from lit_cls.evaluation.metrics import wilson_interval
 N_BINS = 15
 """Of equal width, for the calibration error (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
 
-# log-loss of a probability that float32 rounds to 0: a softmax never means it.
-_LEAST = torch.finfo(torch.float32).tiny
+# A probability that float32 rounds to 0 counts as this in the log-loss: a softmax never means 0.
+_SMALLEST = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a classifier says of texts whose labels are known."""
+class Predictions:
+    """Predictions for texts whose labels are known."""
 
     probabilities: Tensor
     """(N, K)"""
     labels: Tensor
     """(N,) the given classes."""
     predicted: Tensor
-    """(N,) the answers; not always the most probable classes: a threshold may have been tuned."""
+    """(N,) the predicted classes; with a tuned threshold not always the most probable ones."""
     label_names: tuple[str, ...]
     positive: int = 1
-    """Of two classes, the one that ranking figures are about."""
+    """With two classes, the one that ranking figures are about."""
 
-    def where(self, chosen: Sequence[bool]) -> "Answers":
-        """Those to some of the texts."""
-        kept = torch.tensor(chosen, dtype=torch.bool)
-        return Answers(
-            self.probabilities[kept], self.labels[kept], self.predicted[kept], self.label_names, self.positive
+    def where(self, chosen: Sequence[bool]) -> "Predictions":
+        """The predictions for some of the texts."""
+        mask = torch.tensor(chosen, dtype=torch.bool)
+        return replace(
+            self, probabilities=self.probabilities[mask], labels=self.labels[mask], predicted=self.predicted[mask]
         )
 
     @property
-    def right(self) -> list[bool]:
-        """Whether each answer is the given label."""
-        found: list[bool] = (self.labels == self.predicted).tolist()
-        return found
+    def correct(self) -> list[bool]:
+        """Whether each prediction is the given label."""
+        matches: list[bool] = (self.labels == self.predicted).tolist()
+        return matches
 
     @property
     def confidences(self) -> Tensor:
-        """(N,) the probability of each answer."""
+        """(N,) the probability of each predicted class."""
         return self.probabilities.gather(1, self.predicted[:, None])[:, 0]
+
+    @property
+    def finite(self) -> bool:
+        """Whether all probabilities are numbers: those of a network that has diverged are not."""
+        return bool(self.probabilities.isfinite().all())
+
+    def confusion(self) -> Tensor:
+        """(K, K) int64 counts of the given labels (rows) by prediction (columns)."""
+        K = len(self.label_names)
+        return torch.bincount(self.labels * K + self.predicted, minlength=K * K).view(K, K)
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,9 @@ class LabelFigures:
 
     label: str
     texts: int
-    """That have the label."""
+    """Number of texts with the label."""
     answered: int
-    """To which it was the answer."""
+    """Number of texts for which it was predicted."""
     precision: float | None = None
     recall: float | None = None
     f1: float | None = None
@@ -71,41 +81,41 @@ class LabelFigures:
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of about the same confidence; an empty one has no means."""
+    """Predictions of about the same confidence; an empty bin has no means."""
 
     low: float
     high: float
     n: float
-    """How many answers; a sum of weights where they have some."""
+    """Number of predictions, or the sum of their weights."""
     confidence: float | None
     accuracy: float | None
 
 
 @dataclass(frozen=True)
 class Figures:
-    """All of them; see docs/report.md for how each is read."""
+    """All figures; docs/report.md explains each."""
 
     n: int
     correct: int
     accuracy: float | None
     wilson_95: tuple[float, float] | None
     balanced_accuracy: float | None
-    """The mean recall."""
+    """Mean recall over labels."""
     f1_macro: float | None
     mcc: float | None
     """Matthews correlation coefficient; for more than two labels Gorodkin's."""
     auroc: float | None
-    """Of two labels that of the positive one, of more the mean of each against all others."""
+    """With two labels that of the positive one, else the mean of each against all others."""
     average_precision: float | None
-    """The same."""
+    """As for `auroc`."""
     positive: str | None
     """Label that the last two are about; None where they are means."""
     log_loss: float | None
-    """In nats a text."""
+    """In nats per text."""
     calibration_error: float | None
     labels: tuple[LabelFigures, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """Texts of each given label (rows), by answer (columns)."""
+    """Number of texts of each given label (rows), by prediction (columns)."""
     reliability: tuple[Bin, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,38 +123,60 @@ class Figures:
         return asdict(self)
 
     def compact(self) -> dict[str, Any]:
-        """The same without the tables behind the figures."""
+        """The same without the confusion matrix and the bins."""
         return asdict(replace(self, confusion=(), reliability=()))
 
 
-def figures_of(answers: Answers) -> Figures:
-    """Computes all figures of some answers; none at all is allowed."""
-    from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_matthews_corrcoef
+def figures_of(predictions: Predictions) -> Figures:
+    """Computes all figures; there may be no texts."""
+    from torchmetrics.functional.classification import multiclass_matthews_corrcoef
 
-    n, names = len(answers.labels), answers.label_names
-    counts = (
-        multiclass_confusion_matrix(answers.predicted, answers.labels, len(names), validate_args=False)
-        if n
-        else torch.zeros(len(names), len(names), dtype=torch.int64)
-    )
-    given, answered, correct = counts.sum(dim=1), counts.sum(dim=0), int(counts.diagonal().sum())
-    labels = _by_label(answers, given.tolist(), answered.tolist())
-    # One label alone, given or answered, correlates with nothing.
-    correlates = n > 0 and int((given > 0).sum()) > 1 and int((answered > 0).sum()) > 1
-    mcc = multiclass_matthews_corrcoef(answers.predicted, answers.labels, len(names)) if correlates else None
-    bins = reliability(answers)
-    return Figures(
-        n=n,
-        correct=correct,
+    n, counts = len(predictions.labels), predictions.confusion()
+    correct = int(counts.diagonal().sum())
+    # The correlation is undefined where one label alone was given or predicted.
+    defined = n > 0 and all(int((counts.sum(dim=axis) > 0).sum()) > 1 for axis in (0, 1))
+    mcc = multiclass_matthews_corrcoef(predictions.predicted, predictions.labels, len(counts)) if defined else None
+    return assemble(
+        predictions,
         accuracy=correct / n if n else None,
         wilson_95=wilson_interval(correct, n) if n else None,
-        balanced_accuracy=mean([label.recall for label in labels]),
-        f1_macro=mean([label.f1 for label in labels]),
         mcc=None if mcc is None else float(mcc),
-        auroc=_of_positive(answers, [label.auroc for label in labels]),
-        average_precision=_of_positive(answers, [label.average_precision for label in labels]),
-        positive=names[answers.positive] if len(names) == 2 else None,
-        log_loss=log_loss(answers),
+        labels=_label_figures(predictions, counts),
+    )
+
+
+def assemble(
+    predictions: Predictions,
+    accuracy: float | None,
+    wilson_95: tuple[float, float] | None,
+    mcc: float | None,
+    labels: tuple[LabelFigures, ...],
+    weights: Tensor | None = None,
+) -> Figures:
+    """Completes figures by those that follow from the labels' or that have one formula with and without weights.
+
+    Args:
+        predictions: the evaluated ones.
+        accuracy: as in `Figures`, like the next ones.
+        wilson_95: the interval; None for weighted texts.
+        mcc: the correlation.
+        labels: the figures of each label.
+        weights: (N,) weight of each text; None for equal weights.
+    """
+    names, counts, bins = predictions.label_names, predictions.confusion(), reliability(predictions, weights)
+    ranked = [labels[predictions.positive]] if len(names) == 2 else labels
+    return Figures(
+        n=len(predictions.labels),
+        correct=int(counts.diagonal().sum()),
+        accuracy=accuracy,
+        wilson_95=wilson_95,
+        balanced_accuracy=_mean([label.recall for label in labels]),
+        f1_macro=_mean([label.f1 for label in labels]),
+        mcc=mcc,
+        auroc=_mean([label.auroc for label in ranked]),
+        average_precision=_mean([label.average_precision for label in ranked]),
+        positive=names[predictions.positive] if len(names) == 2 else None,
+        log_loss=log_loss(predictions, weights),
         calibration_error=calibration_error(bins),
         labels=labels,
         confusion=tuple(tuple(row) for row in counts.tolist()),
@@ -152,7 +184,7 @@ def figures_of(answers: Answers) -> Figures:
     )
 
 
-def _by_label(answers: Answers, given: list[int], answered: list[int]) -> tuple[LabelFigures, ...]:
+def _label_figures(predictions: Predictions, counts: Tensor) -> tuple[LabelFigures, ...]:
     from torchmetrics.functional.classification import (
         binary_auroc,
         binary_average_precision,
@@ -161,26 +193,27 @@ def _by_label(answers: Answers, given: list[int], answered: list[int]) -> tuple[
         multiclass_recall,
     )
 
-    names, n = answers.label_names, sum(given)
+    names, n = predictions.label_names, len(predictions.labels)
+    given, predicted = counts.sum(dim=1).tolist(), counts.sum(dim=0).tolist()
     if not n:
         return tuple(LabelFigures(name, 0, 0) for name in names)
     precision, recall, f1 = (
-        metric(answers.predicted, answers.labels, len(names), average=None, validate_args=False).tolist()
+        metric(predictions.predicted, predictions.labels, len(names), average=None, validate_args=False).tolist()
         for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
     )
-    ranked = is_finite(answers)
+    ranked = predictions.finite
     found = []
     for k, name in enumerate(names):
         if not given[k]:
-            found.append(LabelFigures(name, 0, answered[k]))
+            found.append(LabelFigures(name, 0, predicted[k]))
             continue
-        scores, is_label = answers.probabilities[:, k], (answers.labels == k).long()
+        scores, is_label = predictions.probabilities[:, k], (predictions.labels == k).long()
         found.append(
             LabelFigures(
                 name,
                 given[k],
-                answered[k],
-                precision[k] if answered[k] else None,
+                predicted[k],
+                precision[k] if predicted[k] else None,
                 recall[k],
                 f1[k],
                 float(binary_auroc(scores, is_label, validate_args=False)) if ranked and given[k] < n else None,
@@ -190,55 +223,46 @@ def _by_label(answers: Answers, given: list[int], answered: list[int]) -> tuple[
     return tuple(found)
 
 
-def is_finite(answers: Answers) -> bool:
-    """Whether the probabilities are numbers: those of a network that has diverged are not."""
-    return bool(answers.probabilities.isfinite().all())
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them is: a mean over fewer labels would be another figure."""
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one value is: a mean over fewer labels would be another figure."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _of_positive(answers: Answers, values: Sequence[float | None]) -> float | None:
-    return values[answers.positive] if len(values) == 2 else mean(values)
-
-
-def log_loss(answers: Answers, weights: Tensor | None = None) -> float | None:
+def log_loss(predictions: Predictions, weights: Tensor | None = None) -> float | None:
     """Mean negative logarithm of the probability of the given label.
 
     Args:
-        answers: the probabilities and the labels.
-        weights: (N,) what each text counts for; by default all the same.
+        predictions: the probabilities and the labels.
+        weights: (N,) weight of each text; None for equal weights.
     """
-    if not len(answers.labels) or not is_finite(answers):
+    if not len(predictions.labels) or not predictions.finite:
         return None
-    given = answers.probabilities.double().gather(1, answers.labels[:, None])[:, 0].clamp_min(_LEAST)
+    given = predictions.probabilities.double().gather(1, predictions.labels[:, None])[:, 0].clamp_min(_SMALLEST)
     weights = torch.ones_like(given) if weights is None else weights
     return float(-(given.log() * weights).sum() / weights.sum())
 
 
-def reliability(answers: Answers, weights: Tensor | None = None) -> tuple[Bin, ...]:
-    """Bins of confidence, with how often the answers in each are right.
+def reliability(predictions: Predictions, weights: Tensor | None = None) -> tuple[Bin, ...]:
+    """Bins of confidence, with the accuracy in each.
 
     Not torchmetrics': it gives a confidence of exactly 1 a bin of its own, and float32 rounds many to 1.
 
     Args:
-        answers: the confidence is the probability of the answer, whether or not it is the highest.
-        weights: (N,) what each text counts for; by default all the same.
+        predictions: the confidence is the probability of the predicted class, even if it is not the highest.
+        weights: (N,) weight of each text; None for equal weights.
 
     Returns:
         `N_BINS` bins, each open below and closed above; none without texts.
     """
-    if not len(answers.labels) or not is_finite(answers):
+    if not len(predictions.labels) or not predictions.finite:
         return ()
-    confidences = answers.confidences.double()
+    confidences = predictions.confidences.double()
     weights = torch.ones_like(confidences) if weights is None else weights
     at = ((confidences * N_BINS).ceil().long() - 1).clamp(0, N_BINS - 1)
-    right = (answers.labels == answers.predicted).double()
+    correct = (predictions.labels == predictions.predicted).double()
     empty = torch.zeros(N_BINS, dtype=torch.float64)
-    sums = [empty.clone().index_add(0, at, value * weights) for value in (torch.ones_like(right), confidences, right)]
+    sums = [empty.index_add(0, at, value * weights) for value in (torch.ones_like(correct), confidences, correct)]
     return tuple(
         Bin(k / N_BINS, (k + 1) / N_BINS, n, sure / n if n else None, hits / n if n else None)
         for k, (n, sure, hits) in enumerate(zip(*(total.tolist() for total in sums), strict=True))
@@ -246,7 +270,7 @@ def reliability(answers: Answers, weights: Tensor | None = None) -> tuple[Bin, .
 
 
 def calibration_error(bins: Sequence[Bin]) -> float | None:
-    """The gap between confidence and accuracy, the mean over all answers; None without any."""
+    """Expected calibration error: the mean gap between confidence and accuracy; None without predictions."""
     total = sum(bin.n for bin in bins)
     gaps = [
         bin.n * abs(bin.accuracy - bin.confidence)

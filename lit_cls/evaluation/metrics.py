@@ -1,4 +1,4 @@
-"""Figures of one evaluation, each accumulated over all of its texts."""
+"""Accuracy with its 95 % interval and its baseline."""
 
 import math
 from collections import Counter
@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+Z_95 = 1.959963984540054
+"""97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
+
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the predicted label is the given one, and how sure that is."""
+    """How many predictions of a split are the given label."""
 
     split: str
     n: int
     correct: int
     majority: float
-    """Accuracy of always answering the most frequent label of the train split."""
+    """Accuracy of always predicting the most frequent label of the train split."""
 
     @property
     def value(self) -> float:
-        """The share of correct answers; NaN without texts."""
+        """Share of correct predictions; NaN without texts."""
         return self.correct / self.n if self.n else math.nan
 
     @property
@@ -34,32 +37,32 @@ class Accuracy:
 
 
 def accuracy(split: str, labels: Sequence[int], predicted: Sequence[int], majority_class: int) -> Accuracy:
-    """Compares class ids.
+    """Compares the given with the predicted class ids of a split.
 
     Args:
         split: its name, for tables.
         labels: the given classes.
-        predicted: the answers, in the same order.
+        predicted: the predicted classes, in the same order.
         majority_class: the most frequent class of the train split.
     """
-    correct = sum(label == answer for label, answer in zip(labels, predicted, strict=True))
+    correct = sum(label == guess for label, guess in zip(labels, predicted, strict=True))
     majority = sum(label == majority_class for label in labels)
     return Accuracy(split, len(labels), correct, majority / len(labels) if labels else math.nan)
 
 
 def majority_class(labels: Sequence[int]) -> int:
-    """The most frequent class; the lowest id where two are as frequent."""
+    """The most frequent class; of equally frequent ones the lowest id."""
     counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
 
 
-def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(correct: float, n: int, z: float = Z_95) -> tuple[float, float]:
     """Interval of a share (Wilson, "Probable Inference", JASA 22, 1927); stays within 0 and 1.
 
     Args:
         correct: successes; a mean over several runs need not be whole.
-        n: trials; without any, the interval is all of 0 to 1.
-        z: quantile of the normal distribution, by default for 95 %.
+        n: trials; without any, the interval is 0 to 1.
+        z: quantile of the normal distribution.
     """
     if not 0 <= correct <= n:
         raise ValueError(f"{correct} successes out of {n} trials")

@@ -1,7 +1,7 @@
-"""Two classifiers on the same texts, over one or several seeds: who is right more often, and how sure that is.
+"""Paired comparison of two classifiers on the same texts, over one or several seeds.
 
-Throughout, a text is the unit, whatever the number of seeds: answers of the same network trained
-twice to the same text are no two independent observations.
+A text is the unit, whatever the number of seeds: predictions of the same network, trained twice, for the same text
+are not two independent observations.
 """
 
 import math
@@ -10,39 +10,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lit_cls.evaluation.metrics import wilson_interval
+from lit_cls.evaluation.metrics import Z_95, wilson_interval
 
-Right = Sequence[Sequence[bool]]
-"""Per seed, per text: whether the answer was right; the same texts in the same order."""
+Correct = Sequence[Sequence[bool]]
+"""Per seed, per text: whether the prediction was correct; the same texts in the same order."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changes from `before` to `after`."""
+    """Changes from `before` to `after`."""
 
     n_texts: int
     n_seeds: int
     won: int
-    """Answers that only `after` gets right, over all texts and seeds (McNemar's discordant pairs)."""
+    """Predictions that only `after` gets right, over all texts and seeds (McNemar's discordant pairs)."""
     lost: int
-    """Answers that only `before` gets right."""
+    """Predictions that only `before` gets right."""
     difference: float
-    """Accuracy of `after` less that of `before`, the mean over seeds."""
+    """Accuracy of `after` minus that of `before`, mean over seeds."""
     by_seed: tuple[float, ...]
     """The same for each seed."""
     interval: tuple[float, float]
-    """95 % interval of the difference, for these trained networks: of the choice of texts, not of seeds."""
+    """95 % interval of the difference for these trained networks: over the choice of texts, not of seeds."""
     p_value: float
-    """See `sign_flip_test`; it too is about these networks."""
+    """See `sign_flip_test`; likewise for these networks."""
 
 
-def compare(before: Right, after: Right) -> Comparison:
+def compare(before: Correct, after: Correct) -> Comparison:
     """Paired comparison on the same texts and seeds.
 
     Raises:
         ValueError: not the same numbers of seeds or texts, or none.
     """
-    a, b = (np.asarray(right, dtype=np.int64) for right in (before, after))
+    a, b = (np.asarray(correct, dtype=np.int64) for correct in (before, after))
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(f"not the same texts and seeds: {a.shape} and {b.shape}")
     n_seeds, n_texts = a.shape
@@ -61,13 +61,12 @@ def compare(before: Right, after: Right) -> Comparison:
 
 
 def sign_flip_test(changes: Sequence[int]) -> float:
-    """Exact two-sided test that the changes of each text are as likely up as down.
+    """Exact two-sided test of the hypothesis that each text's change is as likely up as down.
 
-    Each text's net change over the seeds keeps its size and flips its sign with probability 1/2;
-    the p-value is the share of flips whose sum is at least as far from 0. With one seed the changes
-    are -1, 0 and 1, and this is McNemar's exact test (McNemar, Psychometrika 12, 1947). Over several
-    seeds it counts a text once, which pooling all answers into one McNemar table would not
-    (Durkalski et al., Statistics in Medicine 22, 2003, on clustered pairs).
+    Each text's net change over the seeds keeps its size and flips its sign with probability 1/2; the p-value is the
+    share of flips whose sum is at least as far from 0. With one seed the changes are -1, 0 and 1, and this is
+    McNemar's exact test (Psychometrika 12, 1947). Over several seeds it counts a text once, unlike one McNemar table
+    of all predictions (Durkalski et al., Statistics in Medicine 22, 2003, on clustered pairs).
     """
     sizes = [abs(change) for change in changes if change]
     chances = np.ones(1)  # of the sum -total + 2 i, where i sums the sizes that point up
@@ -80,11 +79,11 @@ def sign_flip_test(changes: Sequence[int]) -> float:
     return float(min(1.0, chances[np.abs(sums) >= abs(sum(changes))].sum()))
 
 
-def _difference_interval(changes: np.ndarray, z: float = 1.959963984540054) -> tuple[float, float]:
+def _difference_interval(changes: np.ndarray, z: float = Z_95) -> tuple[float, float]:
     """95 % interval of a mean paired difference (Agresti & Min, Statistics in Medicine 24, 2005).
 
-    Wald's interval after half a text is added to each of the four cells (both right, both wrong, won,
-    lost): it never has width 0. With several seeds a text's change is its mean over them.
+    Wald's interval after adding half a text to each of the four cells (both correct, both wrong, won, lost): it never
+    has width 0. With several seeds a text's change is its mean over them.
 
     Args:
         changes: (texts,), each in [-1, 1].
@@ -98,13 +97,12 @@ def _difference_interval(changes: np.ndarray, z: float = 1.959963984540054) -> t
 
 
 def newcombe_interval(before: tuple[float, int], after: tuple[float, int]) -> tuple[float, float]:
-    """95 % interval of the difference of two shares whose answers are not at hand one by one.
+    """95 % interval of the difference of two shares of which only the counts are known.
 
-    Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), from the two Wilson
-    intervals.
+    Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), from the two Wilson intervals.
 
     Args:
-        before: number right (a mean over seeds need not be whole) and number of texts.
+        before: number of correct predictions (a mean over seeds need not be whole) and of texts.
         after: the same.
     """
     (k1, n1), (k2, n2) = before, after

@@ -16,7 +16,7 @@ from lit_cls.evaluation.metrics import wilson_interval
 from lit_cls.experiments.records import Count, Record
 from lit_cls.experiments.rows import Row
 from lit_cls.io.atomic import write_json, write_text
-from lit_cls.report.console import write_predictions
+from lit_cls.report.split_results import write_predictions
 
 
 @dataclass(frozen=True)

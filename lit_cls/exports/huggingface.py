@@ -7,7 +7,6 @@ refused; a bias and a temperature are folded into the weights, exactly.
 Shapes: N texts, C emb_dim, K classes.
 """
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from lit_cls.errors import UserError
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, merge_adapter, plain_tensors, require_packages
 from lit_cls.exports.tokenizer_file import PAD_TOKEN, write_tokenizer
+from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 
 _FOLDED = 1e-5
@@ -152,7 +152,7 @@ def save_tokenizer(source: Source, folder: Path) -> None:
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", settings, indent=1)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 Shapes: B batch, T tokens, K classes.
 """
 
-import json
 import logging
 import shutil
 import warnings
@@ -18,6 +17,7 @@ from lit_cls.data.tokenizer import PAD_ID
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, merge_adapter, require_packages
 from lit_cls.exports.tokenizer_file import write_tokenizer
+from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 
@@ -51,7 +51,7 @@ def write_onnx(source: Source, net: TextClassifier, answers: Answers, folder: Pa
     graph = _Answering(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
     write_tokenizer(folder)
-    _write_json(folder / "labels.json", list(source.label_names))
+    write_json(folder / "labels.json", list(source.label_names), indent=1)
     reads_pads = net.needs == "all"
     reading = {
         "cut_to": source.cut_to,
@@ -60,7 +60,7 @@ def write_onnx(source: Source, net: TextClassifier, answers: Answers, folder: Pa
         "pad_to": source.pad_to if reads_pads else None,
         "one_at_a_time": reads_pads and source.pad_to is None,
     }
-    _write_json(folder / "reading.json", reading)
+    write_json(folder / "reading.json", reading, indent=1)
     from lit_cls.exports import classify
 
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
@@ -137,10 +137,6 @@ def _compare_texts(source: Source, answers: Answers, folder: Path, classify: Mod
     expected = source.decision.probabilities(answers.logits)
     labels = source.decision.labels(expected)
     yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _readme(source: Source, told: list[str]) -> str:

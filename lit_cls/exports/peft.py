@@ -7,7 +7,6 @@ head's bias is folded, travel whole (peft's `modules_to_save`).
 Shapes: r rank, C emb_dim.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from lit_cls.exports.huggingface import (
 )
 from lit_cls.exports.parity import Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
+from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRA, LoRALinear
 from lit_cls.model.backbones.gpt2 import hub_name, to_hub_names
 from lit_cls.model.classifier import TextClassifier
@@ -90,7 +90,7 @@ def write_peft(source: Source, net: TextClassifier, answers: Answers, folder: Pa
         save_model(source, base, folder / "base")
     _adapter_config(source, net, hub).save_pretrained(folder)
     save_tokenizer(source, folder)
-    (folder / "labels.json").write_text(json.dumps(list(source.label_names), ensure_ascii=False) + "\n", "utf-8")
+    write_json(folder / "labels.json", list(source.label_names), indent=None)
     with quiet():
         told = told_each(_compare(source, base, answers, folder), tell)
     (folder / "README.md").write_text(_readme(source, hub, told), encoding="utf-8")

@@ -1,23 +1,213 @@
-"""Files and folders that appear whole or not at all, and a lock for a folder."""
+"""Files and folders that appear whole or not at all, and locks: the one place that writes, renames and refuses.
+
+A file is written under a new name beside its own, flushed to disk, renamed, and the folder flushed: what is under the
+name is the old content or the new, whoever else writes it and whenever the power goes.
+"""
 
 import json
 import os
+import secrets
 import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from lit_cls.errors import UserError
+from lit_cls.errors import RunError, UserError
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a run's folder: one process at a time adds to a run. The lock goes with the process, however it ends.
+def whole_file(path: Path, overwrite: bool = True) -> Iterator[BinaryIO]:
+    """A stream whose content becomes `path` when the block ends, and is deleted when the block raises.
+
+    Raises:
+        UserError: with `overwrite` false, when `path` exists by then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for each writer: with one for all, the second to rename finds its file gone.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as stream:
+            yield stream
+            flush(stream)
+        if not overwrite and os.path.lexists(path):
+            raise UserError(f"{path} was created meanwhile, and nothing is overwritten: give another name")
+        rename(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, content: str, overwrite: bool = True) -> None:
+    """Writes a UTF-8 file as a whole; see `whole_file`."""
+    with whole_file(path, overwrite) as stream:
+        stream.write(content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Writes a JSON file as a whole."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def flush(stream: BinaryIO) -> None:
+    """Waits until what was written is on the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def rename(partial: Path, path: Path) -> None:
+    """Gives a flushed file its final name, durably."""
+    os.replace(partial, path)
+    with suppress(OSError, AttributeError):  # not everywhere; without it a power cut may undo the renaming
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def check_new_file(path: Path, option: str = "--out") -> None:
+    """Refuses, before any work, a file that could not be written or would replace another.
+
+    Raises:
+        UserError: it exists already, its folder does not, or nothing can be written there.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"{option} {path} exists already, and nothing is overwritten: give another name")
+    if not os.path.isdir(path.parent):
+        raise UserError(f"{option} {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: the folder {path.parent} cannot be written to")
+
+
+def check_new_folder(out: Path) -> None:
+    """Refuses to overwrite.
+
+    Raises:
+        UserError: there is something at `out` other than an empty folder.
+    """
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise UserError(f"{out} exists already and is not an empty folder: choose another with --out")
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A new folder to write into, which becomes `out` when the block ends and is deleted when the block raises.
+
+    If the process is killed in between, it stays, under a name that ends in `.partial`.
+
+    Raises:
+        UserError: as `check_new_folder`.
+    """
+    check_new_folder(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial, number = out.with_name(f"{out.name}.partial"), 0
+    while True:
+        try:
+            partial.mkdir()
+            break
+        except FileExistsError:  # of an export that was killed: somebody may want to look at it
+            number += 1
+            partial = out.with_name(f"{out.name}.{number}.partial")
+    try:
+        yield partial
+        _share_rights(partial)
+        check_new_folder(out)
+        if out.exists():
+            out.rmdir()
+        os.rename(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _share_rights(folder: Path) -> None:
+    """Gives every file the rights of any new one: some libraries write for their own user alone."""
+    new = folder / ".new"
+    new.touch()
+    rights = new.stat().st_mode
+    new.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(rights)
+
+
+def check_output_file(path: Path, option: str) -> None:
+    """Refuses, before any work, a file that `output_file` could not write.
+
+    Raises:
+        UserError: as `check_new_file`; no `<name>.partial` can be made (too long a name, say); or another process
+            is writing it.
+    """
+    check_new_file(path, option)
+    partial = _partial(path)
+    left = os.path.lexists(partial)
+    try:
+        with partial.open("ab") as stream:
+            _lock_file(stream, partial, option)
+            if not left:
+                partial.unlink()
+    except OSError as error:
+        written = f"{option} {path} is written as {partial.name} first, which cannot be created: {error.strerror}"
+        raise UserError(f"{written}. Give another name") from error
+
+
+@contextmanager
+def output_file(path: Path, option: str, log: Callable[[str], None]) -> Iterator[BinaryIO]:
+    """A new file that takes long to write: `<name>.partial` until it is whole, and kept if the command is stopped.
 
     Args:
-        folder: the run's.
+        path: its final name.
+        option: that names it, for messages.
+        log: prints a line, about what an earlier attempt has left.
+
+    Raises:
+        UserError: another process is writing it.
+        RunError: it cannot be written: a full disk, say.
+    """
+    partial = _partial(path)
+    try:
+        with partial.open("ab") as stream:
+            _lock_file(stream, partial, option)
+            if stream.tell():
+                log(f"note: {partial}, of an attempt that was stopped, is overwritten")
+                stream.truncate(0)
+            yield stream
+            flush(stream)
+            if path.exists():
+                raise RunError(f"{path} was created meanwhile, and nothing is overwritten: all is in {partial}")
+            rename(partial, path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        kept = f"; what was written is in {partial}" if os.path.isfile(partial) else ""
+        raise RunError(f"{path} cannot be written: {error.strerror}{kept}") from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _lock_file(stream: BinaryIO, partial: Path, option: str) -> None:
+    """Lets one of two processes that write the same file stop."""
+    with suppress(ImportError):  # on Windows an open file cannot be renamed by the other anyway
+        import fcntl
+
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is writing {partial}: give another name with {option}") from error
+        if not partial.exists() or not os.path.samestat(os.fstat(stream.fileno()), partial.stat()):
+            raise UserError(f"another process has just written {partial}: give another name with {option}")
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Holds a folder for one process at a time. The lock goes with the process, however it ends.
+
+    Args:
+        folder: of a run, say.
+        wait: whether to wait for the process that holds it; otherwise it is refused.
 
     Raises:
         UserError: another process holds it.
@@ -29,102 +219,21 @@ def locked(folder: Path) -> Iterator[None]:
     except (ImportError, OSError):
         yield
         return
-    _held.add(handle)
+    held = [handle]
+
+    def release() -> None:
+        while held:
+            os.close(held.pop())
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=release)  # a data worker that outlives its run must not hold the folder
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise UserError(f"{folder} belongs to a run that is still going on: stop that one first") from error
+            raise UserError(f"{folder} belongs to a run that is still running: stop that one first") from error
         except OSError:  # a file system without locks
             pass
         yield
     finally:
-        _held.discard(handle)
-        os.close(handle)
-
-
-_held: set[int] = set()
-
-
-def _let_go() -> None:
-    # A data worker that outlives its run must not hold the folder.
-    for handle in _held:
-        os.close(handle)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file in one step."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Writes a file in one step: what is there is the old content or the new, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name for each writer: with one for all, the second to rename finds its file gone.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def check_new(out: Path) -> None:
-    """Nothing is overwritten.
-
-    Raises:
-        UserError: there is something at `out` other than an empty folder.
-    """
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise UserError(f"{out} exists already and is not an empty folder: choose another with --out")
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A new folder to write into, which becomes `out` when the block ends well and is deleted when not.
-
-    Killed in between, it stays, under a name that ends in `.partial`.
-
-    Raises:
-        UserError: as `check_new`.
-    """
-    check_new(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial, number = out.with_name(f"{out.name}.partial"), 0
-    while True:
-        try:
-            partial.mkdir()
-            break
-        except FileExistsError:  # of an export that was killed: it may hold what somebody wants to look at
-            number += 1
-            partial = out.with_name(f"{out.name}.{number}.partial")
-    try:
-        yield partial
-        _readable(partial)
-        check_new(out)
-        if out.exists():
-            out.rmdir()
-        os.rename(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _readable(folder: Path) -> None:
-    """Gives every file the rights of any new one: some libraries write for their own user alone."""
-    new = folder / ".new"
-    new.touch()
-    rights = new.stat().st_mode
-    new.unlink()
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(rights)
+        release()

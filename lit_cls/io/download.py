@@ -262,22 +262,6 @@ def _bar(name: str) -> Any:
     return bar
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Of several processes that would download into a folder at once, the others wait for the first."""
-    try:
-        import fcntl
-    except ImportError:  # on Windows two of them may spoil each other's beginning, which the sha256 tells
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def partial_name(name: str, url: str) -> str:
     """The same in every attempt at this address; another server's file may be packed otherwise."""
     return f"{name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.partial"

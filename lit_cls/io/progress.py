@@ -1,41 +1,52 @@
-"""How far a command is with its texts, told on standard error."""
+"""Progress of a command that takes long: a bar on a terminal, a line now and then in a log."""
 
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
-EVERY = 10.0
+from lit_cls.io.terminal import is_terminal, print_error
+
+LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
+BAR_AFTER = 1.0
+"""Seconds before a bar appears."""
 
 
 class Progress:
-    """On a terminal a bar, elsewhere a line now and then; both on standard error.
+    """How much of the work is done, with a rate; on standard error.
 
     Args:
-        total: of texts; None while it is not known.
-        tell: prints a line.
-        answers: whether standard output gets answers meanwhile: on the same terminal, they are what is to be seen.
+        total: how many there are; None while that is unknown.
+        label: of the work.
+        unit: of what is counted.
+        log: prints a line.
+        stdout_used: whether standard output gets results meanwhile: on the same terminal, they are the progress.
+        bar: whether there may be a bar; a caller whose console draws its own takes lines.
     """
 
-    def __init__(self, total: int | None, tell: Callable[[str], None], answers: bool = False) -> None:
-        self._tell = tell
-        self._total = total
-        self._covered = answers and _terminal(sys.stdout)
-        self._n = 0
-        self._began = self._told = time.monotonic()
+    def __init__(
+        self,
+        total: int | None = None,
+        label: str = "",
+        unit: str = "texts",
+        log: Callable[[str], None] = print_error,
+        stdout_used: bool = False,
+        bar: bool = True,
+    ) -> None:
+        self._log, self._unit = log, unit
+        on_terminal = bar and is_terminal(sys.stderr)
+        self._silent = on_terminal and stdout_used and is_terminal(sys.stdout)
+        self._may_draw = on_terminal and not self._silent
         self._bar: Any = None
+        self._last_line = time.monotonic()
+        self._begin(label, total)
+
+    def _begin(self, label: str, total: int | None) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._began = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        if self._total and _terminal(sys.stderr) and not self._covered:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._bar.add_task("", total=self._total, rate="")
-            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -43,16 +54,45 @@ class Progress:
             self._bar.stop()
 
     def advance(self, n: int) -> None:
-        """So many more texts are done."""
-        self._n += n
+        """Counts `n` more as done."""
+        self._update(self._done + n)
+
+    def report(self, label: str, done: int, total: int) -> None:
+        """Sets how many of one phase are done; another label begins another phase.
+
+        Args:
+            label: of the phase.
+            done: in it.
+            total: of it, which may grow.
+        """
+        if label != self._label:
+            self._begin(label, total)
+        self._total = total
+        self._update(done)
+
+    def _update(self, done: int) -> None:
+        self._done = done
         now = time.monotonic()
-        rate = f"{self._n / max(now - self._began, 1e-9):,.1f} texts/s"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._n, rate=rate)
-        elif now - self._told >= EVERY and not (self._covered and _terminal(sys.stderr)):
-            self._told = now
-            self._tell(f"{self._n:,}{f' of {self._total:,}' if self._total else ''} texts, {rate}")
+        rate = f"{done / max(now - self._began, 1e-9):,.1f} {self._unit}/s"
+        if self._may_draw and self._total:
+            if self._bar is None and now - self._began >= BAR_AFTER:
+                self._bar = _bar()
+            if self._bar is not None:
+                [task] = self._bar.task_ids
+                self._bar.update(task, description=self._label, completed=done, total=self._total, rate=rate)
+        elif not self._silent and now - self._last_line >= LINE_EVERY:
+            self._last_line = now
+            label = f"{self._label}: " if self._label else ""
+            total = f" of {self._total:,}" if self._total else ""
+            self._log(f"{label}{done:,}{total} {self._unit}, {rate}")
 
 
-def _terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()  # None: it was closed before the start
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    bar.add_task("", total=None, rate="")
+    bar.start()
+    return bar

@@ -1,13 +1,20 @@
-"""Standard output of a command that also writes a file: whoever closes the one keeps the other from nobody."""
+"""Lines and tables on standard output and standard error, safe where those are closed: the one way to print."""
 
+import os
+import select
+import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import rich
 from rich.console import Console
 
+WIDTH = 120
+"""Columns of a table where there is no terminal."""
 
-class _Terminal(Console):
-    """A console that leaves to `cli.main` what a closed pipe means: rich would end the process, with an error."""
+
+class _Console(Console):
+    """A console that leaves a closed pipe to `cli.main`: rich would end the process with an error."""
 
     def on_broken_pipe(self) -> NoReturn:
         """Raises what is being handled.
@@ -18,22 +25,57 @@ class _Terminal(Console):
         raise  # noqa: PLE0704
 
 
-def tell(line: str) -> None:
-    """Prints a line before or during the work, which goes on where the line cannot be written.
-
-    `cli.main` says at the end what there is to say about that.
-    """
-    with suppress(OSError):
-        print(line, flush=True)
-
-
-def standard_output(plain: bool = False) -> Console:
-    """As wide as a terminal, elsewhere 120 columns.
+def stdout_console(plain: bool = False) -> Console:
+    """Standard output for tables: as wide as a terminal, elsewhere 120 columns.
 
     Args:
         plain: whether everything is printed as it is, and of any width.
     """
     if plain:
-        return _Terminal(highlight=False, markup=False, emoji=False)
-    console = _Terminal()
-    return console if console.is_terminal else _Terminal(width=120)
+        return _Console(highlight=False, markup=False, emoji=False)
+    console = rich.get_console()  # the one that Lightning's bar is drawn on: lines are printed above it
+    return console if console.is_terminal else _Console(width=WIDTH)
+
+
+def print_to(console: Console, thing: Any) -> None:
+    """Prints a line or a table as it is: a line is never broken, so that a path can be copied and a log searched."""
+    console.print(thing, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(thing, str))
+
+
+def print_line(line: str) -> None:
+    """Prints a line to standard output; the work goes on where it is closed, and `cli.main` reports that at the end."""
+    with suppress(OSError):
+        print(line, flush=True)
+
+
+def print_error(line: str) -> None:
+    """Prints a line to standard error; the work goes on where it is closed."""
+    if sys.stderr is None:  # closed before the start: print would take standard output instead
+        return
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a person watches a stream; one that was closed before the start is None."""
+    return stream is not None and stream.isatty()
+
+
+def check_stdout_is_read() -> None:
+    """Ends the command once nobody reads its standard output any more, even while it has nothing to write.
+
+    Raises:
+        BrokenPipeError: there is no reader.
+    """
+    closed = False
+    with suppress(OSError, ValueError, AttributeError):  # not a real stream, or a system without poll
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        raise BrokenPipeError
+
+
+def discard_stdout() -> None:
+    """Sends whatever is still to be written nowhere: Python would try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 from lit_cls.errors import UserError
-from lit_cls.io.download import Limits, TransferError, alone_in, discard, set_aside, transfer
+from lit_cls.io.atomic import locked
+from lit_cls.io.download import Limits, TransferError, discard, set_aside, transfer
 from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.weight_files import file_sha256, sha256_of
 
@@ -104,7 +105,7 @@ def _download(size: str) -> str:
         raise TransferError(f"the server offers a file of {offered.size} bytes")
     blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
-    with alone_in(blobs):
+    with locked(blobs, wait=True):
         if not (blobs / published).exists():
             partial = blobs / f"{published}.partial"
             transfer(url, partial, Limits(max_bytes=offered.size), f"the weights of {size}")

@@ -1,17 +1,15 @@
-"""What an evaluation leaves behind: a table for people, files for machines."""
+"""Console tables and lines about an evaluation."""
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from lit_cls.evaluation.metrics import Accuracy
-from lit_cls.report.numbers import count, decimal, percent
+from lit_cls.report.numbers import count, decimal, interval, percent
 
-_LABELS = 6  # rows of the table on the console
+_MAX_LABELS = 6  # rows of the table on the console
 
 
 def accuracy_table(rows: Sequence[Accuracy]) -> Table:
@@ -20,75 +18,46 @@ def accuracy_table(rows: Sequence[Accuracy]) -> Table:
     for column in ("split", "n", "correct", "accuracy", "95 % interval", "majority baseline"):
         table.add_column(column, justify="left" if column == "split" else "right")
     for row in rows:
-        low, high = row.interval
-        table.add_row(
-            row.split,
-            f"{row.n:,}",
-            f"{row.correct:,}",
-            *([f"{row.value:.2%}", f"{low:.2%} – {high:.2%}", f"{row.majority:.2%}"] if row.n else ["n/a"] * 3),
-        )
+        shares = (percent(row.value), interval(row.interval), percent(row.majority)) if row.n else ("n/a",) * 3
+        table.add_row(row.split, count(row.n), count(row.correct), *shares)
     return table
 
 
-def told_figures(content: Mapping[str, Any]) -> list[Table | str]:
-    """What a person is told of a report at once: a table by label, and some lines.
+def describe_figures(content: Mapping[str, Any]) -> list[Table | str]:
+    """A table by label and some lines, printed at the end of a run.
 
     Args:
         content: of report.json.
     """
-    figures, split = content["figures"], content["split"]
+    figures = content["figures"]
     if not figures["n"]:
         return []
-    table = Table(title=f"{split} by label", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"{content['split']} by label", title_justify="left", box=None, pad_edge=False)
     for column in ("label", "texts", "precision", "recall", "F1"):
         table.add_column(column, justify="left" if column == "label" else "right")
-    for label in figures["labels"][:_LABELS]:
+    for label in figures["labels"][:_MAX_LABELS]:
         shares = (percent(label[name]) for name in ("precision", "recall", "f1"))
         table.add_row(Text(label["label"]), count(label["texts"]), *shares)
-    told: list[Table | str] = [table]
-    if (more := len(figures["labels"]) - _LABELS) > 0:
-        told.append(f"and {more} more labels, in the report")
-    told.append(
+    lines: list[Table | str] = [table]
+    if (more := len(figures["labels"]) - _MAX_LABELS) > 0:
+        lines.append(f"and {more} more labels, in the report")
+    lines.append(
         f"balanced accuracy {percent(figures['balanced_accuracy'])}  MCC {decimal(figures['mcc'])}  "
         f"AUROC {decimal(figures['auroc'])}  log-loss {decimal(figures['log_loss'])}  "
         f"calibration error {decimal(figures['calibration_error'])}"
     )
     if content["baselines"]:
         shares = (f"{one['name']} {percent(one['figures']['accuracy'])}" for one in content["baselines"])
-        told.append(f"baselines: {'  '.join(shares)}")
-    told += [f"note: no baseline {line}" for line in content["baselines_missing"] if content["baselines"]]
-    parts = {part["name"]: part["figures"] for part in content["slices"]}
-    seen, unseen = parts["seen in train"], parts["unseen in train"]
-    told.append(
+        lines.append(f"baselines: {'  '.join(shares)}")
+        lines += [f"note: no baseline {line}" for line in content["baselines_missing"]]
+    slices = {part["name"]: part["figures"] for part in content["slices"]}
+    seen, unseen = slices["seen in train"], slices["unseen in train"]
+    lines.append(
         f"{count(seen['n'])} of these texts are in the train split too (accuracy {percent(seen['accuracy'])}), "
         f"{count(unseen['n'])} are not ({percent(unseen['accuracy'])})"
     )
     if content["padding"]["verdict"] in ("FAIL", "depends"):
-        told.append(f"padding self-test: {content['padding']['told']}")
+        lines.append(f"padding self-test: {content['padding']['told']}")
     if content["pictures_missing"] and content["baselines"]:
-        told.append(f"note: {content['pictures_missing']}")
-    return told
-
-
-def write_predictions(
-    path: Path,
-    texts: Sequence[str],
-    source_rows: Sequence[int],
-    labels: Sequence[str],
-    probabilities: Sequence[Sequence[float]],
-    label_names: Sequence[str],
-    predicted: Sequence[str] | None = None,
-) -> None:
-    """Writes `predictions_<split>.csv`, in one step: one line per text, in the split's order.
-
-    `predicted` are the answers; left out, each is the most probable label.
-    """
-    if predicted is None:
-        predicted = [label_names[max(range(len(shares)), key=shares.__getitem__)] for shares in probabilities]
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)])
-        for row, text, label, answer, shares in zip(source_rows, texts, labels, predicted, probabilities, strict=True):
-            writer.writerow([row, text, label, answer, *(f"{share:.6g}" for share in shares)])
-    partial.replace(path)
+        lines.append(f"note: {content['pictures_missing']}")
+    return lines

@@ -1,14 +1,12 @@
-"""report.html: a report in one file that opens without a network, with its pictures inside."""
+"""HTML pages in one file that open without a network: report.html with its plots inside, and parts for other pages."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from lit_cls.report.sections import Block, Heading, Image, Paragraph, Table, outline
-
-# Whatever a text may hold: the browser loads nothing and runs nothing.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+from lit_cls.report.blocks import Block, Heading, Image, Paragraph, Table
+from lit_cls.report.sections import report_sections
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #d8d8d8; --soft: #f4f4f4; --ink: #1b1b1b; --page: #fff; --warn: #a33b00; }
@@ -32,56 +30,68 @@ figure svg { display: block; max-width: 100%; height: auto; }
 """
 
 
-def render_html(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    """The report as one page.
+def render_html(content: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """A report as one page.
 
     Args:
         content: of report.json.
-        pictures: the SVG of each picture, by its file's name; ids differ between them.
+        plots: SVG of each plot by its file name; no id is in two of them.
     """
-    body = "\n".join(_block(block, pictures) for block in outline(content))
-    title = escape(f"{content['name']}: {content['split']} report")
+    body = "\n".join(_render(block, plots) for block in report_sections(content))
+    # Plots have style attributes, which a hash does not allow.
+    policy = "style-src 'unsafe-inline'; img-src data:"
+    return html_page(f"{content['name']}: {content['split']} report", body, _STYLE, policy)
+
+
+def html_page(title: str, body: str, style: str, policy: str) -> str:
+    """A page that loads nothing and runs nothing, whatever its texts contain.
+
+    Args:
+        title: plain text.
+        body: HTML.
+        style: CSS.
+        policy: what the content security policy allows, beside nothing at all.
+    """
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; {policy}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
-def _block(block: Block, pictures: Mapping[str, str]) -> str:
-    match block:
-        case Heading(text, level):
-            return f"<h{level}>{_escaped(text)}</h{level}>"
-        case Paragraph(text, warning):
-            opening = '<p class="warning">' if warning else "<p>"
-            return f"{opening}{_escaped(text)}</p>"
-        case Image(file, title):
-            return f'<figure role="img" aria-label="{_escaped(title)}">\n{_inlined(pictures[file])}</figure>'
-    return _table(block)
+def html_table(table: Table) -> str:
+    """A `table` element; columns of words have the class `word`."""
 
-
-def _table(table: Table) -> str:
-    def row(cells: Any, tag: str) -> str:
-        looks = (' class="word"' if i < table.left else "" for i in range(len(table.columns)))
-        return (
-            "<tr>"
-            + "".join(f"<{tag}{look}>{_escaped(cell)}</{tag}>" for cell, look in zip(cells, looks, strict=True))
-            + "</tr>"
-        )
+    def row(cells: Sequence[str], tag: str) -> str:
+        classes = (' class="word"' if i < table.left else "" for i in range(len(table.columns)))
+        rendered = (f"<{tag}{name}>{escaped(cell)}</{tag}>" for cell, name in zip(cells, classes, strict=True))
+        return f"<tr>{''.join(rendered)}</tr>"
 
     head = f"<thead>{row(table.columns, 'th')}</thead>" if any(table.columns) else ""
     body = "\n".join(row(cells, "td") for cells in table.rows)
-    return f'<div class="table" tabindex="0"><table>{head}<tbody>\n{body}\n</tbody></table></div>'
+    return f"<table>{head}<tbody>\n{body}\n</tbody></table>"
 
 
-def _escaped(text: str) -> str:
-    """As it is; what HTML has no character for is shown as missing."""
+def escaped(text: str) -> str:
+    """The text as HTML; characters that HTML does not allow are shown as missing."""
     text = re.sub(r"[\x0b\x0c\x1c-\x1f\x85]", " ", text)
     return escape(re.sub(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]", "�", text))
 
 
-def _inlined(svg: str) -> str:
-    """A picture without what belongs to a file of its own."""
+def _render(block: Block, plots: Mapping[str, str]) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{escaped(text)}</h{level}>"
+        case Paragraph(text, warning):
+            opening = '<p class="warning">' if warning else "<p>"
+            return f"{opening}{escaped(text)}</p>"
+        case Image(file, title):
+            return f'<figure role="img" aria-label="{escaped(title)}">\n{_inline(plots[file])}</figure>'
+    return f'<div class="table" tabindex="0">{html_table(block)}</div>'
+
+
+def _inline(svg: str) -> str:
+    """A plot without what belongs to a file of its own."""
     bare = svg[svg.index("<svg") :]
     return re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", bare).replace("xlink:href=", "href=")

@@ -1,27 +1,28 @@
-"""report.md: a report in GitHub's Markdown."""
+"""GitHub's Markdown: report.md, and tables for other pages."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from lit_cls.report.sections import Block, Heading, Image, Paragraph, Table, outline
+from lit_cls.report.blocks import Block, Heading, Image, Paragraph, Table
+from lit_cls.report.sections import report_sections
 
-# All that Markdown or HTML could read as more than itself, and what GitHub makes links of.
+# Everything that Markdown or HTML could read as markup, and what GitHub turns into links.
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
-_NO_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # beside white space: what HTML has none for
+_NO_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # not allowed in HTML, beside white space
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"})
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:
-    """The report as text.
+    """A report as Markdown.
 
     Args:
         content: of report.json.
     """
-    return "\n\n".join(_block(block) for block in outline(content)) + "\n"
+    return "\n\n".join(_render(block) for block in report_sections(content)) + "\n"
 
 
-def _block(block: Block) -> str:
+def _render(block: Block) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {escaped(text)}"
@@ -30,17 +31,18 @@ def _block(block: Block) -> str:
             return f"**{line}**" if warning else line
         case Image(file, title):
             return f"![{escaped(title)}]({file})"
-    return _table(block)
+    return markdown_table(block)
 
 
-def _table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """The lines of a table, without a line break at the end."""
     rule = ["---" if i < table.left else "---:" for i in range(len(table.columns))]
     rows = [[escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
 
 
 def escaped(text: str) -> str:
-    """On one line, and as it is: nothing in it is markup, a link or the end of a cell."""
+    """The text on one line, without anything that is read as markup, a link or the end of a cell."""
     line = " ".join(_NO_CHARACTER.sub("�", text).split())
     line = _SPECIAL.sub(r"\\\g<0>", line.translate(_ENTITIES)).replace("://", "&#58;//")
     line = re.sub(r":(?=[a-z0-9_+-]+:)", "&#58;", line)  # GitHub's :emoji:

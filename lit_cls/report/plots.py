@@ -1,6 +1,6 @@
-"""The pictures of a report, as SVG. Needs matplotlib, which the extra `reports` brings.
+"""Plots of a report as SVG. Needs matplotlib (extra `reports`).
 
-Text stays text, so that a picture is small, and can be searched; the same figures give the same bytes.
+Text stays text, so that a plot is small and can be searched; the same figures give the same bytes.
 """
 
 import io
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lit_cls.evaluation.figures import Answers, Figures, is_finite
+from lit_cls.evaluation.figures import Figures, Predictions
+from lit_cls.report.numbers import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", "-.", ":", "-", "--")
 _GRAY = "#7a7a7a"
-_POINTS = 400  # of a curve at most: more cannot be seen
-_NUMBERED = 12  # labels up to which the cells of a confusion matrix have room for numbers
-_NAMED = 30  # labels up to which each is named beside it
+_MAX_POINTS = 400  # of a curve: more cannot be seen
+_MAX_NUMBERED = 12  # labels with which the cells of a confusion matrix have room for numbers
+_MAX_NAMED = 30  # labels with which each is named beside the matrix
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lit_cls",
@@ -33,84 +34,88 @@ _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.titley": 1.0,  # looking for a place that nothing else takes would take a quarter of the time
+    "axes.titley": 1.0,  # placing titles automatically takes a quarter of the time
 }
 _LEGEND: dict[str, Any] = {"fontsize": 8, "framealpha": 0.85, "edgecolor": "none"}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One of the report's pictures."""
+class Plot:
+    """A plot of the report."""
 
     name: str
     title: str
-    """What it shows, in words: for those who cannot see it, too."""
+    """Description, also for readers who cannot see it."""
     svg: str
 
     @property
     def file(self) -> str:
-        """Its name in the report's folder."""
+        """File name in the report's folder."""
         return f"{self.name}.svg"
 
 
-def draw_evaluation(answers: Answers, figures: Figures, split: str) -> list[Picture]:
-    """Confusion matrix, reliability and curves; those that can be drawn."""
+def draw_evaluation(predictions: Predictions, figures: Figures, split: str) -> list[Plot]:
+    """Confusion matrix, reliability diagram and curves, as far as they are defined."""
     if not figures.n:
         return []
-    about = f"{split}, n = {figures.n:,}"
+    of_split = f"{split}, n = {count(figures.n)}"
     drawn = [
-        _picture("confusion", f"Confusion matrix ({about})", lambda: _confusion(figures, answers.label_names, about))
+        _plot(
+            "confusion",
+            f"Confusion matrix ({of_split})",
+            lambda: _confusion(figures, predictions.label_names, of_split),
+        )
     ]
     if figures.reliability:
-        drawn.append(_picture("reliability", f"Reliability diagram ({about})", lambda: _reliability(figures, about)))
-    curves = ranked_classes(answers, figures)
+        drawn.append(_plot("reliability", f"Reliability diagram ({of_split})", lambda: _reliability(figures, of_split)))
+    curves = ranked_classes(predictions, figures)
     if curves:
-        title = f"ROC and precision-recall curves ({about})"
-        drawn.append(_picture("curves", title, lambda: _curves(answers, figures, curves, about)))
+        title = f"ROC and precision-recall curves ({of_split})"
+        drawn.append(_plot("curves", title, lambda: _curves(predictions, figures, curves, of_split)))
     return drawn
 
 
-def draw_learning(rows: Sequence[Mapping[str, str]]) -> list[Picture]:
-    """Learning curves from the rows of a run's metrics.csv; none without a training."""
+def draw_learning(rows: Sequence[Mapping[str, str]]) -> list[Plot]:
+    """Learning curves from the rows of a run's metrics.csv; none if nothing was trained."""
     if not any("train_loss" in row or "train_loss_step" in row for row in rows):
         return []
-    return [_picture("learning", "Learning curves, by optimizer step", lambda: _learning(rows))]
+    return [_plot("learning", "Learning curves, by optimizer step", lambda: _learning(rows))]
 
 
-def ranked_classes(answers: Answers, figures: Figures) -> list[int]:
-    """The classes to draw curves of: of two the positive one, of more the six with the most texts."""
-    if not is_finite(answers):
+def ranked_classes(predictions: Predictions, figures: Figures) -> list[int]:
+    """Classes to draw curves of: with two the positive one, else the six with the most texts."""
+    if not predictions.finite:
         return []
     known = [k for k, label in enumerate(figures.labels) if label.auroc is not None]
     if len(figures.labels) == 2:
-        return [k for k in known if k == answers.positive]
+        return [k for k in known if k == predictions.positive]
     return sorted(sorted(known, key=lambda k: (-figures.labels[k].texts, k))[: len(_COLORS)])
 
 
 def short(label: str, length: int = 18) -> str:
-    """A label as a picture has room for it, without what no file of text may hold."""
+    """A label as long as a plot has room for, without characters that no text file may hold."""
     plain = "".join(character if character.isprintable() else "�" for character in label)
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
 
-def _picture(name: str, title: str, draw: "Callable[[], Figure]") -> Picture:
+def _plot(name: str, title: str, draw: "Callable[[], Figure]") -> Plot:
     from matplotlib import rc_context
 
     stream = io.StringIO()
     with rc_context(_SETTINGS), warnings.catch_warnings():
-        # Only how wide a text is, is taken from matplotlib's font: whoever shows the picture has others.
+        # Only the width of a text is taken from matplotlib's font: the viewer renders it with its own fonts.
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph.*")
         draw().savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return Picture(name, title, _with_own_names(stream.getvalue(), name))
+    return Plot(name, title, _prefix_ids(stream.getvalue(), name))
 
 
-def _with_own_names(svg: str, name: str) -> str:
-    """Several pictures stand in one page: the ids of each begin with its name."""
+def _prefix_ids(svg: str, name: str) -> str:
+    """Prefixes every id with the plot's name, because several plots are in one page."""
     return re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
 
 
 def _figure(width: float, height: float, left: float, right: float = 0.2, bottom: float = 0.55) -> "Figure":
-    """A figure with margins in inches: laying it out by itself would take longer than drawing it."""
+    """A figure with margins in inches: automatic layout takes longer than drawing."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
@@ -131,74 +136,76 @@ def _axes(figure: "Figure", *place: int, title: str, x: str, y: str) -> "Axes":
     return ax
 
 
-def _confusion(figures: Figures, label_names: Sequence[str], about: str) -> "Figure":
-    """Colours are shares of the given label, numbers are texts."""
+def _confusion(figures: Figures, label_names: Sequence[str], of_split: str) -> "Figure":
+    """Colours are shares of the given label, numbers are counts."""
     n = len(label_names)
     names = [short(label) for label in label_names]
     side, longest = min(8.0, max(2.2, 0.5 * n)), max(map(len, names))
     margin = 0.75 + 0.075 * longest
-    flat = 0.085 * longest < side / n  # room to write the answers' names side by side
+    flat = 0.085 * longest < side / n  # the names of the columns fit side by side
     below = 0.6 if flat else 0.7 + 0.085 * longest
     figure = _figure(side + margin + 0.3, side + 0.4 + below, margin, 0.3, below)
     ax = figure.add_subplot()
     counts = torch.tensor(figures.confusion, dtype=torch.float64)
     shares = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
     ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    if n <= _NUMBERED:
+    if n <= _MAX_NUMBERED:
         for i in range(n):
             for j in range(n):
                 color = "white" if shares[i, j] > 0.55 else "black"
                 ax.text(j, i, f"{figures.confusion[i][j]:,}", ha="center", va="center", color=color)
-    shown = range(0, n, -(-n // _NAMED))
+    shown = range(0, n, -(-n // _MAX_NAMED))
     ax.set_xticks(list(shown), [names[k] for k in shown], rotation=0 if flat else 90)
     ax.set_yticks(list(shown), [names[k] for k in shown])
-    ax.set_xlabel("answer")
+    ax.set_xlabel("prediction")
     ax.set_ylabel("label")
-    ax.set_title(f"Confusion, {about}", loc="left")
+    ax.set_title(f"Confusion, {of_split}", loc="left")
     return figure
 
 
-def _reliability(figures: Figures, about: str) -> "Figure":
+def _reliability(figures: Figures, of_split: str) -> "Figure":
     figure = _figure(5.0, 4.4, 0.7)
     figure.subplots_adjust(hspace=0.12)
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bins = [bin for bin in figures.reliability if bin.n]
     places, width = [(bin.low + bin.high) / 2 for bin in bins], 1 / len(figures.reliability)
-    ax.plot([0, 1], [0, 1], "--", color=_GRAY, linewidth=1, label="as sure as right")
+    ax.plot([0, 1], [0, 1], "--", color=_GRAY, linewidth=1, label="perfect calibration")
     ax.bar(places, [bin.accuracy for bin in bins], width, color="#9ecae1", edgecolor=_COLORS[0], linewidth=0.6)
     ax.plot([bin.confidence for bin in bins], [bin.accuracy for bin in bins], "o", color=_COLORS[1], markersize=4)
-    ax.set_ylabel("share of right answers")
+    ax.set_ylabel("accuracy")
     ax.set_ylim(0, 1.04)
-    ax.set_title(f"Reliability, {about}, calibration error {figures.calibration_error:.3f}", loc="left")
+    ax.set_title(f"Reliability, {of_split}, calibration error {figures.calibration_error:.3f}", loc="left")
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     below.bar(places, [bin.n for bin in bins], width, color=_GRAY, edgecolor="white", linewidth=0.6)
-    below.set_ylabel("answers")
-    below.set_xlabel("confidence: probability of the answer")
+    below.set_ylabel("predictions")
+    below.set_xlabel("confidence: probability of the prediction")
     below.set_xlim(0, 1)
     for one in (ax, below):
         one.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _curves(answers: Answers, figures: Figures, classes: Sequence[int], about: str) -> "Figure":
+def _curves(predictions: Predictions, figures: Figures, classes: Sequence[int], of_split: str) -> "Figure":
     from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
     figure = _figure(8.6, 4.0, 0.65)
     two = len(figures.labels) == 2
-    which = f"positive: {short(answers.label_names[classes[0]])}" if two else "each label against the rest"
+    which = f"positive: {short(predictions.label_names[classes[0]])}" if two else "each label against the rest"
     if not two and len(classes) < len(figures.labels):
         which = f"{len(classes)} of {len(figures.labels)} labels"
-    left = _axes(figure, 1, 2, 1, title=f"ROC, {about}", x="false positive rate", y="true positive rate (recall)")
+    left = _axes(figure, 1, 2, 1, title=f"ROC, {of_split}", x="false positive rate", y="true positive rate (recall)")
     right = _axes(figure, 1, 2, 2, title=f"Precision-recall, {which}", x="recall", y="precision")
     left.plot([0, 1], [0, 1], ":", color=_GRAY, linewidth=1)
     for k, color, style in zip(classes, _COLORS, _STYLES, strict=False):
-        label, is_label = figures.labels[k], (answers.labels == k).long()
+        label, is_label = figures.labels[k], (predictions.labels == k).long()
         look: dict[str, Any] = {"color": color, "linestyle": style, "linewidth": 1.4}
-        told = f"{short(label.label, 14)}: area {label.auroc:.3f}, AP {label.average_precision:.3f}"
-        false, true, _ = binary_roc(answers.probabilities[:, k], is_label, validate_args=False)
-        left.plot(*_thinned(false, true), **look, label=told)
-        precision, recall, _ = binary_precision_recall_curve(answers.probabilities[:, k], is_label, validate_args=False)
-        # From the highest recall down, each precision holds until the next: that is what its average adds up.
+        legend = f"{short(label.label, 14)}: area {label.auroc:.3f}, AP {label.average_precision:.3f}"
+        false, true, _ = binary_roc(predictions.probabilities[:, k], is_label, validate_args=False)
+        left.plot(*_thinned(false, true), **look, label=legend)
+        precision, recall, _ = binary_precision_recall_curve(
+            predictions.probabilities[:, k], is_label, validate_args=False
+        )
+        # From the highest recall down, each precision holds until the next, as average precision sums them.
         right.plot(*_thinned(recall, precision), **look, drawstyle="steps-post")
     for ax in (left, right):
         ax.set_xlim(-0.02, 1.02)
@@ -208,9 +215,9 @@ def _curves(answers: Answers, figures: Figures, classes: Sequence[int], about: s
 
 
 def _thinned(*coordinates: Tensor) -> list[list[float]]:
-    """Of many points, some, the first and the last among them."""
+    """At most `_MAX_POINTS` points, with the first and the last."""
     n = len(coordinates[0])
-    chosen = torch.linspace(0, n - 1, min(n, _POINTS)).round().long()
+    chosen = torch.linspace(0, n - 1, min(n, _MAX_POINTS)).round().long()
     return [values[chosen].tolist() for values in coordinates]
 
 
@@ -218,7 +225,7 @@ def _learning(rows: Sequence[Mapping[str, str]]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(8.6, 3.4, 0.65)
-    # What comes after the last step of training is the evaluation of the kept weights.
+    # Rows after the last training step are of the evaluation of the kept weights.
     last = max(i for i, row in enumerate(rows) if "train_loss" in row or "train_loss_step" in row)
     kept = rows[: last + 1]
 
@@ -229,7 +236,7 @@ def _learning(rows: Sequence[Mapping[str, str]]) -> "Figure":
     loss = _axes(figure, 1, 2, 1, title="Loss", x="optimizer step", y="cross-entropy, nats")
     right = _axes(figure, 1, 2, 2, title="Validation accuracy", x="optimizer step", y="val_acc")
     steps, values = points("train_loss_step")
-    chosen = range(0, len(steps), -(-len(steps) // _POINTS) or 1)
+    chosen = range(0, len(steps), -(-len(steps) // _MAX_POINTS) or 1)
     loss.plot(
         [steps[i] for i in chosen], [values[i] for i in chosen], color="#c9c9c9", linewidth=0.8, label="train_loss_step"
     )

@@ -1,86 +1,44 @@
-"""A report's content, in the order in which a person reads it: what Markdown and HTML are both written from.
+"""The sections of a report, in reading order: Markdown and HTML are both rendered from them.
 
-Every figure is one of report.json's, so that the three cannot disagree.
+Every figure is one of report.json's, so that the three forms cannot disagree.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-from lit_cls.report.numbers import count, decimal, percent, small
+from lit_cls.report.blocks import Block, Heading, Image, Paragraph, Table
+from lit_cls.report.numbers import count, decimal, interval, percent, small
 
 Content = Mapping[str, Any]
 
-SHOWN_LABELS = 30
-"""Rows of a table of labels at most; report.json has them all."""
-_CONFUSION = 10  # labels up to which the matrix is a table
+MAX_LABELS = 30
+"""Most rows of the table of labels; report.json has all labels."""
+_CONFUSION = 10  # most labels of which the confusion matrix is a table
+
+# Slices are named in report.json by short names.
+_SLICES = {"cut": "truncated", "uncut": "not truncated", "natural mix": "natural label mix"}
 
 
-@dataclass(frozen=True)
-class Heading:
-    """Of a section; of the whole, with level 1."""
-
-    text: str
-    level: Literal[1, 2] = 2
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """Some sentences."""
-
-    text: str
-    warning: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are plain text, whatever stands in them."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    left: int = 1
-    """How many columns, from the left, are words and not numbers."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """One of the pictures in the report's folder."""
-
-    file: str
-    title: str
-
-
-Block = Heading | Paragraph | Table | Image
-
-
-def outline(content: Content) -> list[Block]:
-    """All of a report.
+def report_sections(content: Content) -> list[Block]:
+    """All blocks of a report.
 
     Args:
         content: of report.json.
     """
-    return [
-        *_summary(content),
-        *_figures(content),
-        *_baselines(content),
-        *_slices(content),
-        *_errors(content),
-        *_padding(content),
-        *_training(content),
-        *_origin(content),
-    ]
+    evaluated = (_figures, _baselines, _slices, _errors) if content["figures"]["n"] else ()
+    sections = (_summary, *evaluated, _padding, _training, _provenance)
+    return [block for section in sections for block in section(content)]
 
 
 def _summary(content: Content) -> list[Block]:
     split, figures = content["split"], content["figures"]
     blocks: list[Block] = [Heading(f"{content['name']}: {split} report", 1)]
     if figures["n"]:
-        low, high = figures["wilson_95"]
         blocks.append(
             Paragraph(
-                f"{percent(figures['accuracy'])} of {count(figures['n'])} {split} texts are answered right "
-                f"({count(figures['correct'])}; 95 % interval {percent(low)} – {percent(high)})."
+                f"{percent(figures['accuracy'])} of {count(figures['n'])} {split} texts are classified correctly "
+                f"({count(figures['correct'])}; 95 % interval {interval(figures['wilson_95'])})."
             )
         )
     else:
@@ -88,21 +46,24 @@ def _summary(content: Content) -> list[Block]:
     if content["evaluated_in_part"]:
         blocks.append(Paragraph(content["evaluated_in_part"], warning=True))
     if content["decision"]["told"]:
-        blocks.append(Paragraph(f"Answers follow from {content['decision']['told']}."))
-    rows = []
-    for row in content["accuracy"]:
-        low, high = row["wilson_95"]
-        between = f"{percent(low)} – {percent(high)}" if row["n"] else "n/a"
-        shares = (percent(row["accuracy"]), between, percent(row["majority"]))
-        rows.append((row["split"], count(row["n"]), count(row["correct"]), *shares))
-    columns = ("split", "texts", "right", "accuracy", "95 % Wilson interval", "majority baseline")
+        blocks.append(Paragraph(f"Predictions follow from {content['decision']['told']}."))
+    rows = [
+        (
+            row["split"],
+            count(row["n"]),
+            count(row["correct"]),
+            percent(row["accuracy"]),
+            interval(row["wilson_95"] if row["n"] else None),
+            percent(row["majority"]),
+        )
+        for row in content["accuracy"]
+    ]
+    columns = ("split", "texts", "correct", "accuracy", "95 % Wilson interval", "majority baseline")
     return [*blocks, Table(columns, rows)]
 
 
 def _figures(content: Content) -> list[Block]:
     figures = content["figures"]
-    if not figures["n"]:
-        return []
     ranked = f" ({figures['positive']} against the other)" if figures["positive"] else " (mean over labels)"
     rows = [
         ("balanced accuracy", percent(figures["balanced_accuracy"])),
@@ -113,22 +74,20 @@ def _figures(content: Content) -> list[Block]:
         ("log-loss, nats", decimal(figures["log_loss"])),
         ("calibration error, 15 bins", decimal(figures["calibration_error"])),
     ]
-    blocks = [
+    return [
         Heading(f"Figures on the {content['split']} split"),
         Table(("figure", "value"), rows),
         *_by_label(figures),
         *_images(content, "confusion.svg"),
         *_confusion(figures),
         *_images(content, "reliability.svg", "curves.svg"),
+        *([Paragraph(content["pictures_missing"])] if content["pictures_missing"] else []),
     ]
-    if content["pictures_missing"]:
-        blocks.append(Paragraph(content["pictures_missing"]))
-    return blocks
 
 
 def _by_label(figures: Content) -> list[Block]:
-    labels = sorted(figures["labels"], key=lambda label: -label["texts"])[:SHOWN_LABELS]
-    names = {label["label"] for label in labels}
+    most_frequent = sorted(figures["labels"], key=lambda label: -label["texts"])[:MAX_LABELS]
+    names = {label["label"] for label in most_frequent}
     rows = [
         (
             label["label"],
@@ -140,17 +99,17 @@ def _by_label(figures: Content) -> list[Block]:
         for label in figures["labels"]
         if label["label"] in names
     ]
-    columns = ("label", "texts", "answered", "precision", "recall", "F1", "AUROC", "average precision")
-    left_out = len(figures["labels"]) - len(rows)
-    told = f"The {len(rows)} labels with the most texts; {left_out} more are in report.json."
-    return [Table(columns, rows), *([Paragraph(told)] if left_out else [])]
+    columns = ("label", "texts", "predicted", "precision", "recall", "F1", "AUROC", "average precision")
+    more = len(figures["labels"]) - len(rows)
+    note = f"The {len(rows)} labels with the most texts; {more} more are in report.json."
+    return [Table(columns, rows), *([Paragraph(note)] if more else [])]
 
 
 def _confusion(figures: Content) -> list[Block]:
     names = [label["label"] for label in figures["labels"]]
     if len(names) <= _CONFUSION:
         rows = [(name, *map(count, row)) for name, row in zip(names, figures["confusion"], strict=True)]
-        return [Table(("label ↓ answer →", *names), rows)]
+        return [Table(("label ↓ prediction →", *names), rows)]
     pairs = [
         (n, names[i], names[j]) for i, row in enumerate(figures["confusion"]) for j, n in enumerate(row) if i != j and n
     ]
@@ -158,20 +117,17 @@ def _confusion(figures: Content) -> list[Block]:
     if not most:
         return []
     return [
-        Paragraph("What is taken for what most often; the whole matrix is in report.json."),
-        Table(("label", "answer", "texts"), [(label, answer, count(n)) for n, label, answer in most], left=2),
+        Paragraph("The most frequent confusions; the whole matrix is in report.json."),
+        Table(("label", "prediction", "texts"), [(label, other, count(n)) for n, label, other in most], left=2),
     ]
 
 
 def _images(content: Content, *files: str) -> list[Block]:
-    return [Image(picture["file"], picture["title"]) for picture in content["pictures"] if picture["file"] in files]
+    return [Image(plot["file"], plot["title"]) for plot in content["pictures"] if plot["file"] in files]
 
 
 def _baselines(content: Content) -> list[Block]:
-    if not content["figures"]["n"]:
-        return []
-    ours = content["figures"]
-    rows = [("this classifier", *_compared(ours), "", "", "")]
+    rows = [("this classifier", *_compared(content["figures"]), "", "", "")]
     for baseline in content["baselines"]:
         against = baseline["against_ours"]
         ahead, low, high = (percent(x, sign=True) for x in (against["difference"], *against["interval_95"]))
@@ -184,44 +140,31 @@ def _baselines(content: Content) -> list[Block]:
                 small(against["p_value"]),
             )
         )
-    told = (
-        "On the same texts, fitted to the same train split. The last three columns compare this classifier with each: "
-        "by how much more often it is right (95 % interval), how many texts it alone gets right and how many the "
-        "baseline alone, and the p-value of McNemar's exact test."
+    explanation = (
+        "On the same texts, fitted to the same train split. The last three columns compare this classifier with each "
+        "baseline: the difference in accuracy (95 % interval), the number of texts that only this classifier and that "
+        "only the baseline predicts correctly, and the p-value of McNemar's exact test."
     )
-    columns = (
-        "",
-        "accuracy",
-        "95 % Wilson interval",
-        "F1, mean",
-        "MCC",
-        "AUROC",
-        "ahead by",
-        "alone right",
-        "p",
-    )
-    notes = [Paragraph(f"Not there: {line}.") for line in content["baselines_missing"]]
-    return [Heading("Baselines"), Paragraph(told), Table(columns, rows), *notes]
+    ours = ("", "accuracy", "95 % Wilson interval", "F1, mean", "MCC", "AUROC")
+    missing = [Paragraph(f"Missing: {line}.") for line in content["baselines_missing"]]
+    columns = (*ours, "ahead by", "correct alone", "p")
+    return [Heading("Baselines"), Paragraph(explanation), Table(columns, rows), *missing]
 
 
 def _compared(figures: Content) -> tuple[str, ...]:
-    low, high = figures["wilson_95"]
-    between = f"{percent(low)} – {percent(high)}"
     mean, mcc, auroc = percent(figures["f1_macro"]), decimal(figures["mcc"]), decimal(figures["auroc"])
-    return percent(figures["accuracy"]), between, mean, mcc, auroc
+    return percent(figures["accuracy"]), interval(figures["wilson_95"]), mean, mcc, auroc
 
 
 def _slices(content: Content) -> list[Block]:
-    if not content["figures"]["n"]:
-        return []
-    mix = content["natural_mix"]
+    shift = content["natural_mix"]
     slices = [("all", content["figures"]), *((part["name"], part["figures"]) for part in content["slices"])]
-    if mix is not None and mix["figures"] is not None:
-        slices.append(("natural mix", mix["figures"]))
+    if shift is not None and shift["figures"] is not None:
+        slices.append(("natural mix", shift["figures"]))
     rows: list[tuple[str, ...]] = [("texts", *(count(figures["n"]) for _, figures in slices))]
     for name, title, write in (
         ("accuracy", "accuracy", percent),
-        ("wilson_95", "95 % Wilson interval", _interval),
+        ("wilson_95", "95 % Wilson interval", interval),
         ("balanced_accuracy", "balanced accuracy", percent),
         ("f1_macro", "F1, mean over labels", percent),
         ("mcc", "MCC", decimal),
@@ -231,47 +174,42 @@ def _slices(content: Content) -> list[Block]:
         ("calibration_error", "calibration error", decimal),
     ):
         rows.append((title, *(write(figures[name]) for _, figures in slices)))
-    n_labels = len(content["figures"]["labels"])
-    for k in range(n_labels) if n_labels <= _CONFUSION else ():
+    labels = content["figures"]["labels"]
+    for k, label in enumerate(labels if len(labels) <= _CONFUSION else ()):
         for figure in ("precision", "recall", "f1"):
-            title = f"{content['figures']['labels'][k]['label']}: {'F1' if figure == 'f1' else figure}"
+            title = f"{label['label']}: {'F1' if figure == 'f1' else figure}"
             rows.append((title, *(percent(figures["labels"][k][figure]) for _, figures in slices)))
-    explained = [Paragraph(f"{part['name'].capitalize()}: {part['told']}.") for part in content["slices"]]
-    return [Heading("Where the figures hold"), Table(("", *(name for name, _ in slices)), rows), *explained, *_mix(mix)]
+    titles = [_SLICES.get(name, name) for name, _ in slices]
+    explained = [
+        Paragraph(f"{_SLICES.get(part['name'], part['name']).capitalize()}: {part['told']}.")
+        for part in content["slices"]
+    ]
+    return [Heading("Figures by slice"), Table(("", *titles), rows), *explained, *_prior_shift(shift)]
 
 
-def _interval(between: Sequence[float] | None) -> str:
-    return "n/a" if between is None else f"{percent(between[0])} – {percent(between[1])}"
-
-
-def _mix(mix: Content | None) -> list[Block]:
-    if mix is None:
+def _prior_shift(shift: Content | None) -> list[Block]:
+    if shift is None:
         return []
-    blocks: list[Block] = [Paragraph(mix["told"])]
-    if len(mix["shares"]) <= _CONFUSION:
-        rows = [(label, percent(share), decimal(mix["weights"][label])) for label, share in mix["shares"].items()]
+    blocks: list[Block] = [Paragraph(shift["told"])]
+    if len(shift["shares"]) <= _CONFUSION:
+        rows = [(label, percent(share), decimal(shift["weights"][label])) for label, share in shift["shares"].items()]
         blocks.append(Table(("label", "share in the source", "weight of a text"), rows))
-    baselines = [baseline for baseline in mix["baselines"] if baseline["figures"] is not None]
-    if mix["figures"] is None or not baselines:
+    baselines = [(row["name"], row["figures"]) for row in shift["baselines"] if row["figures"] is not None]
+    if shift["figures"] is None or not baselines:
         return blocks
     compared = [
         (name, percent(figures["accuracy"]), percent(figures["f1_macro"]), decimal(figures["average_precision"]))
-        for name, figures in (
-            ("this classifier", mix["figures"]),
-            *((baseline["name"], baseline["figures"]) for baseline in baselines),
-        )
+        for name, figures in (("this classifier", shift["figures"]), *baselines)
     ]
-    return [*blocks, Table(("at the natural mix", "accuracy", "F1, mean", "average precision"), compared)]
+    return [*blocks, Table(("at the natural label mix", "accuracy", "F1, mean", "average precision"), compared)]
 
 
 def _errors(content: Content) -> list[Block]:
-    if not content["figures"]["n"]:
-        return []
-    n, shown = content["n_errors"], content["errors"]
-    blocks: list[Block] = [Heading("The most confident errors")]
-    if not n:
-        return [*blocks, Paragraph("None: every text is answered right.")]
-    told = f"{count(len(shown))} of {count(n)} wrong answers, the most confident first."
+    heading = Heading("The most confident errors")
+    if not content["n_errors"]:
+        return [heading, Paragraph("None: every prediction is correct.")]
+    errors = content["errors"]
+    listed = f"{count(len(errors))} of {count(content['n_errors'])} wrong predictions, the most confident first."
     rows = [
         (
             error["text"] + (f"… ({count(error['characters'])} characters)" if error["shortened"] else ""),
@@ -282,10 +220,10 @@ def _errors(content: Content) -> list[Block]:
             "yes" if error["seen_in_train"] else "no",
             "yes" if error["cut"] else "no",
         )
-        for error in shown
+        for error in errors
     ]
-    columns = ("text", "label", "answer", "its probability", "source row", "seen in train", "cut")
-    return [*blocks, Paragraph(told), Table(columns, rows, left=3)]
+    columns = ("text", "label", "prediction", "its probability", "source row", "seen in train", "truncated")
+    return [heading, Paragraph(listed), Table(columns, rows, left=3)]
 
 
 def _padding(content: Content) -> list[Block]:
@@ -304,7 +242,7 @@ def _padding(content: Content) -> list[Block]:
             )
             for step in padding["steps"]
         ]
-        blocks.append(Table(("pads", "texts", "largest change of a probability", "answers that change"), rows))
+        blocks.append(Table(("pads", "texts", "largest change of a probability", "changed predictions"), rows))
     return blocks
 
 
@@ -313,17 +251,16 @@ def _training(content: Content) -> list[Block]:
     return [Heading("Training"), *images] if images else []
 
 
-def _origin(content: Content) -> list[Block]:
-    trained, tested = content["parameters"], content["tested"]
+def _provenance(content: Content) -> list[Block]:
+    parameters, origin, data = content["parameters"], content["provenance"], content["data"]
     rows = [
-        ("tested", tested["told"]),
-        ("parameters", f"{count(trained['all'])}, of which {count(trained['trained'])} train"),
+        ("tested", content["tested"]["told"]),
+        ("parameters", f"{count(parameters['all'])}, of which {count(parameters['trained'])} train"),
     ]
     if content["texts_trained"]:
         rows.append(("trained", f"{count(content['texts_trained'])} texts in {content['seconds_training']:.1f} s"))
     if content["peak_gpu_memory"] is not None:
-        rows.append(("GPU memory at most", f"{content['peak_gpu_memory'] / 1e9:.2f} GB"))
-    origin, data = content["provenance"], content["data"]
+        rows.append(("peak GPU memory", f"{content['peak_gpu_memory'] / 1e9:.2f} GB"))
     rows.append(("command", shlex.join(origin.get("command", ()))))
     rows += [(name, _plain(origin.get(name))) for name in ("started", "device", "machine", "commit")]
     rows += [
@@ -331,16 +268,15 @@ def _origin(content: Content) -> list[Block]:
     ]
     hashes = [
         ("data", data["source"], _plain(origin.get("data_sha256"))),
-        *((f"{part['name']} split", f"{count(part['n'])} texts", part["sha256"]) for part in data["splits"]),
+        *((f"{split['name']} split", f"{count(split['n'])} texts", split["sha256"]) for split in data["splits"]),
         ("weights", _plain(origin.get("weights")), _plain(origin.get("weights_sha256"))),
         ("config.yaml", "", _plain(origin.get("config_sha256"))),
     ]
-    told = [*data["notes"], *content["weights_notes"]]
     return [
-        Heading("What was trained, on what"),
+        Heading("Model and data"),
         Table(("", ""), rows, left=2),
-        Table(("what", "from", "sha256"), hashes, left=3),
-        *(Paragraph(f"Note: {line}.") for line in told),
+        Table(("file", "from", "sha256"), hashes, left=3),
+        *(Paragraph(f"Note: {line}.") for line in (*data["notes"], *content["weights_notes"])),
         Table(("setting", "value"), [(name, _plain(value)) for name, value in content["settings"].items()], left=2),
         Table(("package", "version"), list(origin.get("versions", {}).items()), left=2),
     ]

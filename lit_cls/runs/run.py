@@ -21,23 +21,15 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import RunError, UserError
 from lit_cls.io.atomic import locked, write_json, write_text
+from lit_cls.io.terminal import print_to, stdout_console
 from lit_cls.model.weights import match_weights
-from lit_cls.report.console import accuracy_table, told_figures
-from lit_cls.report.content import (
-    About,
-    Evaluated,
-    accuracies,
-    count_parameters,
-    evaluated,
-    read_provenance,
-    shown_settings,
-    told_checkpoint,
-    write_report,
-    write_split,
-)
+from lit_cls.report.console import accuracy_table, describe_figures
+from lit_cls.report.content import write_report
+from lit_cls.report.run_info import RunInfo, count_parameters, describe_checkpoint, read_provenance, reported_settings
+from lit_cls.report.split_results import SplitResult, accuracies, evaluate_split, write_split
 from lit_cls.runs.folder import check_disk, new_run_folder, provenance
 from lit_cls.runs.resuming import Origin
-from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table, make_console
+from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
 from lit_cls.training.feature_cache_callback import FrozenTrunk
@@ -92,7 +84,7 @@ class Run:
         self.comparisons = comparisons
         self.resumed = resumed
         self.folder: Path = resumed or root / name  # its new version_<n>, once there is one
-        self.console = console or make_console()
+        self.console = console or stdout_console()
         self.predictions = CollectPredictions()
         self.self_test = SelfTest()
         self.epoch_log = EpochLog(self.log)
@@ -121,8 +113,10 @@ class Run:
     @rank_zero_only
     def log(self, thing: Any) -> None:
         """Prints a line or a table for a person, once for all processes."""
-        # A line is never broken: a path in it can be copied, a log searched.
-        self.console.print(thing, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(thing, str))
+        try:
+            print_to(self.console, thing)
+        except BrokenPipeError as error:  # a run that nobody hears of ends, with its state saved
+            raise RunError("standard output was closed while the run printed to it") from error
 
     def fit(
         self,
@@ -312,8 +306,6 @@ class Run:
             if self.keep is not None:
                 self.log(f"go on with: {self._way_on()}")
             raise
-        except BrokenPipeError:
-            raise
         except OSError as error:
             way_on = f". With that mended, go on with: {self._way_on()}" if self.keep is not None else ""
             raise RunError(f"the run in {self.folder} failed: {error}{way_on}") from error
@@ -347,7 +339,9 @@ class Run:
                 case "train":
                     trainer.predict(module, return_predictions=False, **where)  # type: ignore[arg-type]
             checkpoint = None  # its weights are in place now
-            found.append(evaluated(split, data, self.predictions.row_ids, self.predictions.logits, module.decision))
+            found.append(
+                evaluate_split(split, data, self.predictions.row_ids, self.predictions.logits, module.decision)
+            )
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
         device = trainer.strategy.root_device
@@ -359,7 +353,7 @@ class Run:
     @rank_zero_only
     def _report(
         self,
-        found: Sequence[Evaluated],
+        found: Sequence[SplitResult],
         module: ClassifierModule,
         data: ClassificationData,
         tested: Path | None,
@@ -374,18 +368,18 @@ class Run:
             "peak_gpu_memory": self._peak_gpu_memory,
         }
         settings = self.settings or {"model": module.settings.as_dict(), "data": data.state_dict()["settings"]}
-        about = About(
+        info = RunInfo(
             name=self.name,
             network=network,
-            settings=shown_settings(settings),
+            settings=reported_settings(settings),
             provenance=read_provenance(self.folder),
-            tested=told_checkpoint(tested, self.self_test.place),
+            tested=describe_checkpoint(tested, self.self_test.place),
             decision=module.decision,
             padding=self.self_test.padding.get(found[0].split),
             metrics=self.metrics.rows,
             comparisons=self.comparisons,
         )
-        for thing in told_figures(write_report(self.folder, found, data, about)):
+        for thing in describe_figures(write_report(self.folder, found, data, info)):
             self.log(thing)
         self.log(f"report: {self.folder / 'report' / 'report.html'}")
 

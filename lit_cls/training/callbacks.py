@@ -6,11 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import rich
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -215,12 +213,6 @@ class ProgressBar(RichProgressBar):
             self._shown = {name: value for name, value in shown.items() if name == "train_loss_step"}
         self._looks += 1
         return self._shown
-
-
-def make_console() -> Console:
-    """Standard output; as wide as a table may be where it is not a terminal."""
-    console = rich.get_console()  # the one that Lightning's bar is drawn on: lines are printed above it
-    return console if console.is_terminal else Console(width=120)
 
 
 def quiet_lightning() -> None:

@@ -2,14 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from lit_cls.io.atomic import flush, whole_file
 from lit_cls.training.checkpoints import LAST, PREVIOUS, is_intact, read_checkpoint
 
 
@@ -25,12 +26,8 @@ class AtomicCheckpointIO(CheckpointIO):
 
         The last state before a new one is kept, as `previous.ckpt`.
         """
-
-        def write(stream: BinaryIO) -> None:
+        with _checkpoint(Path(path)) as stream:
             torch.save(checkpoint, stream)
-
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        _replace(Path(path), write)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
@@ -44,34 +41,18 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copies a checkpoint, in one step like any other that is written."""
-
-    def write(stream: BinaryIO) -> None:
-        with source.open("rb") as original:
-            shutil.copyfileobj(original, stream, 1 << 22)
-
-    _replace(target, write)
+    """Copies a checkpoint, as a whole like any other that is written."""
+    with _checkpoint(target) as stream, source.open("rb") as original:
+        shutil.copyfileobj(original, stream, 1 << 22)
 
 
-def _replace(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        with partial.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if not is_intact(partial):
-            raise OSError(f"{partial} does not hold what was written to it: the disk is damaged")
+@contextmanager
+def _checkpoint(target: Path) -> Iterator[BinaryIO]:
+    with whole_file(target) as stream:
+        yield stream
+        flush(stream)
+        if not is_intact(Path(stream.name)):
+            raise OSError(f"{stream.name} does not hold what was written to it: the disk is damaged")
         if target.name == LAST and target.exists():
-            # Killed between the two: the one before is found, and it is whole.
+            # Killed between the two renames, the run finds the one before, and it is whole.
             os.replace(target, target.with_name(PREVIOUS))
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    with suppress(OSError, AttributeError):  # not everywhere; without it a power cut may undo the renaming
-        folder = os.open(target.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

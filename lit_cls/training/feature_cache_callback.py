@@ -15,6 +15,7 @@ from lit_cls.data.batches import Batch, TextDataset
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
+from lit_cls.io.progress import Progress
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.feature_cache import (
     FrozenStates,
@@ -37,8 +38,6 @@ from lit_cls.training.feature_files import (
     states_key,
 )
 from lit_cls.training.module import ClassifierModule
-
-_TELL_EVERY = 10.0  # seconds
 
 
 class FrozenTrunk(Callback):
@@ -232,12 +231,10 @@ class FrozenTrunk(Callback):
     def _compute(
         self, trainer: Trainer, net: TextClassifier, split: SplitName, loader: DataLoader[Batch], states: FrozenStates
     ) -> None:
-        told = time.perf_counter()
+        progress = Progress(log=self.log_line, bar=False)  # a run's console is not standard error
         with trainer.precision_plugin.forward_context():
             for done in compute(net, loader, states):
-                if time.perf_counter() - told > _TELL_EVERY:
-                    told = time.perf_counter()
-                    self.log_line(f"frozen layers, {split}: {done:,} of {len(states.counts):,} texts")
+                progress.report(f"frozen layers, {split}", done, len(states.counts))
         if net.backbone.tok_emb.weight.is_cuda:
             torch.cuda.synchronize()  # for the clock
 

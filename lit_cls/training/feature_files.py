@@ -21,7 +21,7 @@ from torch import Tensor
 
 import lit_cls
 from lit_cls.errors import UserError
-from lit_cls.io.atomic import write_json
+from lit_cls.io.atomic import flush, rename, write_json
 from lit_cls.model.classifier import TextClassifier
 
 GB = 10**9
@@ -133,9 +133,9 @@ def publish(partial: Path, target: Path, key: StatesKey, positions: str, seconds
     Of two processes that fill the same one, each has its own, and the later name stays.
     """
     with partial.open("rb") as file:
-        os.fsync(file.fileno())
+        flush(file)
     write_json(target.with_suffix(".json"), {**asdict(key), "positions": positions, "seconds": seconds})
-    partial.replace(target)
+    rename(partial, target)
 
 
 def check_folder(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 
-from lit_cls.io.atomic import write_text
+from lit_cls.io.atomic import flush, write_text
 
 NAME = "metrics.csv"
 
@@ -109,7 +108,7 @@ class MetricsFile(Logger):
         """Has the disk take what is written."""
         if self.path.exists():
             with self.path.open("rb") as stream:
-                os.fsync(stream.fileno())
+                flush(stream)
 
     def _write_all(self) -> None:
         header = _lines(self._columns, [dict(zip(self._columns, self._columns, strict=True))])

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.evaluation.metrics import Accuracy
-from lit_cls.report.console import accuracy_table, told_figures, write_predictions
+from lit_cls.report.console import accuracy_table, describe_figures
+from lit_cls.report.split_results import write_predictions
 from lit_cls.training.pad_invariance import Padded, PadTest
 
 
@@ -42,7 +43,7 @@ def test_a_person_is_told_the_figures_at_once(tmp_path: Path) -> None:
     content = made_report(tmp_path, ClassificationData(path=hard_file(tmp_path, labels, each=10)))
     console = Console(width=120)
     with console.capture() as capture:
-        for thing in told_figures(content):
+        for thing in describe_figures(content):
             console.print(thing, markup=False, highlight=False)
     out = capture.get()
     figures = content["figures"]
@@ -60,5 +61,5 @@ def test_a_person_is_told_the_figures_at_once(tmp_path: Path) -> None:
 def test_a_self_test_that_fails_is_told_at_once(tmp_path: Path) -> None:
     failed = PadTest(16, False, 1e-3, (Padded(1, 16, 0.5, 2),))
     content = made_report(tmp_path, ClassificationData(source="demo"), padding=failed)
-    assert any(str(thing).startswith("padding self-test: FAIL") for thing in told_figures(content))
-    assert told_figures(made_report(tmp_path, ClassificationData(source="demo"), limit=0)) == []
+    assert any(str(thing).startswith("padding self-test: FAIL") for thing in describe_figures(content))
+    assert describe_figures(made_report(tmp_path, ClassificationData(source="demo"), limit=0)) == []

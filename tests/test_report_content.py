@@ -16,8 +16,10 @@ from lit_cls.cli import main
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import seen_in
 from lit_cls.model.decision import Decision
-from lit_cls.report import content as reporting
-from lit_cls.report.content import evaluated, shown_settings, write_report
+from lit_cls.report import content as report_content
+from lit_cls.report.content import write_report
+from lit_cls.report.run_info import reported_settings
+from lit_cls.report.split_results import evaluate_split
 from lit_cls.training.pad_invariance import Padded, PadTest
 
 NANO = ("fit", "--config", str(REPOSITORY / "configs" / "quickstart.yaml"))
@@ -184,11 +186,11 @@ def test_the_published_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sm
     caught, alarms = 747 / 5572 * spam["recall"], 4825 / 5572 * (1 - ham["recall"])
     assert mix["figures"]["labels"][1]["precision"] == pytest.approx(caught / (caught + alarms))
     assert mix["figures"]["labels"][1]["precision"] < spam["precision"]
-    assert "is a re-weighting of the same answers" in mix["told"]
+    assert "re-weights the same predictions" in mix["told"]
     # The last position is that of a pad: nothing of this is hidden.
     assert content["padding"]["verdict"] == "depends"
     assert content["padding"]["largest_difference"] > 0
-    assert "data.padding longest_in_train pads every text alike" in content["padding"]["told"]
+    assert "data.padding longest_in_train pads all texts alike" in content["padding"]["told"]
 
 
 def test_a_run_for_trying_out_has_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +198,12 @@ def test_a_run_for_trying_out_has_a_report(tmp_path: Path, monkeypatch: pytest.M
     content = run(*NANO, "--trainer.fast_dev_run", "1")
     n = content["figures"]["n"]
     assert 0 < n < 198
-    assert content["evaluated_in_part"] == f"Only {n} of the 198 test texts were evaluated, as the trainer was told."
+    assert (
+        content["evaluated_in_part"]
+        == f"Only {n} of the 198 test texts were evaluated, because the trainer limits them."
+    )
     check_against_predictions(content)
-    assert content["tested"]["told"] == "the weights at hand: no checkpoint was written"
+    assert content["tested"]["told"] == "the current weights: no checkpoint was written"
     check_forms(content)
 
 
@@ -245,7 +250,7 @@ def test_report_json_is_the_last_that_is_written(tmp_path: Path, monkeypatch: py
     def fail(*_: object) -> str:
         raise OSError("no room")
 
-    monkeypatch.setattr(reporting, "render_html", fail)
+    monkeypatch.setattr(report_content, "render_html", fail)
     with pytest.raises(OSError, match="no room"):
         made_report(tmp_path, ClassificationData(source="demo"))
     assert (tmp_path / "report" / "report.md").exists()
@@ -253,7 +258,7 @@ def test_report_json_is_the_last_that_is_written(tmp_path: Path, monkeypatch: py
 
 
 def test_without_the_extra_the_rest_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
+    monkeypatch.setattr(report_content, "find_spec", lambda name: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     content = made_report(tmp_path, ClassificationData(source="demo"))
     assert content["pictures"] == []
@@ -284,20 +289,22 @@ def test_tuned_answers_are_those_that_are_counted(tmp_path: Path) -> None:
     data = ClassificationData(source="demo")
     decision = Decision(temperature=2.0, label=1, threshold=0.8, goal="precision of spam")
     logits = torch.randn(198, 2, generator=torch.Generator().manual_seed(1))
-    found = evaluated("test", data, torch.arange(198), logits, decision)
+    found = evaluate_split("test", data, torch.arange(198), logits, decision)
     content = write_report(tmp_path, [found], data, about(decision=decision))
     spam = (logits / 2).softmax(dim=1)[:, 1] >= 0.8
     assert content["figures"]["labels"][1]["answered"] == int(spam.sum())
     told = (tmp_path / "report" / "report.md").read_text()
-    assert "Answers follow from temperature 2, spam from a probability of 0.8 on (tuned: precision of spam)." in told
+    assert (
+        "Predictions follow from temperature 2, spam from a probability of 0.8 on (tuned: precision of spam)." in told
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "data.padding longest_in_train pads every text alike"),
-        ({"padding": 40}, "that does no harm: every text is padded to 40 tokens alike"),
-        ({"padding": "none", "batch_size": 1}, "that does no harm: no text is padded"),
+        ({}, "data.padding longest_in_train pads all texts alike"),
+        ({"padding": 40}, "does no harm in this run: every text is padded to 40 tokens"),
+        ({"padding": "none", "batch_size": 1}, "does no harm in this run: no text is padded"),
     ],
 )
 def test_where_pads_are_read_the_way_out_is_told(tmp_path: Path, options: dict[str, Any], told: str) -> None:
@@ -305,7 +312,7 @@ def test_where_pads_are_read_the_way_out_is_told(tmp_path: Path, options: dict[s
     depends = PadTest(16, True, 1e-3, (Padded(1, 16, 0.02, 0), Padded(64, 16, 0.31, 3)))
     content = made_report(tmp_path, data, padding=depends)
     said = content["padding"]["told"]
-    assert "a probability changes by up to 0.31, and 3 of 16 texts get another answer" in said
+    assert "change a probability by up to 0.31, and 3 of 16 predictions" in said
     assert told in said
     assert said in (tmp_path / "report" / "report.md").read_text()
 
@@ -313,7 +320,7 @@ def test_where_pads_are_read_the_way_out_is_told(tmp_path: Path, options: dict[s
 def test_a_failed_or_missing_self_test_is_told(tmp_path: Path) -> None:
     data = ClassificationData(source="demo")
     failed = PadTest(16, False, 1e-3, (Padded(1, 16, 0.02, 1),))
-    assert made_report(tmp_path, data, padding=failed)["padding"]["told"].startswith("FAIL: with up to 64 more pads")
+    assert made_report(tmp_path, data, padding=failed)["padding"]["told"].startswith("FAIL: up to 64 more pads")
     assert '<p class="warning">FAIL' in (tmp_path / "report" / "report.html").read_text()
     told = made_report(tmp_path, data, padding="not run: no process holds the whole network")["padding"]
     assert told == {"verdict": "not run", "told": "Not run: no process holds the whole network."}
@@ -328,7 +335,7 @@ def test_settings_by_their_full_names() -> None:
         "data": {"split": [0.7, 0.1, 0.2]},
         "trainer": {"max_epochs": 2, "profiler": None},
     }
-    assert shown_settings(given) == {
+    assert reported_settings(given) == {
         "seed_everything": 3,
         "model.size": "gpt2-nano",
         "model.lora": None,

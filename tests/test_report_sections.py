@@ -7,14 +7,15 @@ import pytest
 from made_reports import hard_file, made_report
 
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.report.blocks import Heading, Image, Paragraph, Table
 from lit_cls.report.numbers import decimal, percent
-from lit_cls.report.sections import SHOWN_LABELS, Heading, Image, Paragraph, Table, outline
+from lit_cls.report.sections import MAX_LABELS, report_sections
 
 
 def words(content: dict) -> str:
     """All that the blocks say."""
     told: list[str] = []
-    for block in outline(content):
+    for block in report_sections(content):
         match block:
             case Heading(text, _) | Paragraph(text, _):
                 told.append(text)
@@ -76,14 +77,14 @@ def test_without_texts_there_are_no_figures(tmp_path: Path) -> None:
     told = words(content)
     assert "No test text was evaluated." in told
     assert "Figures on the test split" not in told
-    assert "What was trained, on what" in told
+    assert "Model and data" in told
 
 
 def test_many_labels_are_told_in_part(tmp_path: Path) -> None:
     labels = tuple(f"topic {k}" for k in range(40))
     content = made_report(tmp_path, ClassificationData(path=hard_file(tmp_path, labels, each=10)))
     told = words(content)
-    assert f"The {SHOWN_LABELS} labels with the most texts; 10 more are in report.json." in told
-    assert "What is taken for what most often" in told
+    assert f"The {MAX_LABELS} labels with the most texts; 10 more are in report.json." in told
+    assert "The most frequent confusions" in told
     assert "topic 3: precision" not in told
     assert len(content["figures"]["confusion"]) == 40

@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import torch
-from test_figures import answers
+from test_figures import predictions
 
-from lit_cls.evaluation.figures import Answers, figures_of
-from lit_cls.report.plots import Picture, draw_evaluation, draw_learning, ranked_classes, short
+from lit_cls.evaluation.figures import Predictions, figures_of
+from lit_cls.report.plots import Plot, draw_evaluation, draw_learning, ranked_classes, short
 
 ROWS = [
     {"epoch": "0", "step": "9", "train_loss_step": "0.7"},
@@ -20,13 +20,13 @@ ROWS = [
 ]
 
 
-def drawn(given: Answers) -> dict[str, Picture]:
+def drawn(given: Predictions) -> dict[str, Plot]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return {picture.name: picture for picture in draw_evaluation(given, figures_of(given), "test")}
 
 
-def words(picture: Picture) -> list[str]:
+def words(picture: Plot) -> list[str]:
     root = ET.fromstring(picture.svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 4
@@ -35,7 +35,7 @@ def words(picture: Picture) -> list[str]:
 
 @pytest.mark.parametrize("n_classes", [2, 3, 13, 100])
 def test_three_pictures_of_an_evaluation(n_classes: int) -> None:
-    given = answers(500, n_classes)
+    given = predictions(500, n_classes)
     pictures = drawn(given)
     assert list(pictures) == ["confusion", "reliability", "curves"]
     for picture in pictures.values():
@@ -52,27 +52,27 @@ def test_three_pictures_of_an_evaluation(n_classes: int) -> None:
 
 def test_labels_may_be_called_anything() -> None:
     names = ("$x$ & <b>", "世界🙂", "nul\x00 bell\x07\nline", "long " * 50)
-    given = answers(200, 4)
-    pictures = drawn(Answers(given.probabilities, given.labels, given.predicted, names))
+    given = predictions(200, 4)
+    pictures = drawn(Predictions(given.probabilities, given.labels, given.predicted, names))
     told = words(pictures["confusion"])
     assert {"$x$ & <b>", "世界🙂", "nul� bell��line", short("long " * 50)} <= set(told)
     assert len(short("long " * 50)) == 18
 
 
 def test_the_same_figures_give_the_same_bytes() -> None:
-    one, other = drawn(answers(100, 3)), drawn(answers(100, 3))
+    one, other = drawn(predictions(100, 3)), drawn(predictions(100, 3))
     assert [picture.svg for picture in one.values()] == [picture.svg for picture in other.values()]
     assert not re.search(r"metadata|Matplotlib v", one["curves"].svg)
 
 
 def test_what_has_no_curve_is_left_out() -> None:
-    given = answers(60, 3)
+    given = predictions(60, 3)
     of_two = given.where((given.labels != 2).tolist())
     assert ranked_classes(of_two, figures_of(of_two)) == [0, 1]
     of_one = given.where((given.labels == 0).tolist())
     assert list(drawn(of_one)) == ["confusion", "reliability"]
     assert drawn(given.where([False] * 60)) == {}
-    broken = Answers(torch.full((60, 3), torch.nan), given.labels, given.predicted, given.label_names)
+    broken = Predictions(torch.full((60, 3), torch.nan), given.labels, given.predicted, given.label_names)
     assert list(drawn(broken)) == ["confusion"]
 
 

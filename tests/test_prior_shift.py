@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
-from test_figures import answers, normalized
+from test_figures import normalized, predictions
 
-from lit_cls.evaluation.figures import Answers, figures_of
-from lit_cls.evaluation.prior_shift import natural_mix, ranking, reweighted
+from lit_cls.evaluation.figures import Predictions, figures_of
+from lit_cls.evaluation.prior_shift import prior_shift, ranking, shifted_figures
 
 
 @pytest.mark.parametrize(("n_classes", "ties"), [(2, False), (2, True), (4, False)])
 def test_figures_are_scikit_learns_with_sample_weights(n_classes: int, ties: bool) -> None:
-    given = answers(400, n_classes, ties=ties)
+    given = predictions(400, n_classes, ties=ties)
     counts = [1000, 150, 40, 7][:n_classes]
-    mix = natural_mix(counts, given.labels)
-    found = reweighted(given, mix)
+    mix = prior_shift(counts, given.labels)
+    found = shifted_figures(given, mix)
     assert found is not None
     labels, predicted, probabilities = given.labels.numpy(), given.predicted.numpy(), given.probabilities.numpy()
     assert mix.weights is not None
@@ -38,13 +38,13 @@ def test_figures_are_scikit_learns_with_sample_weights(n_classes: int, ties: boo
 
 def test_weights_of_whole_numbers_are_repeated_texts() -> None:
     """Three times as many texts of the first label: the calibration error too is theirs."""
-    given = answers(200, 2)
+    given = predictions(200, 2)
     n = torch.bincount(given.labels)
     again = torch.cat([torch.arange(200), *[(given.labels == 0).nonzero()[:, 0]] * 2])
     repeated = figures_of(
-        Answers(given.probabilities[again], given.labels[again], given.predicted[again], given.label_names, 0)
+        Predictions(given.probabilities[again], given.labels[again], given.predicted[again], given.label_names, 0)
     )
-    found = reweighted(given, natural_mix([3 * int(n[0]), int(n[1])], given.labels))
+    found = shifted_figures(given, prior_shift([3 * int(n[0]), int(n[1])], given.labels))
     assert found is not None
     for name in ("accuracy", "mcc", "auroc", "average_precision", "log_loss", "calibration_error", "f1_macro"):
         assert getattr(found, name) == pytest.approx(getattr(repeated, name), abs=1e-6), name
@@ -53,10 +53,10 @@ def test_weights_of_whole_numbers_are_repeated_texts() -> None:
 
 
 def test_the_mix_at_hand_changes_nothing() -> None:
-    given = answers(300, 3)
-    mix = natural_mix(torch.bincount(given.labels).tolist(), given.labels)
+    given = predictions(300, 3)
+    mix = prior_shift(torch.bincount(given.labels).tolist(), given.labels)
     assert mix.weights == pytest.approx([1, 1, 1])
-    found, plain = reweighted(given, mix), figures_of(given)
+    found, plain = shifted_figures(given, mix), figures_of(given)
     assert found is not None
     for name in ("accuracy", "balanced_accuracy", "mcc", "auroc", "average_precision", "log_loss", "calibration_error"):
         assert getattr(found, name) == pytest.approx(getattr(plain, name), abs=1e-6), name
@@ -67,10 +67,10 @@ def test_precision_by_hand() -> None:
     labels = torch.tensor([0] * 10 + [1] * 10)
     predicted = torch.tensor([1] + [0] * 9 + [1] * 9 + [0])
     p = torch.where(predicted == 1, 0.8, 0.2)
-    given = Answers(torch.stack([1 - p, p], dim=1), labels, predicted, ("ham", "spam"))
-    mix = natural_mix([950, 50], labels)
+    given = Predictions(torch.stack([1 - p, p], dim=1), labels, predicted, ("ham", "spam"))
+    mix = prior_shift([950, 50], labels)
     assert mix.as_dict(("ham", "spam")) == {"shares": {"ham": 0.95, "spam": 0.05}, "weights": {"ham": 1.9, "spam": 0.1}}
-    found = reweighted(given, mix)
+    found = shifted_figures(given, mix)
     assert found is not None
     assert found.labels[1].precision == pytest.approx(0.05 * 0.9 / (0.05 * 0.9 + 0.95 * 0.1))
     assert found.accuracy == pytest.approx(0.9)
@@ -78,12 +78,12 @@ def test_precision_by_hand() -> None:
 
 
 def test_a_label_without_a_text_cannot_be_weighed() -> None:
-    given = answers(50, 3)
+    given = predictions(50, 3)
     two = given.where((given.labels != 1).tolist())
-    mix = natural_mix([10, 10, 80], two.labels)
+    mix = prior_shift([10, 10, 80], two.labels)
     assert mix.weights is None
     assert mix.shares == (0.1, 0.1, 0.8)
-    assert reweighted(two, mix) is None
+    assert shifted_figures(two, mix) is None
     assert mix.as_dict(("a", "b", "c"))["weights"] == {"a": None, "b": None, "c": None}
 
 

@@ -1,0 +1,95 @@
+"""Results of the evaluated splits, and the file with their predictions."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.splits import SplitName
+from lit_cls.evaluation.figures import Predictions
+from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
+from lit_cls.io.atomic import write_text
+from lit_cls.model.decision import Decision
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Predictions for the rows of one split."""
+
+    split: SplitName
+    rows: list[int]
+    """Of the split: all, unless Lightning was limited to fewer batches."""
+    predictions: Predictions
+
+
+def evaluate_split(
+    split: SplitName, data: ClassificationData, row_ids: Tensor, logits: Tensor, decision: Decision
+) -> SplitResult:
+    """The predictions that follow from the logits of some rows.
+
+    Args:
+        split: name of the split.
+        data: its texts and labels.
+        row_ids: (N,)
+        logits: (N, K)
+        decision: how predictions follow from logits.
+    """
+    label_ids, rows, names = data.part(split).label_ids, row_ids.tolist(), data.label_names
+    counts = data.parts.source_counts()
+    # Ranking figures are about the rarer of two labels; of equally frequent ones about the second, as is the custom.
+    positive = 0 if counts[0] < counts[1] else 1
+    labels = torch.tensor([label_ids[row] for row in rows], dtype=torch.int64)
+    probabilities = decision.probabilities(logits if rows else torch.empty(0, len(names)))
+    predictions = Predictions(probabilities, labels, decision.labels(probabilities), names, positive)
+    return SplitResult(split, rows, predictions)
+
+
+def accuracies(results: Sequence[SplitResult], data: ClassificationData) -> list[Accuracy]:
+    """The accuracy on each split."""
+    majority = majority_class(data.part("train").label_ids)
+    return [
+        accuracy(result.split, result.predictions.labels.tolist(), result.predictions.predicted.tolist(), majority)
+        for result in results
+    ]
+
+
+def write_split(folder: Path, result: SplitResult, data: ClassificationData) -> None:
+    """Writes `predictions_<split>.csv`."""
+    rows, predictions = data.part(result.split).rows, result.predictions
+    write_predictions(
+        folder / f"predictions_{result.split}.csv",
+        [rows.texts[i] for i in result.rows],
+        [rows.numbers[i] for i in result.rows],
+        [rows.labels[i] for i in result.rows],
+        predictions.probabilities.tolist(),
+        data.label_names,
+        [data.label_names[label] for label in predictions.predicted.tolist()],
+    )
+
+
+def write_predictions(
+    path: Path,
+    texts: Sequence[str],
+    source_rows: Sequence[int],
+    labels: Sequence[str],
+    probabilities: Sequence[Sequence[float]],
+    label_names: Sequence[str],
+    predicted: Sequence[str] | None = None,
+) -> None:
+    """Writes predictions for labelled texts as CSV, one row per text.
+
+    `predicted` are the predicted labels; if left out, the most probable ones.
+    """
+    if predicted is None:
+        predicted = [label_names[max(range(len(shares)), key=shares.__getitem__)] for shares in probabilities]
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)])
+    for row, text, label, best, shares in zip(source_rows, texts, labels, predicted, probabilities, strict=True):
+        writer.writerow([row, text, label, best, *(f"{share:.6g}" for share in shares)])
+    write_text(path, stream.getvalue())
