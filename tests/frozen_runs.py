@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_cls.data.batches import EvaluationBatches
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model import GPTClassifier
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.feature_cache_callback import FrozenTrunk
 from lit_cls.training.module import ClassifierModule

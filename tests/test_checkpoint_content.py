@@ -49,7 +49,7 @@ CHANGES: list[tuple[list[str], object]] = [
     ([DATA, "pad_to"], -1),
     (["state_dict"], 5),
     (["state_dict"], {5: torch.zeros(1)}),
-    (["state_dict", "net.tok_emb.weight"], 5),
+    (["state_dict", "net.backbone.tok_emb.weight"], 5),
     (["state_dict", "net.out_head.weight"], torch.zeros(2, 48).to_sparse()),
     (["state_dict", "net.out_head.weight"], torch.zeros(2, 48, dtype=torch.complex64)),
 ]

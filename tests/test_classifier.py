@@ -12,13 +12,13 @@ from conftest import pad_rows
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model.adapters.lora import LoRALinear
-from lit_cls.model.classifier import ModelSettings, TokenPosition, count_positions
-from lit_cls.model.weights import SIZES
+from lit_cls.model.backbones import BACKBONES
+from lit_cls.model.settings import ModelSettings, TokenPosition, count_positions
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=3)
-EVERY_LAYER = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
+EVERY_LAYER = ("all_linear", "head")
 
 
 def classifier(**choices: object) -> GPTClassifier:
@@ -53,7 +53,7 @@ def test_from_token_embeddings_on_it_is_the_same(position: str, layers: str) -> 
     for causal in (True, False):
         net = classifier(token_position=position, trainable_layers=layers, causal=causal)
         ids, lengths = pad_rows(ROWS, 12)
-        assert torch.equal(net.forward_embedded(net.tok_emb(ids), lengths), net(ids, lengths))
+        assert torch.equal(net.forward_embedded(net.backbone.tok_emb(ids), lengths), net(ids, lengths))
     with pytest.raises(UserError, match="a batch of 33 tokens exceeds the model's context length of 32"):
         net.forward_embedded(torch.zeros(1, 33, 16), torch.tensor([33]))
 
@@ -79,7 +79,7 @@ def test_a_token_with_the_pad_id_is_read_like_any_other() -> None:
 def test_each_position_is_what_it_says() -> None:
     ids, lengths = pad_rows(ROWS, 9)
     net = classifier(token_position="last")
-    x = net.final_norm(net.run_blocks(net.trf_blocks, net.embed(ids), causal=True, key_mask=None))
+    x = net.backbone.final_norm(net.run_blocks(net.backbone.trf_blocks, net.embed(ids), causal=True, key_mask=None))
     real = torch.arange(9) < lengths[:, None]
     expected = {
         "first": x[:, 0],
@@ -148,8 +148,8 @@ def test_all_trains_all() -> None:
         ({"trainable_layers": "last_layer"}, 1_538),
         ({"trainable_layers": "last_block"}, 7_090_946),
         ({"trainable_layers": "all"}, 124_441_346),
-        ({"trainable_layers": "lora", "lora": LoRAConfig(8, targets=EVERY_LAYER, train_head=False)}, 1_333_264),
-        ({"trainable_layers": "lora", "lora": LoRAConfig(8, targets=EVERY_LAYER)}, 1_334_802),
+        ({"adapter": LoRA(8, targets=EVERY_LAYER, train_head=False)}, 1_333_264),
+        ({"adapter": LoRA(8, targets=EVERY_LAYER)}, 1_334_802),
     ],
 )
 def test_parameter_counts_of_gpt2_small(choices: dict, trained: int) -> None:
@@ -183,7 +183,7 @@ def test_frozen_parameters_keep_their_values_and_get_no_gradient() -> None:
         ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),
         ({"trainable_layers": "some"}, "trainable_layers 'some' is neither a number of blocks nor one of last_layer"),
         ({"trainable_layers": True}, "trainable_layers True is neither"),
-        ({"lora": LoRAConfig()}, "model.lora is set, but model.trainable_layers is 'last_block'"),
+        ({"lora": LoRA()}, "model.lora is set, but model.trainable_layers is 'last_block'"),
     ],
 )
 def test_wrong_choices_are_refused(choices: dict, message: str) -> None:
@@ -192,7 +192,7 @@ def test_wrong_choices_are_refused(choices: dict, message: str) -> None:
 
 
 def test_settings_survive_a_checkpoint() -> None:
-    lora = LoRAConfig(4, 8, scaling="alpha", targets=("W_query", "ff"), train_head=True)
+    lora = LoRA(4, 8, scaling="alpha", targets=("query", "mlp_in", "mlp_out"), train_head=True)
     settings = ModelSettings("gpt2-nano", "random", "mean", "lora", False, lora, 0.1)
     again = ModelSettings.from_dict(settings.as_dict())
     assert again == settings
@@ -201,8 +201,13 @@ def test_settings_survive_a_checkpoint() -> None:
 
 def test_settings_build_the_network_they_describe() -> None:
     net = ModelSettings("gpt2-nano", "random", "first", 2, False, None, 0.25).build(num_classes=4)
-    assert net.config == replace(SIZES["gpt2-nano"], drop_rate=0.25)
-    assert (net.token_position, net.n_frozen_blocks, net.causal, net.out_head.out_features) == ("first", 1, False, 4)
+    assert net.config == replace(BACKBONES["gpt2-nano"].config, drop_rate=0.25)
+    assert (net.token_position, net.first_trained_block, net.causal, net.out_head.out_features) == (
+        "first",
+        1,
+        False,
+        4,
+    )
 
 
 def test_the_head_is_the_same_whatever_the_trunk(tmp_path) -> None:
@@ -307,17 +312,17 @@ def test_the_trunk_is_what_does_not_train(layers: str | int, position: str, fast
     net = classifier(token_position=position, trainable_layers=layers)
     net.fast = fast
     ids, lengths = pad_rows(ROWS, 9)
-    before, x = net(ids, lengths), net.trunk(ids, lengths)
+    before, x = net(ids, lengths), net.features(ids, lengths)
     assert x.shape == ((4, 1, 16) if layers == "last_layer" else (4, 9, 16))
-    assert torch.equal(net.rest(x, lengths), before)
+    assert torch.equal(net.from_features(x, lengths), before)
     # With blocks frozen, whatever training changes, the trunk's output stays.
     if layers in ("all", "lora"):
         return
     for parameter in net.parameters():
         if parameter.requires_grad:
             parameter.add_(torch.randn_like(parameter))
-    assert torch.equal(net.trunk(ids, lengths), x)
-    assert not torch.allclose(net.rest(x, lengths), before, atol=0.1)
+    assert torch.equal(net.features(ids, lengths), x)
+    assert not torch.allclose(net.from_features(x, lengths), before, atol=0.1)
 
 
 # Frozen matrices in bfloat16.
@@ -373,7 +378,7 @@ def test_what_is_held_in_bfloat16(layers: str) -> None:
 @pytest.mark.parametrize("layers", ["all", "lora", "last_block", 2])
 def test_recomputing_changes_neither_loss_nor_gradients(layers: str | int, position: str, drop_rate: float) -> None:
     torch.manual_seed(0)
-    lora = LoRAConfig(2, dropout=drop_rate) if layers == "lora" else None
+    lora = LoRA(2, dropout=drop_rate) if layers == "lora" else None
     config = replace(TINY, drop_rate=drop_rate)
     net = GPTClassifier(config, token_position=position, trainable_layers=layers, lora=lora).train()
     with torch.no_grad():
@@ -385,7 +390,7 @@ def test_recomputing_changes_neither_loss_nor_gradients(layers: str | int, posit
         calls: Counter[int] = Counter()
         hooks = [
             block.ff.register_forward_pre_hook(lambda *_, i=i, calls=calls: calls.update([i]))
-            for i, block in enumerate(net.trf_blocks)
+            for i, block in enumerate(net.backbone.trf_blocks)
         ]
         net.zero_grad()
         torch.manual_seed(3)

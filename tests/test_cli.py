@@ -18,6 +18,7 @@ from conftest import REPOSITORY, SHARED, closed_pipe
 
 import lit_cls
 from lit_cls.cli import main
+from lit_cls.model import LoRA
 
 CONFIGS = REPOSITORY / "configs"
 
@@ -215,7 +216,7 @@ def test_print_config_shows_every_value_of_row_12(tmp_path: Path) -> None:
     targets = ["W_query", "W_key", "W_value", "out_proj", "ff", "out_head"]
     assert lora == {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
     expected = {
-        "model": {"size": "gpt2-xl", "weights": "pretrained", "token_position": "last", "trainable_layers": "lora"},
+        "model": {"size": "gpt2-xl", "weights": "pretrained", "token_position": "last", "adapter": LoRA()},
         "data": {"split": "ch06", "padding": "longest_in_train", "batch_size": 8},
         "trainer": {"max_epochs": 5, "accumulate_grad_batches": 1, "accelerator": "gpu"},
     }

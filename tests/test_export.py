@@ -11,11 +11,12 @@ from conftest import closed_pipe, data
 from lit_cls.cli import main
 from lit_cls.exports import huggingface
 from lit_cls.exports.parity import ODD_TEXTS
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 
 
 def test_a_folder_is_written_and_told_of(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora"}, decision=Decision(1.25, goal="a test"))
+    path = altered(tmp_path, reviews, {"adapter": LoRA()}, decision=Decision(1.25, goal="a test"))
     out = tmp_path / "exported"
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(out)]
     assert main(words) == 0
@@ -47,7 +48,7 @@ def test_a_folder_is_written_and_told_of(tmp_path: Path, reviews: str, capsys: p
 def test_nothing_is_left_of_an_export_that_falls_short(
     tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+    path = altered(tmp_path, reviews, {"adapter": LoRA()})
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)  # the adapters are lost
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(tmp_path / "out")]

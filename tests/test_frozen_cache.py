@@ -9,7 +9,7 @@ from frozen_runs import counted_trunks
 from torch import Tensor
 
 from lit_cls.data.batches import EvaluationBatches, PlannedBatch, TextDataset, make_loader, pad
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model.classifier import TokenPosition
 from lit_cls.training.feature_cache import (
     FrozenStates,
@@ -84,7 +84,7 @@ def test_logits_from_the_outputs_are_those_from_the_tokens(
         for net.fast in (False, True):
             net.zero_grad()
             if net.fast:
-                logits = net.rest(states.values[states.index(batch["row_ids"])], batch["lengths"])
+                logits = net.from_features(states.values[states.index(batch["row_ids"])], batch["lengths"])
             else:
                 logits = net(batch["input_ids"], batch["lengths"])
             logits.logsumexp(-1).sum().backward()
@@ -112,7 +112,7 @@ def test_a_batch_without_rows_has_gradients_of_zero(layers: str, position: Token
     net, texts = classifier(token_position=position, trainable_layers=layers), dataset(12)
     states = states_of(net, texts)
     batch = texts[PlannedBatch([])]
-    logits = net.rest(states.values[states.index(batch["row_ids"])], batch["lengths"])
+    logits = net.from_features(states.values[states.index(batch["row_ids"])], batch["lengths"])
     assert logits.shape == (0, 3)
     logits.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in net.parameters() if p.requires_grad)
@@ -129,7 +129,7 @@ def test_an_empty_text_has_one_position() -> None:
     with torch.no_grad():
         batch = pad(ids, None)
         expected = net(batch["input_ids"], batch["lengths"])
-        got = net.rest(states.values[states.index(torch.tensor([0, 1]))], batch["lengths"])
+        got = net.from_features(states.values[states.index(torch.tensor([0, 1]))], batch["lengths"])
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
@@ -196,7 +196,7 @@ def test_wider_choices_hold_the_same_numbers(position: TokenPosition, wider: Kep
     [
         ({"trainable_layers": "all"}, "with model.trainable_layers all no block is frozen"),
         (
-            {"trainable_layers": "lora", "lora": LoRAConfig(2)},
+            {"adapter": LoRA(2)},
             "with model.trainable_layers lora no block is frozen",
         ),
         (

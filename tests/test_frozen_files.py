@@ -105,10 +105,10 @@ def test_weights_that_came_from_no_file_are_told_apart_by_what_is_frozen() -> No
     first = of(net)
     with torch.no_grad():
         net.out_head.weight.add_(1)
-        net.trf_blocks[2].att.W_key.weight.add_(1)
+        net.backbone.trf_blocks[2].att.W_key.weight.add_(1)
     assert of(net) == first  # these train
     with torch.no_grad():
-        net.trf_blocks[1].ff.layers[2].bias[3] += 1e-6
+        net.backbone.trf_blocks[1].ff.layers[2].bias[3] += 1e-6
     assert of(net) != first
     net.hold_frozen(torch.bfloat16)
     assert len(of(net)) == 64

@@ -11,7 +11,7 @@ from conftest import SHARED
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 
 pytestmark = pytest.mark.shared
 
@@ -46,7 +46,7 @@ def case(request: pytest.FixtureRequest, tmp_path) -> tuple[dict[str, Any], GPTC
     lora = None
     if case["trainable"] == "lora":
         targets = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
-        lora = LoRAConfig(case["lora_rank"], case["lora_alpha"], scaling="alpha", targets=targets)
+        lora = LoRA(case["lora_rank"], case["lora_alpha"], scaling="alpha", targets=targets)
     net = GPTClassifier(
         GPTConfig(**description["config"]),
         token_position="mean" if case.get("average") else case["token_position"],
@@ -87,7 +87,7 @@ def test_logits_and_loss(case: tuple[dict[str, Any], GPTClassifier]) -> None:
 def test_trunk_and_rest_are_the_whole(case: tuple[dict[str, Any], GPTClassifier]) -> None:
     described, net = case
     ids, lengths = golden()[1]["input_ids"], golden()[1]["lengths"]
-    logits = net.rest(net.trunk(ids, lengths), lengths)
+    logits = net.from_features(net.features(ids, lengths), lengths)
     torch.testing.assert_close(logits, golden()[1][f"{described['name']}.logits"], atol=1e-5, rtol=0)
 
 

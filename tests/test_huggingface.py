@@ -14,6 +14,7 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.exports import huggingface
 from lit_cls.exports.huggingface import check_huggingface, fold_head, write_huggingface
 from lit_cls.exports.tokenizer_file import PAD_TOKEN
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 
 
@@ -32,7 +33,7 @@ def test_transformers_gives_our_logits_labels_and_names(case: str, tmp_path: Pat
     path = altered(
         tmp_path,
         reviews,
-        {"trainable_layers": "lora", "drop_rate": 0.1} if case == "lora" else {"trainable_layers": "last_layer"},
+        {"adapter": LoRA(), "drop_rate": 0.1} if case == "lora" else {"trainable_layers": "last_layer"},
         {"padding": 30, "truncation": "tail"} if case == "tail" else {},
         decision,
     )
@@ -124,7 +125,7 @@ def test_choices_without_a_place_are_named(
 def test_what_is_not_the_same_is_noticed(
     broken: str, tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+    path = altered(tmp_path, reviews, {"adapter": LoRA()})
     if broken == "adapters":
         monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)
     elif broken == "labels":

@@ -11,7 +11,7 @@ import lit_cls
 from lit_cls.data.tokenizer import encode
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.module import ClassifierModule
 

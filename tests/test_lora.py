@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig, LoRALinear
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA, LoRALinear
 from lit_cls.model.adapters.lora import add_lora, merge_lora
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=2)
@@ -98,20 +98,20 @@ def test_dropout_is_on_the_adapters_input_in_training_alone() -> None:
     ],
 )
 def test_targets_are_the_layers_named(targets: tuple, names: set[str]) -> None:
-    net = GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(2, targets=targets))
+    net = GPTClassifier(TINY, adapter=LoRA(2, targets=targets))
     found = {name for name, module in net.named_modules() if isinstance(module, LoRALinear)}
     assert found == {f"trf_blocks.{i}.{name}" for i in range(2) for name in names}
 
 
 def test_the_head_can_be_a_target() -> None:
-    net = GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(2, targets=("out_head",), train_head=False))
+    net = GPTClassifier(TINY, adapter=LoRA(2, targets=("head",), train_head=False))
     trained = {name for name, p in net.named_parameters() if p.requires_grad}
     assert trained == {"out_head.lora_A", "out_head.lora_B"}
 
 
 def test_adapters_are_added_once() -> None:
-    config = LoRAConfig(2)
-    net = GPTClassifier(TINY, trainable_layers="lora", lora=config)
+    config = LoRA(2)
+    net = GPTClassifier(TINY, adapter=config)
     names = {name for name, _ in net.named_parameters()}
     add_lora(net, config)
     assert {name for name, _ in net.named_parameters()} == names
@@ -120,7 +120,7 @@ def test_adapters_are_added_once() -> None:
 @pytest.mark.parametrize("position", ["mean", "flexible"])
 def test_every_trained_tensor_gets_a_gradient(position: str) -> None:
     torch.manual_seed(3)
-    net = GPTClassifier(TINY, token_position=position, trainable_layers="lora", lora=LoRAConfig(2))
+    net = GPTClassifier(TINY, token_position=position, adapter=LoRA(2))
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if "lora_B" in name:
@@ -133,22 +133,22 @@ def test_every_trained_tensor_gets_a_gradient(position: str) -> None:
 
 
 def test_scaling() -> None:
-    assert LoRAConfig(16, 8).scale == 0.5
-    assert LoRAConfig(16, 8, scaling="alpha").scale == 8
+    assert LoRA(16, 8).scale == 0.5
+    assert LoRA(16, 8, scaling="alpha").scale == 8
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rank": 0}, "model.lora.rank 0 is less than 1"),
-        ({"dropout": 1.0}, "model.lora.dropout 1.0 is not in"),
-        ({"targets": ()}, "model.lora.targets is empty"),
+        ({"rank": 0}, "model.adapter.rank 0 is less than 1"),
+        ({"dropout": 1.0}, "model.adapter.dropout 1.0 is not in"),
+        ({"targets": ()}, "model.adapter.targets is empty"),
         ({"train_head": False}, "train_head is false and out_head is not among .* would stay random"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(**values))
+        GPTClassifier(TINY, adapter=LoRA(**values))
 
 
 def plain(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
@@ -191,7 +191,7 @@ def test_one_product_under_autocast(shape: tuple[int, ...]) -> None:
 
 def test_merging_a_network_merges_every_adapter_once() -> None:
     torch.manual_seed(3)
-    net = GPTClassifier(TINY, trainable_layers="lora").eval()
+    net = GPTClassifier(TINY, adapter=LoRA()).eval()
     adapters = [layer for layer in net.modules() if isinstance(layer, LoRALinear)]
     with torch.no_grad():
         for layer in adapters:

@@ -13,12 +13,12 @@ import lit_cls
 from lit_cls.cli import main
 from lit_cls.commands import merge as merge_module
 from lit_cls.inference import classifier_of
-from lit_cls.model.adapters.lora import LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, RUN_KEY, decision_of, read_checkpoint
 
-LORA = {"trainable_layers": "lora", "lora": LoRAConfig(targets=("W_query", "W_value", "ff", "out_head"))}
+LORA = {"adapter": LoRA(targets=("query", "value", "mlp_in", "mlp_out", "head"))}
 
 
 def test_a_merged_checkpoint_answers_the_same(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.data.batches import EvaluationBatches, TrainingBatches
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import GPTClassifier, LoRA
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
@@ -206,7 +206,7 @@ def test_metrics_are_those_of_the_whole_split(tmp_path: Path, reviews: str, monk
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])
 def test_precisions_train(tmp_path: Path, reviews: str, precision: str) -> None:
     seed_everything(7, verbose=False)
-    trained = module(trainable_layers="lora", token_position="mean")
+    trained = module(adapter=LoRA(), token_position="mean")
     runner = trainer(tmp_path, precision=precision, max_epochs=6)
     runner.fit(trained, datamodule=data(reviews))
     assert trained.net is not None
@@ -233,10 +233,11 @@ def test_a_checkpoint_of_random_weights_holds_all_of_them(tmp_path: Path, review
 
 
 @pytest.mark.parametrize(
-    ("layers", "lora"), [("last_block", None), ("lora", LoRAConfig(2, targets=("ff", "out_head"), train_head=False))]
+    ("layers", "lora"),
+    [("last_block", None), ("lora", LoRA(2, targets=("mlp_in", "mlp_out", "head"), train_head=False))],
 )
 def test_a_checkpoint_names_frozen_weights_instead_of_copying_them(
-    tmp_path: Path, reviews: str, layers: str, lora: LoRAConfig | None
+    tmp_path: Path, reviews: str, layers: str, lora: LoRA | None
 ) -> None:
     base = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
@@ -296,7 +297,7 @@ def test_a_resumed_optimizer_takes_the_options_of_its_run(tmp_path: Path, review
         ({"learning_rate": -1.0}, r"model.learning_rate -1.0 is not in \[0, 1\]"),
         ({"weight_decay": 2.0}, r"model.weight_decay 2.0 is not in \[0, 1\]"),
         ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),
-        ({"lora": LoRAConfig()}, "model.lora is set, but model.trainable_layers is 'all'"),
+        ({"lora": LoRA()}, "model.lora is set, but model.trainable_layers is 'all'"),
         ({"cache_gb": -0.5}, "model.cache_gb -0.5 is less than 0"),
         (
             {"cache_dir": "x", "drop_rate": 0.1},
@@ -401,7 +402,7 @@ def test_compiled_blocks_take_the_same_steps(tmp_path: Path, reviews: str) -> No
     trained = module(compile=True)
     fit = trainer(tmp_path, limit_train_batches=3)
     fit.fit(trained, datamodule=data(reviews, batch_size=8, padding="longest_in_train"))
-    assert trained.net.trf_blocks[0]._compiled_call_impl is not None
+    assert trained.net.backbone.trf_blocks[0]._compiled_call_impl is not None
     assert_same_weights(dict(trained.net.state_dict()), plain)
 
 
@@ -482,7 +483,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reviews: str, la
         trained.take_labels(("no", "yes"))
         trained.trainer = trainer(tmp_path)
         trained.configure_model()
-        trained.net.trf_blocks[2].ff.register_forward_pre_hook(
+        trained.net.backbone.trf_blocks[2].ff.register_forward_pre_hook(
             lambda *_, calls=calls: calls.append(torch.is_grad_enabled())
         )
         fit = trainer(tmp_path, limit_train_batches=3, limit_val_batches=0)
@@ -526,7 +527,7 @@ def test_what_is_frozen_needs_no_gradient_and_one_look_is_enough(tmp_path: Path,
     trained.net.forgotten = torch.nn.Parameter(torch.ones(3))
     trained.on_after_backward()  # the first has been
     assert trained.net.forgotten.grad is None
-    assert all(p.grad is None for p in trained.net.trf_blocks.parameters())
+    assert all(p.grad is None for p in trained.net.backbone.trf_blocks.parameters())
 
 
 @pytest.mark.parametrize("position", ["first", "last", "flexible", "mean", "mean_flexible"])

@@ -12,7 +12,7 @@ from lit_cls.errors import UserError
     ("words", "message"),
     [
         (["--modle.size", "x"], "there is no option --modle.size"),
-        (["--model.lora.rnk", "3"], "there is no option --model.lora.rnk"),
+        (["--model.adapter.rnk", "3"], "there is no option --model.adapter.rnk"),
         (["--data.source", "nope"], "data.source must be sms_spam, demo or file, not nope"),
         (["--model.token_position", "middle"], "must be first, last, flexible, mean or mean_flexible, not middle"),
         (["--data.padding", "long"], "context_length, none or a whole number, not long"),
@@ -33,7 +33,7 @@ from lit_cls.errors import UserError
         (["--data.path"], "argument --data.path: expected one argument"),
         (["--config", "nowhere.yaml"], "File does not exist"),
         (["--data", "{path: 5}"], "must be text, not 5"),
-        (["--model.lora", "true"], "model.lora cannot be True"),
+        (["--model.adapter", "true"], "model.lora cannot be True"),
         (["--config", "unknown.yaml"], "there is no option --data.sauce"),
     ],
 )

@@ -16,16 +16,16 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.exports.tokenizer_file import PAD_TOKEN
-from lit_cls.model.adapters.lora import LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.pretrained import hub_source
+from lit_cls.model.settings import ModelSettings
 
 SHAPES = {
-    "all": LoRAConfig(),
-    "the published one": LoRAConfig(3, 7, 0.1, "alpha", ("W_query", "W_value", "out_head"), train_head=False),
-    "the key alone": LoRAConfig(2, 3, targets=("W_key",)),
-    "without attention": LoRAConfig(4, 16, targets=("ff", "out_proj")),
+    "all": LoRA(),
+    "the published one": LoRA(3, 7, 0.1, "alpha", ("W_query", "W_value", "out_head"), train_head=False),
+    "the key alone": LoRA(2, 3, targets=("key",)),
+    "without attention": LoRA(4, 16, targets=("mlp_in", "mlp_out", "output")),
 }
 
 
@@ -42,7 +42,7 @@ def write(path: Path, out: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's, of transformers
 def test_peft_gives_our_logits(shape: str, tmp_path: Path, reviews: str) -> None:
     decision = Decision(temperature=1.5, goal="a test") if shape == "the key alone" else Decision()
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora", "lora": SHAPES[shape]}, decision=decision)
+    path = altered(tmp_path, reviews, {"adapter": SHAPES[shape]}, decision=decision)
     out = tmp_path / "out"
     told = write(path, out)
     assert len(told) == 2
@@ -67,7 +67,7 @@ def test_peft_gives_our_logits(shape: str, tmp_path: Path, reviews: str) -> None
 def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora", "weights": str(weights)})
+    path = altered(tmp_path, reviews, {"adapter": LoRA(), "weights": str(weights)})
     monkeypatch.setattr(peft_module, "hub_source", lambda *_: ("somebody/gpt2-nano", "abc"))
     write(path, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
@@ -94,17 +94,17 @@ def test_refusals(tmp_path: Path, reviews: str) -> None:
     with pytest.raises(UserError, match=r"has no adapters: .*trainable_layers all\. Pass --format huggingface"):
         check_peft(source)
     (tmp_path / "mean").mkdir()
-    options = {"trainable_layers": "lora", "token_position": "mean"}
+    options = {"adapter": LoRA(), "token_position": "mean"}
     source, _, _ = exportable(altered(tmp_path / "mean", reviews, options), tmp_path / "out", ["a"])
     with pytest.raises(UserError, match="model.token_position is mean"):
         check_peft(source)
-    head = replace(source.settings, lora=LoRAConfig(targets=("out_head",), train_head=False))
+    head = replace(source.settings, lora=LoRA(targets=("head",), train_head=False))
     with pytest.raises(UserError, match="has one adapter, of the head, and peft's format holds a new head whole"):
         check_peft(replace(source, settings=head))
 
 
 def test_adapters_in_another_order_are_noticed(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+    path = altered(tmp_path, reviews, {"adapter": LoRA()})
     monkeypatch.setattr(peft_module, "_QKV", ("W_key", "W_query", "W_value"))
     with pytest.raises(RunError, match="logits, peft and the checkpoint, batches of 1: .* no label may differ"):
         write(path, tmp_path / "out")

@@ -19,7 +19,7 @@ from lit_cls.errors import UserError
 from lit_cls.experiments import series as series_file
 from lit_cls.experiments.costs import Cost, Machine, expected_cost
 from lit_cls.experiments.series import Entry, Job, Series, duration
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.module import ClassifierModule
 
 NANO = ("--model.size=gpt2-nano", "--model.weights=random", "--trainer.max_epochs=1", "--data.balance=none")
@@ -121,8 +121,8 @@ def test_a_folder_of_other_settings_or_data_is_refused(tmp_path: Path, reviews: 
     run(make(tmp_path, [job(reviews, "one")]))
     with pytest.raises(UserError, match=r"was run with other settings: model.token_position flexible there, mean now"):
         make_and_plan(tmp_path, [job(reviews, "one", "--model.token_position=mean")])
-    with pytest.raises(UserError, match=r"model.lora.rank None there, 4 now; .*Choose another folder with --out"):
-        make_and_plan(tmp_path, [job(reviews, "one", "--model.trainable_layers=lora", "--model.lora.rank=4")])
+    with pytest.raises(UserError, match=r"model.adapter.rank None there, 4 now; .*Choose another folder with --out"):
+        make_and_plan(tmp_path, [job(reviews, "one", "--model.adapter=LoRA", "--model.adapter.rank=4")])
     # The same file elsewhere is the same data; another text in it is not.
     copy = tmp_path / "copy.csv"
     copy.write_text(Path(reviews).read_text())

@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRA
+from lit_cls.model.backbones import BACKBONES, WeightsCache, hugging_face_name, load_weights, to_hugging_face
 from lit_cls.model.classifier import TrainableLayers
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, WeightsCache, hugging_face_name, load_weights, to_hugging_face
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_classifier_leaves_a_language_models_output_layer_out(theirs: GPT2LMHe
     notes = net.load_weights(tmp_path / "lm.safetensors")
     assert any("output layer" in note and "new head" in note for note in notes)
     torch.testing.assert_close(net.out_head.weight, head, atol=0, rtol=0)
-    torch.testing.assert_close(net.tok_emb.weight, theirs.transformer.wte.weight)
+    torch.testing.assert_close(net.backbone.tok_emb.weight, theirs.transformer.wte.weight)
 
 
 def test_a_classifier_takes_a_head_of_its_own_shape(tmp_path: Path) -> None:
@@ -107,17 +107,17 @@ def test_a_classifier_takes_a_head_of_its_own_shape(tmp_path: Path) -> None:
 
 
 def test_what_trains_stays_so_after_loading(tmp_path: Path) -> None:
-    net = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    net = GPTClassifier(CONFIG, adapter=LoRA(2))
     trained = {name for name, p in net.named_parameters() if p.requires_grad}
     save_file(GPTClassifier(CONFIG).state_dict(), tmp_path / "plain.safetensors")
     with torch.device("meta"):
-        empty = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+        empty = GPTClassifier(CONFIG, adapter=LoRA(2))
     for model in (net, empty):
         model.load_weights(tmp_path / "plain.safetensors")
         assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
         assert not any(p.is_meta for p in model.parameters())
         assert all(p.isfinite().all() for p in model.parameters())
-    block = empty.trf_blocks[0].att.W_query
+    block = empty.backbone.trf_blocks[0].att.W_query
     assert block.lora_A.std() > 0.01
     assert not block.lora_B.any()
 
@@ -160,15 +160,15 @@ def test_all_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_size_is_recognised(tmp_path: Path) -> None:
-    save_file(GPTClassifier(SIZES["gpt2-nano"]).state_dict(), tmp_path / "nano.safetensors")
+    save_file(GPTClassifier(BACKBONES["gpt2-nano"].config).state_dict(), tmp_path / "nano.safetensors")
     with torch.device("meta"):
-        small = GPTClassifier(SIZES["gpt2-small"])
+        small = GPTClassifier(BACKBONES["gpt2-small"].config)
     with pytest.raises(UserError, match=r"looks like gpt2-nano: pass --model.size gpt2-nano"):
         small.load_weights(tmp_path / "nano.safetensors")
 
 
 def test_half_of_an_adapter_is_missing_not_new(tmp_path: Path) -> None:
-    net = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    net = GPTClassifier(CONFIG, adapter=LoRA(2))
     tensors = {name: t for name, t in net.state_dict().items() if "trf_blocks.0.att.W_query.lora_A" not in name}
     save_file(tensors, tmp_path / "half.safetensors")
     with pytest.raises(UserError, match=r"missing \(1\): trf_blocks.0.att.W_query.lora_A"):
@@ -255,7 +255,7 @@ def test_cached_tensors_are_shared_by_the_frozen_weights_below_adapters(tmp_path
     save_file(GPTClassifier(CONFIG).state_dict(), path)
     plain = classifier(path, cache=cache)
     with torch.device("meta"):
-        adapted = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+        adapted = GPTClassifier(CONFIG, adapter=LoRA(2))
     adapted.load_weights(path, cache)
     adapters = {name: p for name, p in adapted.named_parameters() if ".lora_" in name}
     assert adapters
@@ -324,7 +324,7 @@ def write_hugging_face_file(path: Path, config: GPTConfig) -> None:
 )
 def test_loading_never_holds_the_weights_twice(tmp_path: Path, size: str) -> None:
     """Peak memory of the load, beyond what the imports took, is at most 1.15 times the file."""
-    config = SIZES[size]  # type: ignore[index]
+    config = BACKBONES[size].config  # type: ignore[index]
     path = tmp_path / "model.safetensors"
     write_hugging_face_file(path, config)
     shape = [str(n) for n in (config.emb_dim, config.n_heads, config.n_layers)]
