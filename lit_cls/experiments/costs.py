@@ -22,8 +22,8 @@ from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.pretrained import check_pretrained, is_downloaded
 from lit_cls.model.selection import parameter_groups
 from lit_cls.runs.folder import checkpoint_size
-from lit_cls.training.feature_cache import kept_positions
-from lit_cls.training.feature_files import GB, states_key
+from lit_cls.training.feature_files import GB, feature_key
+from lit_cls.training.features import kept_positions
 
 _LIBRARIES = 500_000_000  # bytes of a process that has imported torch and Lightning
 _SAVED_PER_TOKEN = 20  # numbers per token and unit of emb_dim that a block keeps for its backward pass
@@ -219,7 +219,7 @@ def _name_of_states(net: TextClassifier, run: Fit) -> str:
     weights = run.model.settings.weights
     if weights == "random":
         weights += str(run.settings()["seed_everything"])
-    key = states_key(net, dataset.token_ids, dataset.pad_to, weights, str(run.trainer.precision))
+    key = feature_key(net, dataset.token_ids, dataset.pad_to, weights, str(run.trainer.precision))
     return key.path(Path(), kept_positions(net, dataset)).name
 
 
