@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, answers
 from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.model import LoRA
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.callbacks import EpochLog
@@ -130,7 +131,7 @@ def make_trainer(task: Task, max_steps: int | None, precision: str, callbacks: l
 def predict(net: TextClassifier, texts: list[list[int]], trainer: Trainer, pad_to: int | None) -> Tensor:
     """Class ids, (n,), in the order given, as `lit_cls.Classifier` finds them."""
     net.eval()
-    dataset = TextDataset(texts, None, pad_to)
+    dataset = TextDataset(texts, None, pad_to, pad_id=tokenizer_for("gpt2").pad_id)
     found = torch.empty(len(texts), dtype=torch.int64)
     with trainer.precision_plugin.forward_context():
         for batch in make_loader(dataset, EvaluationBatches(dataset)):

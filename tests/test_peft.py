@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import lit_cls
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
-from lit_cls.exports.tokenizer_file import PAD_TOKEN
 from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.pretrained import hub_source
@@ -50,7 +50,9 @@ def test_peft_gives_our_logits(shape: str, tmp_path: Path, reviews: str) -> None
 
     tokenizer = AutoTokenizer.from_pretrained(out)
     base = AutoModelForSequenceClassification.from_pretrained(out / "base")
-    inputs = tokenizer([text or PAD_TOKEN for text in TEXTS], truncation=True, padding=True, return_tensors="pt")
+    inputs = tokenizer(
+        [text or tokenizer_for("gpt2").pad_token for text in TEXTS], truncation=True, padding=True, return_tensors="pt"
+    )
     with torch.no_grad():
         plain = base(**inputs).logits
         model = PeftModel.from_pretrained(base, str(out)).eval()

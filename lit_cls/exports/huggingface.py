@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, merge_adapter, plain_tensors, require_packages
-from lit_cls.exports.tokenizer_file import PAD_TOKEN, write_tokenizer
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 
@@ -135,17 +134,18 @@ def configuration(source: Source) -> Any:
         **settings.spec.family.hub_config(settings.config),
         id2label=dict(enumerate(source.label_names)),
         label2id={name: i for i, name in enumerate(source.label_names)},
-        pad_token_id=PAD_ID,
+        pad_token_id=tokenizer_for("gpt2").pad_id,
         problem_type="single_label_classification",
     )
 
 
 def save_tokenizer(source: Source, folder: Path) -> None:
     """Writes `tokenizer.json` and how transformers is to use it."""
-    write_tokenizer(folder)
+    tokenizer = tokenizer_for("gpt2")
+    tokenizer.write(folder)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # the class for GPT-2 would not read all of tokenizer.json
-        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), PAD_TOKEN),
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), tokenizer.pad_token),
         "model_max_length": source.cut_to,
         "padding_side": "right",
         "truncation_side": "left" if source.truncation == "tail" else "right",
@@ -184,7 +184,8 @@ def logits_of(model: Any, tokenizer: Any, texts: Sequence[str], size: int) -> Te
 
 def spelt(texts: Sequence[str]) -> list[str]:
     """An empty text as the one token that it is here: transformers fails on a text without tokens."""
-    return [text or PAD_TOKEN for text in texts]
+    pad_token = tokenizer_for("gpt2").pad_token
+    return [text or pad_token for text in texts]
 
 
 def _compare(source: Source, answers: Answers, folder: Path) -> Iterator[str]:

@@ -13,10 +13,9 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, merge_adapter, require_packages
-from lit_cls.exports.tokenizer_file import write_tokenizer
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
@@ -50,13 +49,14 @@ def write_onnx(source: Source, net: TextClassifier, answers: Answers, folder: Pa
     merge_adapter(net)
     graph = _Answering(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
-    write_tokenizer(folder)
+    tokenizer = tokenizer_for("gpt2")
+    tokenizer.write(folder)
     write_json(folder / "labels.json", list(source.label_names), indent=1)
     reads_pads = net.needs == "all"
     reading = {
         "cut_to": source.cut_to,
         "truncation": source.truncation,
-        "pad_id": PAD_ID,
+        "pad_id": tokenizer.pad_id,
         "pad_to": source.pad_to if reads_pads else None,
         "one_at_a_time": reads_pads and source.pad_to is None,
     }
@@ -84,7 +84,7 @@ class _Answering(nn.Module):
 
 
 def _export(graph: _Answering, path: Path) -> None:
-    ids = torch.full((2, 5), PAD_ID)
+    ids = torch.zeros((2, 5), dtype=torch.int64)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     longest = graph.net.config.context_length
     free = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("length", min=1, max=longest)}
@@ -119,7 +119,7 @@ def _compare_shapes(graph: _Answering, source: Source, folder: Path, classify: M
     generator = torch.Generator().manual_seed(0)
     longest = source.pad_to or source.cut_to
     for B, T in ((1, 1), (3, min(17, longest)), (8, longest)):
-        input_ids = torch.randint(0, PAD_ID, (B, T), generator=generator)
+        input_ids = torch.randint(0, tokenizer_for("gpt2").pad_id, (B, T), generator=generator)
         lengths = torch.randint(1, T + 1, (B,), generator=generator)
         lengths[0] = T
         mask = (torch.arange(T) < lengths[:, None]).long()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.huggingface import (
     BATCHES,
@@ -177,7 +177,7 @@ def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str
         f'folder = "{source.out.name}"',
         'labels = json.load(open(folder + "/labels.json", encoding="utf-8"))',
         "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {where}, pad_token_id={PAD_ID}, num_labels=len(labels),",
+        f"    {where}, pad_token_id={tokenizer_for('gpt2').pad_id}, num_labels=len(labels),",
         "    id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},",
         ")",
         "model = PeftModel.from_pretrained(base, folder)",
