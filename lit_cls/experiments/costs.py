@@ -17,7 +17,7 @@ from lit_cls.experiments.step_counts import StepCounts, count_step
 from lit_cls.model.backbones import BackboneName
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.head import count_positions
-from lit_cls.model.pretrained import check_pretrained, is_downloaded
+from lit_cls.model.pretrained import hub_file, is_downloaded
 from lit_cls.model.settings import ModelSettings
 from lit_cls.runs.folder import checkpoint_size
 from lit_cls.training.feature_files import GB, feature_key
@@ -64,7 +64,7 @@ def download_size(size: BackboneName) -> int:
     Raises:
         UserError: there are none of that size.
     """
-    check_pretrained(size)
+    hub_file(size)
     if is_downloaded(size):
         return 0
     return 4 * sum(p.numel() for p in ModelSettings(size=size).build_empty(2).parameters())

@@ -26,7 +26,7 @@ from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.machine import Machine, free_resources, matmul_rate
 from lit_cls.experiments.records import Record, is_finished, read_record
 from lit_cls.model.backbones import BACKBONES, BackboneName
-from lit_cls.model.pretrained import check_pretrained
+from lit_cls.model.pretrained import hub_file
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.model.weights import WeightsCache, match_weights
 from lit_cls.runs.folder import version_folders
@@ -152,7 +152,7 @@ class Series:
                 "two series with different --out can run side by side"
             )
         if run.model.settings.weights == "pretrained":
-            check_pretrained(run.model.settings.size)
+            hub_file(run.model.settings.size)
         run.datamodule.prepare_data()
         run.model.take_labels(run.datamodule.label_names)
         run.model.weigh_classes(run.datamodule.part("train").label_ids)

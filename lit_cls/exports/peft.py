@@ -31,6 +31,7 @@ from lit_cls.exports.parity import Tell, measure, told_each
 from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRA, LoRALinear
+from lit_cls.model.backbones.base import HubFile
 from lit_cls.model.backbones.gpt2 import hub_name, to_hub_names
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.pretrained import hub_source
@@ -124,7 +125,7 @@ def _up(layers: dict[str, LoRALinear]) -> Tensor:
     return up
 
 
-def _adapter_config(source: Source, net: TextClassifier, hub: tuple[str, str] | None) -> Any:
+def _adapter_config(source: Source, net: TextClassifier, hub: HubFile | None) -> Any:
     from peft import LoraConfig
 
     lora = source.settings.adapter
@@ -135,8 +136,8 @@ def _adapter_config(source: Source, net: TextClassifier, hub: tuple[str, str] | 
     return LoraConfig(
         task_type="SEQ_CLS",
         inference_mode=True,
-        base_model_name_or_path=hub[0] if hub else str(source.out.absolute() / "base"),
-        revision=hub[1] if hub else None,
+        base_model_name_or_path=hub.repository if hub else str(source.out.absolute() / "base"),
+        revision=hub.revision if hub else None,
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # a float in ours
         lora_dropout=lora.dropout,
@@ -167,8 +168,8 @@ def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: 
         yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
 
 
-def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str:
-    where = f'"{hub[0]}", revision="{hub[1]}"' if hub else 'folder + "/base"'
+def _readme(source: Source, hub: HubFile | None, told: list[str]) -> str:
+    where = f'"{hub.repository}", revision="{hub.revision}"' if hub else 'folder + "/base"'
     use = [
         "import json",
         "from peft import PeftModel",
