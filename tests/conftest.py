@@ -117,23 +117,26 @@ def shared_reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_reviews(tmp_path_factory.mktemp("reviews") / "reviews.csv")
 
 
-def pairwise(*axes: Iterable[Any]) -> list[Any]:
+def pairwise(*axes: Iterable[Any], strength: int = 2) -> list[Any]:
     """The full product of some values for `parametrize`, of which all but a few are marked `slow`.
 
-    Those few have every pair of values of two axes in at least one of them.
+    Args:
+        axes: the values of each parameter.
+        strength: of how many axes each combination of values is in at least one of those few; with 1,
+            each value is.
     """
     product = list(itertools.product(*axes))
-    missing = {pair for case in product for pair in _pairs(case)}
+    parts = [
+        set(itertools.combinations(((axis, repr(value)) for axis, value in enumerate(case)), strength))
+        for case in product
+    ]
+    missing = set().union(*parts)
     chosen = set()
     while missing:
-        best = max(range(len(product)), key=lambda i: len(missing & _pairs(product[i])))
-        missing -= _pairs(product[best])
+        best = max(range(len(product)), key=lambda i: len(missing & parts[i]))
+        missing -= parts[best]
         chosen.add(best)
     return [pytest.param(*case, marks=() if i in chosen else pytest.mark.slow) for i, case in enumerate(product)]
-
-
-def _pairs(case: tuple[Any, ...]) -> set[Any]:
-    return set(itertools.combinations(((axis, repr(value)) for axis, value in enumerate(case)), 2))
 
 
 def data(reviews: str, **options: object) -> ClassificationData:
