@@ -7,7 +7,7 @@ from conftest import data, module, save
 
 from lit_cls.exports.source import Answers, Source
 from lit_cls.inference import classifier_of
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model import TextClassifier
 from lit_cls.model.decision import Decision
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
@@ -42,7 +42,7 @@ def altered(
     return folder / "altered.ckpt"
 
 
-def exportable(path: Path, out: Path, texts: list[str] | None = None) -> tuple[Source, GPTClassifier, Answers]:
+def exportable(path: Path, out: Path, texts: list[str] | None = None) -> tuple[Source, TextClassifier, Answers]:
     """What `lit_cls export` hands to a format."""
     checkpoint = read_checkpoint(path)
     classifier = classifier_of(path, checkpoint, torch.device("cpu"), precision="32-true", packed=False)

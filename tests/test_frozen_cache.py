@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from frozen_runs import counted_trunks
+from frozen_runs import counted_features
 from torch import Tensor
 
 from lit_cls.data.batches import EvaluationBatches, PlannedBatch, TextDataset, make_loader, pad
@@ -211,7 +211,7 @@ def test_why_not(choices: dict[str, Any], reason: str) -> None:
 def test_computing_leaves_the_network_as_it_was() -> None:
     net = classifier(trainable_layers="last_block").train()
     before = {name: p.clone() for name, p in net.named_parameters()}
-    with counted_trunks() as calls:
+    with counted_features() as calls:
         states_of(net, dataset("in_batch"))
     assert sum(calls) == len(LENGTHS)
     assert net.training

@@ -20,7 +20,7 @@ from frozen_runs import (
     MAX_LENGTH,
     Fitted,
     assert_same,
-    counted_trunks,
+    counted_features,
     fitted,
     network,
     small_evaluation_batches,
@@ -147,7 +147,7 @@ def test_where_nothing_is_frozen_the_training_is_the_same_too(
 @pytest.mark.parametrize("layers", [3, "last_block"])
 def test_the_trunk_is_computed_once(layers: str | int, files: Files, tmp_path: Path) -> None:
     """With as many trained blocks as there are, the trunk is the embeddings."""
-    with counted_trunks() as calls:
+    with counted_features() as calls:
         found = run(tmp_path, files, {"trainable_layers": layers}, max_epochs=3)
     assert sum(calls) == 48
     assert len(found.losses) == 27
@@ -200,7 +200,7 @@ def test_dropout_draws_the_same_with_and_without(files: Files, tmp_path: Path) -
 
 def cached(folder: Path, files: Files, model: dict[str, Any] | None = None, **options: Any) -> tuple[Fitted, int]:
     """A training with a folder for the outputs; and how many texts the trunk read."""
-    with counted_trunks() as calls:
+    with counted_features() as calls:
         found = run(folder, files, {"cache_dir": str(folder / "cache"), **(model or {})}, **options)
     return found, sum(calls)
 
@@ -393,7 +393,7 @@ def test_room_for_all_splits_is_looked_for_before_the_first(
             assert all("found in" in line for line in run(tmp_path, files, model).told)
         return
     told = rf"layers take {sum(sizes) / 1000:.1f} GB, {tmp_path / kept_in} has {room[0] / 1000:.1f} GB free: make room"
-    with counted_trunks() as calls, pytest.raises(UserError, match=told):
+    with counted_features() as calls, pytest.raises(UserError, match=told):
         run(tmp_path, files, model)
     assert not calls
     # A split that is not evaluated, or of which a part is, needs no room.
@@ -536,7 +536,7 @@ def test_random_weights_are_resumed_from_the_checkpoints_own(files: Files, tmp_p
     module.take_labels(("a", "b"))
     module.trainer = trainer(tmp_path)
     module.configure_model()  # other random weights than the checkpoint's
-    with counted_trunks() as calls:
+    with counted_features() as calls:
         rest = fitted(tmp_path, module, texts(files.texts), str(tmp_path / "middle.ckpt"), max_epochs=2)
     assert not calls
     assert rest.losses == whole.losses[9:]
@@ -558,7 +558,7 @@ def test_a_second_training_of_one_callback_begins_anew(files: Files, tmp_path: P
 def test_a_split_of_which_a_part_is_read_is_not_computed_as_a_whole(
     batches: float, files: Files, tmp_path: Path
 ) -> None:
-    with counted_trunks() as calls:
+    with counted_features() as calls:
         found = run(tmp_path, files, {}, limit_val_batches=batches, limit_test_batches=batches)
     assert list(found.module.frozen) == ["train"]
     assert sum(calls) < 48 + 15

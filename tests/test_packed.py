@@ -38,10 +38,8 @@ def batch(rows: int, T: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("position", POSITIONS)
 def test_logits_are_the_same(position: str, causal: bool, lora: LoRA | None) -> None:
-    layers = "all" if lora is None else "lora"
-    plain, packed = (
-        network(token_position=position, causal=causal, trainable_layers=layers, lora=lora) for _ in range(2)
-    )
+    trains = {"trainable_layers": "all"} if lora is None else {"adapter": lora}
+    plain, packed = (network(token_position=position, causal=causal, **trains) for _ in range(2))
     pack(packed)
     for rows, T in ((1, 1), (1, 7), (5, 33), (16, 40)):
         input_ids, lengths = batch(rows, T)

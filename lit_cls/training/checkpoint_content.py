@@ -24,7 +24,7 @@ def _adapter(value: Any) -> bool:
     """Whether it has exactly the fields of an adapter that we know, each of its default's type."""
     if value is None:
         return True
-    if not isinstance(value, dict) or value.get("name") not in ADAPTERS:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] not in ADAPTERS:
         return False
     defaults = {field.name: field.default for field in fields(ADAPTERS[value["name"]])}  # type: ignore[arg-type]
     if value.keys() != {"name", *defaults}:

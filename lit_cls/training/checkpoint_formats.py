@@ -20,6 +20,15 @@ _TARGETS: dict[str, tuple[str, ...]] = {
     "ff": ("mlp_in", "mlp_out"),
     "out_head": ("head",),
 }
+# Of format 1, whose checkpoints do not have them where `trainable_layers: lora` stood alone.
+_LORA_DEFAULTS = {
+    "rank": 8,
+    "alpha": 16.0,
+    "dropout": 0.0,
+    "scaling": "alpha_over_rank",
+    "targets": ["W_query", "W_key", "W_value", "out_proj", "ff"],
+    "train_head": True,
+}
 _ALL_LINEAR = {"W_query", "W_key", "W_value", "out_proj", "ff"}
 
 
@@ -65,13 +74,13 @@ def _upgrade_options(model: dict[str, Any], form: str) -> None:
         model: the options of `model.*`.
         form: how an adapter is written there, `name` beside its fields or `class_path` beside `init_args`.
     """
-    if "lora" not in model or not isinstance(model["lora"], dict | None):
+    if "lora" not in model:
         return
-    lora, model["adapter"] = model.pop("lora"), None
-    if model.get("trainable_layers") != "lora":
+    lora = model["adapter"] = model.pop("lora")
+    if model.get("trainable_layers") != "lora" or not isinstance(lora, dict | None):
         return
     model["trainable_layers"] = "last_layer"
-    fields = dict(lora or {})
+    fields = {**_LORA_DEFAULTS, **(lora or {})}
     if isinstance(fields.get("targets"), list | tuple):
         fields["targets"] = _upgrade_targets(fields["targets"])
     model["adapter"] = {"name": "LoRA", **fields} if form == "name" else adapter_as_config({"name": "LoRA", **fields})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import nn
 
+from lit_cls.errors import UserError
 from lit_cls.model.backbones.base import Backbone, Role
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def replace_linear(net: "TextClassifier", targets: Sequence[Target], make: Calla
         net: the network.
         targets: which layers.
         make: the layer that takes the place of one; it keeps the names `weight` and `bias`.
+
+    Raises:
+        UserError: a role that no layer of the family has.
     """
     wanted = _wanted_paths(net.backbone, targets)
     for block in net.backbone.trf_blocks:
@@ -74,5 +78,10 @@ def replace_modules(
 
 
 def _wanted_paths(backbone: Backbone, targets: Sequence[Target]) -> set[str]:
-    every = "all_linear" in targets
-    return {path for role, paths in backbone.family.roles.items() for path in paths if every or role in targets}
+    roles = backbone.family.roles
+    if unknown := set(targets) - {"all_linear", "head", *roles}:
+        raise UserError(
+            f"model.adapter.targets {', '.join(sorted(unknown))}: the network has no such layer; there are "
+            f"all_linear, head, {', '.join(roles)}"
+        )
+    return {path for role, paths in roles.items() for path in paths if "all_linear" in targets or role in targets}
