@@ -17,6 +17,7 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.model import LoRA
+from lit_cls.model.backbones.base import HubFile
 from lit_cls.model.decision import Decision
 from lit_cls.model.pretrained import hub_source
 from lit_cls.model.settings import ModelSettings
@@ -70,7 +71,7 @@ def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, mo
     weights = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
     path = altered(tmp_path, reviews, {"adapter": LoRA(), "weights": str(weights)})
-    monkeypatch.setattr(peft_module, "hub_source", lambda *_: ("somebody/gpt2-nano", "abc"))
+    monkeypatch.setattr(peft_module, "hub_source", lambda *_: HubFile("somebody/gpt2-nano", "abc"))
     write(path, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("somebody/gpt2-nano", "abc")
@@ -81,11 +82,15 @@ def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, mo
 
 
 def test_what_openai_published_is_known_by_name_and_by_content() -> None:
-    repository, commit = hub_source("gpt2-medium", "pretrained", "0" * 64) or ("", "")
+    medium = hub_source("gpt2-medium", "pretrained", "0" * 64)
+    assert medium is not None
+    repository, commit = medium.repository, medium.revision
     assert repository == "openai-community/gpt2-medium"
     assert len(commit) == 40
     known = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
-    assert (hub_source("gpt2-small", "/tmp/model.safetensors", known) or ("",))[0] == "openai-community/gpt2"
+    small = hub_source("gpt2-small", "/tmp/model.safetensors", known)
+    assert small is not None
+    assert small.repository == "openai-community/gpt2"
     assert hub_source("gpt2-small", "/tmp/model.safetensors", "0" * 64) is None
     assert hub_source("gpt2-nano", "random", None) is None
     assert hub_source("gpt2-medium", "random", None) is None
