@@ -144,7 +144,9 @@ def test_a_checkpoint_that_is_not_whole() -> None:
     whole = checkpoint(net)
     frozen = {"net.backbone.tok_emb.weight", "net.backbone.trf_blocks.0.norm1.scale"}
     without = {name: t for name, t in whole["state_dict"].items() if name not in frozen}
-    with pytest.raises(UserError, match=r"2 tensors missing \['backbone.tok_emb.weight', 'backbone.trf_blocks.0.norm1.scale'\]"):
+    with pytest.raises(
+        UserError, match=r"2 tensors missing \['backbone.tok_emb.weight', 'backbone.trf_blocks.0.norm1.scale'\]"
+    ):
         checked_state(net, {**whole, "state_dict": without})
     named = checkpoint(net, "a" * 64)  # the frozen ones are in a named file: they may be missing
     assert set(checked_state(net, {**named, "state_dict": without})) >= trained_tensors(net)

@@ -246,7 +246,9 @@ def test_new_parameters_are_the_same_whatever_the_backbone(adapter: LoRA | None,
         assert notes == []
         assert torch.equal(net.backbone.tok_emb.weight, backbone["tok_emb.weight"] * scale)
         assert not any(p.is_meta for p in net.parameters())
-        found.append({name: p.clone() for name, p in net.named_parameters() if name in NEW or name in net.adapter_names})
+        found.append(
+            {name: p.clone() for name, p in net.named_parameters() if name in NEW or name in net.adapter_names}
+        )
         torch.manual_seed(5)
         assert torch.equal(torch.nn.Linear(48, 3).weight, net.out_head.weight)
     assert found[0].keys() == found[1].keys()

@@ -349,7 +349,9 @@ def test_a_label_that_never_occurs_changes_nothing(tmp_path: Path, reviews: str)
         seed_everything(7, verbose=False)
         trained, fit = module(), trainer(tmp_path, limit_train_batches=3)
         trained.take_labels(("no", "yes"))
-        trained.options = replace(trained.options, ignore_index=ignore_index)  # after the check, which would refuse a class
+        trained.options = replace(
+            trained.options, ignore_index=ignore_index
+        )  # after the check, which would refuse a class
         fit.fit(trained, datamodule=data(reviews))
         return fit.callback_metrics["train_loss"], dict(trained.net.state_dict())
 
@@ -476,9 +478,7 @@ def test_mixed_precision_trains_as_it_would_with_float32_matrices(
 # Gradient checkpointing.
 
 
-@pytest.mark.parametrize(
-    ("layers", "drop_rate"), pairwise(["all", "lora", "last_block"], [0.2, 0.0], strength=1)
-)
+@pytest.mark.parametrize(("layers", "drop_rate"), pairwise(["all", "lora", "last_block"], [0.2, 0.0], strength=1))
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reviews: str, layers: str, drop_rate: float) -> None:
     found = []
     for recompute in (False, True):

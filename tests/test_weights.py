@@ -16,8 +16,8 @@ from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRA
 from lit_cls.model.adapters import Adapter
 from lit_cls.model.backbones import BACKBONES
-from lit_cls.model.backbones.gpt2 import FAMILY, hub_name, to_hub_names
 from lit_cls.model.backbones.base import BackboneSpec
+from lit_cls.model.backbones.gpt2 import FAMILY, hub_name, to_hub_names
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.selection import TrainableLayers
 from lit_cls.model.settings import ModelSettings
