@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import trainer
+from conftest import pairwise, trainer
 from frozen_runs import (
     MAX_LENGTH,
     Fitted,
@@ -34,7 +33,7 @@ from lit_cls.training.feature_cache_callback import FrozenTrunk
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier
+from lit_cls.model import LoRA, TextClassifier
 from lit_cls.training import feature_cache_callback as frozen_callback
 from lit_cls.training import feature_files as frozen_files
 from lit_cls.training.callbacks import CollectPredictions
@@ -88,20 +87,10 @@ def test_the_texts_are_not_all_alike(files: Files) -> None:
         assert len({batch["input_ids"].shape for batch in loader}) > 1
 
 
-# Every position, mask and padding, with one of the layers in turn: each layer meets each other choice.
-# All of them with all layers, without a Trainer, are in test_frozen_cache.py.
-CASES = [
-    (position, causal, padding, LAYERS[(i + 2 * j + k) % 4])
-    for (i, position), (j, causal), (k, padding) in product(*map(enumerate, (POSITIONS, (True, False), PADDINGS)))
-]
-
-
-def test_the_cases_pair_every_layer_with_every_choice() -> None:
-    for place, choices in enumerate((POSITIONS, (True, False), PADDINGS)):
-        assert {(case[place], case[3]) for case in CASES} == set(product(choices, LAYERS))
-
-
-@pytest.mark.parametrize(("position", "causal", "padding", "layers"), CASES)
+# Without a Trainer, the same choices are in test_frozen_cache.py.
+@pytest.mark.parametrize(
+    ("position", "causal", "padding", "layers"), pairwise(POSITIONS, (True, False), PADDINGS, LAYERS)
+)
 def test_a_training_is_the_same_with_and_without(
     position: str, causal: bool, padding: str | int, layers: str | int, files: Files, tmp_path: Path
 ) -> None:
@@ -129,10 +118,9 @@ def test_a_training_is_the_same_with_and_without(
         assert [line.split(":")[0] for line in fast.told] == [f"frozen layers, {s}" for s in fast.module.frozen]
 
 
-@pytest.mark.parametrize("layers", ["all", "lora"])
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(("position", "layers"), pairwise(POSITIONS, ["all", "lora", 3], strength=1))
 def test_where_nothing_is_frozen_the_training_is_the_same_too(
-    position: str, layers: str, files: Files, tmp_path: Path
+    position: str, layers: str | int, files: Files, tmp_path: Path
 ) -> None:
     plain, fast = (
         run(tmp_path, files, {"token_position": position, "trainable_layers": layers, "fast": fast}, max_epochs=1)
@@ -144,9 +132,17 @@ def test_where_nothing_is_frozen_the_training_is_the_same_too(
     assert fast.module.frozen == {}
 
 
-@pytest.mark.parametrize("layers", [3, "last_block"])
-def test_the_trunk_is_computed_once(layers: str | int, files: Files, tmp_path: Path) -> None:
-    """With as many trained blocks as there are, the trunk is the embeddings."""
+def test_an_adapter_of_the_head_alone_leaves_the_backbone_frozen(files: Files, tmp_path: Path) -> None:
+    adapter = LoRA(2, dropout=0.1, targets=("head",))
+    plain, fast = (
+        run(tmp_path, files, {"adapter": adapter, "token_position": "first", "fast": fast}) for fast in (False, True)
+    )
+    assert_same(fast, plain)
+    assert list(fast.module.frozen) == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize("layers", [2, "last_block"])
+def test_the_frozen_layers_are_computed_once(layers: str | int, files: Files, tmp_path: Path) -> None:
     with counted_features() as calls:
         found = run(tmp_path, files, {"trainable_layers": layers}, max_epochs=3)
     assert sum(calls) == 48
@@ -199,7 +195,7 @@ def test_dropout_draws_the_same_with_and_without(files: Files, tmp_path: Path) -
 
 
 def cached(folder: Path, files: Files, model: dict[str, Any] | None = None, **options: Any) -> tuple[Fitted, int]:
-    """A training with a folder for the outputs; and how many texts the trunk read."""
+    """A training with a folder for the outputs; and how many texts the frozen layers read."""
     with counted_features() as calls:
         found = run(folder, files, {"cache_dir": str(folder / "cache"), **(model or {})}, **options)
     return found, sum(calls)
@@ -498,8 +494,8 @@ def test_values_on_a_device_are_picked_there(
     in_memory = run(tmp_path, files, {"trainable_layers": layers})
     monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda self: False), raising=False)
     seen: list[bool] = []
-    rest = GPTClassifier.rest
-    monkeypatch.setattr(GPTClassifier, "rest", lambda *arguments: seen.append(True) or rest(*arguments))
+    plain = TextClassifier.from_features
+    monkeypatch.setattr(TextClassifier, "from_features", lambda *arguments: seen.append(True) or plain(*arguments))
     picked = run(tmp_path, files, {"trainable_layers": layers})
     assert seen
     assert_same(picked, in_memory, atol=0)
