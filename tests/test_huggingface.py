@@ -105,7 +105,7 @@ def test_a_bias_that_cannot_be_folded(case: str) -> None:
         ({"token_position": "mean_flexible"}, {}, None, "model.token_position is mean_flexible"),
         ({"causal": False}, {}, None, "model.causal is false"),
         ({}, {"truncation": "head_tail"}, None, "data.truncation is head_tail"),
-        ({}, {}, Decision(1.0, 1, 0.25, "a test"), r"a threshold is set \(yes from 0.25 on\)"),
+        ({}, {}, Decision(1.0, 1, 0.25, "a test"), r"a threshold is set \(yes if at least 0.25\)"),
     ],
 )
 def test_choices_without_a_place_are_named(
@@ -139,7 +139,7 @@ def test_what_is_not_the_same_is_noticed(
 
         monkeypatch.setattr(huggingface, "save_model", swapped)
     else:
-        monkeypatch.setattr(huggingface, "spelt", lambda texts: [text or "x" for text in texts])
+        monkeypatch.setattr(huggingface, "or_pad_token", lambda texts: [text or "x" for text in texts])
     with pytest.raises(RunError, match=r"largest difference .* at most 1e-04 and no label may differ"):
         write(path, tmp_path / "out")
 

@@ -105,8 +105,8 @@ def test_refusals(tmp_path: Path, reviews: str) -> None:
     source, _, _ = exportable(altered(tmp_path / "mean", reviews, options), tmp_path / "out", ["a"])
     with pytest.raises(UserError, match="model.token_position is mean"):
         check_peft(source)
-    head = replace(source.settings, lora=LoRA(targets=("head",), train_head=False))
-    with pytest.raises(UserError, match="has one adapter, of the head, and peft's format holds a new head whole"):
+    head = replace(source.settings, adapter=LoRA(targets=("head",), train_head=False))
+    with pytest.raises(UserError, match="has one adapter, on the head, and peft stores a new head whole"):
         check_peft(replace(source, settings=head))
 
 
