@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import trainer, training
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lit_cls.training.feature_cache_callback import FrozenTrunk
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model import TextClassifier
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
+from lit_cls.training.feature_cache import CacheFeatures
 from lit_cls.training.module import ClassifierModule
 
 MAX_LENGTH = 16
@@ -92,7 +92,7 @@ def fitted(
     """Trains, then evaluates every split with the Trainer's own verbs, as a run of the command does."""
     told: list[str] = []
     steps, predictions = StepLosses(), CollectPredictions()
-    ours = [steps, predictions, FrozenTrunk(told.append, scratch=folder / "scratch")]
+    ours = [steps, predictions, CacheFeatures(told.append, scratch=folder / "scratch")]
     runner = trainer(folder, **{"max_epochs": 2, "callbacks": ours, **options})
     seed_everything(11, verbose=False)
     runner.fit(module, datamodule=data, ckpt_path=ckpt)

@@ -43,7 +43,7 @@ def classifier(
 ) -> Classifier:
     """A tiny network whose answers depend on every word: weights far larger than the initial ones."""
     torch.manual_seed(0)
-    choices = {"adapter": LoRA() if "lora" in choices else "all", **choices}
+    choices = choices if "adapter" in choices else {"trainable_layers": "all", **choices}
     net = GPTClassifier(CONFIG, num_classes=len(labels), **choices)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -89,7 +89,7 @@ def plain_integral(reader: Classifier, text: str, label: int, steps: int = 400) 
 CASES: list[dict[str, Any]] = [
     *({"token_position": position, "causal": True} for position in get_args(TokenPosition)),
     *({"token_position": position, "causal": False, "pad_to": 40} for position in get_args(TokenPosition)),
-    {"lora": LORA, "decision": Decision(temperature=2.5)},
+    {"adapter": LORA, "decision": Decision(temperature=2.5)},
     {"trainable_layers": "last_layer", "labels": ("a", "b", "c")},
     {"trainable_layers": 1, "token_position": "mean", "labels": ("a", "b", "c")},
 ]

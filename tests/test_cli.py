@@ -183,7 +183,7 @@ def test_two_processes_start_from_the_same_frozen_layers(tmp_path: Path) -> None
     lit(*common, "--data.batch_size", "34", "--run_name", "one", "--model.fast", "false", cwd=tmp_path)
     told = lit(*common, *two, "--model.cache_dir", "cache", cwd=tmp_path)
     assert told.stdout.count("frozen layers, train: 35 texts") == 1
-    assert len(list((tmp_path / "cache").glob("*.states"))) == 3
+    assert len(list((tmp_path / "cache").glob("*.features"))) == 3
     runs = [tmp_path / "checkpoints" / name / "version_0" for name in ("one", "two")]
     for split in ("train", "validation", "test"):
         one, other = (rows_of(run / f"predictions_{split}.csv") for run in runs)

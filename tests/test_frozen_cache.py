@@ -12,8 +12,8 @@ from torch import Tensor
 from lit_cls.data.batches import EvaluationBatches, PlannedBatch, TextDataset, make_loader, pad
 from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model.head import TokenPosition
-from lit_cls.training.feature_cache import (
-    FrozenStates,
+from lit_cls.training.features import (
+    Features,
     Kept,
     also_in,
     compute,
@@ -51,9 +51,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EvaluationBatches, "_TOKENS", 30)  # several batches
 
 
-def states_of(net: GPTClassifier, texts: TextDataset, kept: Kept | None = None) -> FrozenStates:
+def states_of(net: GPTClassifier, texts: TextDataset, kept: Kept | None = None) -> Features:
     counts = count_kept(kept or kept_positions(net, texts), texts)
-    states = FrozenStates(torch.full((int(counts.sum()), 16), torch.nan), starts_of(counts), counts)
+    states = Features(torch.full((int(counts.sum()), 16), torch.nan), starts_of(counts), counts)
     done = list(compute(net, make_loader(texts, EvaluationBatches(texts)), states))
     assert done[-1] == len(texts)
     assert len(done) > 2
@@ -107,7 +107,7 @@ def test_logits_from_the_outputs_are_those_from_the_tokens(
 
 def test_places_of_rows() -> None:
     counts = torch.tensor([2, 1, 4])
-    states = FrozenStates(torch.arange(7.0)[:, None], starts_of(counts), counts)
+    states = Features(torch.arange(7.0)[:, None], starts_of(counts), counts)
     assert states.starts.tolist() == [0, 2, 3]
     assert states.index(torch.tensor([2, 0, 1])).tolist() == [[3, 4, 5, 6], [0, 1, 1, 1], [2, 2, 2, 2]]
     assert states.index(torch.tensor([1, 1])).tolist() == [[2], [2]]
@@ -133,7 +133,7 @@ def test_an_empty_text_has_one_position() -> None:
     net = classifier(token_position="mean_flexible")
     texts = TextDataset(ids, None, None, pad_id=96)
     assert count_kept("text", texts).tolist() == [1, 2]
-    states = FrozenStates(torch.empty(3, 16), torch.tensor([0, 1]), torch.tensor([1, 2]))
+    states = Features(torch.empty(3, 16), torch.tensor([0, 1]), torch.tensor([1, 2]))
     list(compute(net, [{**pad(ids, None, 96), "row_ids": torch.tensor([0, 1])}], states))
     with torch.no_grad():
         batch = pad(ids, None, 96)
@@ -190,7 +190,7 @@ def test_wider_choices_hold_the_same_numbers(position: TokenPosition, wider: Kep
     narrow = states_of(net, texts)
     reader = classifier(token_position="last" if wider == "all" else "flexible")
     all_of_it = states_of(reader, texts, wider)
-    served = FrozenStates(all_of_it.values, all_of_it.starts, narrow.counts)
+    served = Features(all_of_it.values, all_of_it.starts, narrow.counts)
     rows = torch.tensor([10, 0, 4, 2])
     torch.testing.assert_close(served.values[served.index(rows)], narrow.values[narrow.index(rows)], atol=1e-5, rtol=0)
     # Without the causal mask they would not: what stands to the right counts.
@@ -235,6 +235,6 @@ def test_outputs_may_be_held_in_less_than_they_are_computed_in() -> None:
     net, texts = classifier(), dataset("in_batch")
     exact = states_of(net, texts)
     rounded: Tensor = torch.empty_like(exact.values, dtype=torch.bfloat16)
-    states = FrozenStates(rounded, exact.starts, exact.counts)
+    states = Features(rounded, exact.starts, exact.counts)
     list(compute(net, make_loader(texts, EvaluationBatches(texts)), states))
     assert torch.equal(rounded, exact.values.bfloat16())

@@ -28,15 +28,15 @@ from frozen_runs import (
     uneven_texts,
 )
 from lightning.pytorch import seed_everything
-from lit_cls.training.feature_cache_callback import FrozenTrunk
 
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.model import LoRA, TextClassifier
-from lit_cls.training import feature_cache_callback as frozen_callback
+from lit_cls.training import feature_cache as frozen_callback
 from lit_cls.training import feature_files as frozen_files
 from lit_cls.training.callbacks import CollectPredictions
+from lit_cls.training.feature_cache import CacheFeatures
 
 TOKENIZER = tokenizer_for("gpt2")
 
@@ -105,17 +105,19 @@ def test_a_training_is_the_same_with_and_without(
     assert len(plain.losses) == (34 if padding == "none" else 2 * 9)
     assert np.std(plain.losses) > 0.01
     assert plain.logits["test"].std(dim=0).min() > 0.01
-    assert plain.module.frozen == {}
+    assert plain.module.feature_cache.splits == {}
     assert plain.told == ["note: the frozen layers are computed in every step: model.fast is false"]
     if position in ("last", "mean") and padding == "longest_in_batch":
         assert fast.told == [
             f"note: the frozen layers are computed in every step: token_position {position} reads pads, of which every "
             "batch has another number"
         ]
-        assert fast.module.frozen == {}
+        assert fast.module.feature_cache.splits == {}
     else:
-        assert list(fast.module.frozen) == ["train", "validation", "test"]
-        assert [line.split(":")[0] for line in fast.told] == [f"frozen layers, {s}" for s in fast.module.frozen]
+        assert list(fast.module.feature_cache.splits) == ["train", "validation", "test"]
+        assert [line.split(":")[0] for line in fast.told] == [
+            f"frozen layers, {s}" for s in fast.module.feature_cache.splits
+        ]
 
 
 @pytest.mark.parametrize(("position", "layers"), pairwise(POSITIONS, ["all", "lora", 3], strength=1))
@@ -129,7 +131,7 @@ def test_where_nothing_is_frozen_the_training_is_the_same_too(
     # All of a strong network moves further in a step than its last block: rounding is passed on.
     assert_same(fast, plain, atol=1e-3)
     assert plain.told == fast.told == []
-    assert fast.module.frozen == {}
+    assert fast.module.feature_cache.splits == {}
 
 
 def test_an_adapter_of_the_head_alone_leaves_the_backbone_frozen(files: Files, tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_an_adapter_of_the_head_alone_leaves_the_backbone_frozen(files: Files, t
         run(tmp_path, files, {"adapter": adapter, "token_position": "first", "fast": fast}) for fast in (False, True)
     )
     assert_same(fast, plain)
-    assert list(fast.module.frozen) == ["train", "validation", "test"]
+    assert list(fast.module.feature_cache.splits) == ["train", "validation", "test"]
 
 
 @pytest.mark.parametrize("layers", [2, "last_block"])
@@ -152,7 +154,7 @@ def test_the_frozen_layers_are_computed_once(layers: str | int, files: Files, tm
     for line, name, n in zip(found.told, SPLIT_NAMES, n_positions, strict=True):
         assert line.startswith(f"frozen layers, {name}: {len(data.part(name).token_ids)} texts, {n} positions, ")
         assert line.endswith(" GB in memory")
-    assert all(states.values.shape[1] == 48 for states in found.module.frozen.values())
+    assert all(states.values.shape[1] == 48 for states in found.module.feature_cache.splits.values())
 
 
 # Notes, where every step computes everything.
@@ -178,7 +180,7 @@ def test_a_note_tells_why_steps_compute_everything(
 ) -> None:
     found = run(tmp_path, files, model, **options)
     assert found.told == [f"note: the frozen layers are computed in every step: {note}"]
-    assert found.module.frozen == {}
+    assert found.module.feature_cache.splits == {}
 
 
 def test_dropout_draws_the_same_with_and_without(files: Files, tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def cached(folder: Path, files: Files, model: dict[str, Any] | None = None, **op
     return found, sum(calls)
 
 
-def names(folder: Path, suffix: str = ".states") -> set[str]:
+def names(folder: Path, suffix: str = ".features") -> set[str]:
     return {path.name for path in (folder / "cache").glob(f"*{suffix}")}
 
 
@@ -231,7 +233,7 @@ def test_what_a_run_tells_of_time_is_that_of_the_one_that_computed(files: Files,
         note["seconds"] = 61.5
         path.write_text(json.dumps(note))
     module = network(files.weights, cache_dir=str(tmp_path / "cache"))
-    frozen = FrozenTrunk(lambda line: None, tmp_path)
+    frozen = CacheFeatures(lambda line: None, tmp_path)
     trainer(tmp_path, callbacks=[frozen]).fit(module, datamodule=texts(files.texts))
     assert frozen.seconds == {"train": 61.5, "validation": 61.5}
 
@@ -304,7 +306,7 @@ def test_a_file_with_more_positions_serves_a_run_that_needs_fewer(
 @pytest.mark.parametrize("damage", ["short", "long", "empty"])
 def test_a_file_of_the_wrong_size_is_computed_anew(damage: str, files: Files, tmp_path: Path) -> None:
     first, _ = cached(tmp_path, files)
-    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.states")}
+    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.features")}
     broken = max(content, key=lambda path: len(content[path]))  # that of the train split
     broken.write_bytes({"short": content[broken][:-4], "long": content[broken] + bytes(4), "empty": b""}[damage])
     second, computed = cached(tmp_path, files)
@@ -315,7 +317,7 @@ def test_a_file_of_the_wrong_size_is_computed_anew(damage: str, files: Files, tm
 
 def test_half_a_file_of_a_killed_run_is_cleared(files: Files, tmp_path: Path) -> None:
     first, _ = cached(tmp_path, files)
-    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.states")}
+    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.features")}
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     for i, path in enumerate(content):
@@ -368,7 +370,7 @@ def test_too_little_disk_is_told_with_both_numbers(
 
 def sizes_on_disk(files: Files, folder: Path) -> list[int]:
     """Bytes of each split's outputs."""
-    return [states.values.nbytes for states in run(folder, files, {}).module.frozen.values()]
+    return [states.values.nbytes for states in run(folder, files, {}).module.feature_cache.splits.values()]
 
 
 @pytest.mark.parametrize("kept_in", ["cache", "scratch"])
@@ -394,7 +396,7 @@ def test_room_for_all_splits_is_looked_for_before_the_first(
     assert not calls
     # A split that is not evaluated, or of which a part is, needs no room.
     found = run(tmp_path, files, model, limit_test_batches=1)
-    assert list(found.module.frozen) == ["train", "validation"]
+    assert list(found.module.feature_cache.splits) == ["train", "validation"]
 
 
 def test_splits_in_memory_need_no_room_on_disk(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,7 +439,7 @@ def test_a_disk_that_fills_up_during_the_training_does_not_end_it(
         monkeypatch.setattr(frozen_callback, "new_file", new_file)
     model = {"cache_dir": str(tmp_path / "cache")} if kept_in == "cache" else {"cache_gb": 0.0}
     found = run(tmp_path, files, model)
-    assert list(found.module.frozen) == ["train"]
+    assert list(found.module.feature_cache.splits) == ["train"]
     assert len(found.told) == 3  # once, not in every epoch
     for line, split in zip(found.told[1:], ("validation", "test"), strict=True):
         why = "the outputs of the frozen layers take 0.0 GB, .* has 0.0 GB free" if failure == "full" else ".*output"
@@ -465,7 +467,7 @@ def test_beyond_the_budget_values_are_mapped_and_nothing_stays(layers: str, file
 
 def test_the_budget_is_that_of_all_splits_together(files: Files, tmp_path: Path) -> None:
     """Each in its turn is in memory as long as there is room."""
-    sizes = [states.values.nbytes for states in run(tmp_path, files, {}).module.frozen.values()]
+    sizes = [states.values.nbytes for states in run(tmp_path, files, {}).module.feature_cache.splits.values()]
     found = run(tmp_path, files, {"cache_gb": (sizes[0] + sizes[2] + 1) / 1e9})
     assert sizes[1] < sizes[2] < sizes[0]
     assert [line.split(" GB ")[1].split(" (")[0] for line in found.told] == ["in memory", "in memory", "on disk"]
@@ -540,12 +542,12 @@ def test_random_weights_are_resumed_from_the_checkpoints_own(files: Files, tmp_p
 
 def test_a_second_training_of_one_callback_begins_anew(files: Files, tmp_path: Path) -> None:
     told: list[str] = []
-    frozen = FrozenTrunk(told.append, tmp_path)
+    frozen = CacheFeatures(told.append, tmp_path)
     found = []
     for weights in (files.weights, files.others):
         module = network(weights)
         trainer(tmp_path, callbacks=[frozen]).fit(module, datamodule=texts(files.texts))
-        found.append(module.frozen["train"].values)
+        found.append(module.feature_cache.splits["train"].values)
     assert len(told) == 4
     assert not torch.allclose(found[0], found[1], atol=0.1)
 
@@ -556,7 +558,7 @@ def test_a_split_of_which_a_part_is_read_is_not_computed_as_a_whole(
 ) -> None:
     with counted_features() as calls:
         found = run(tmp_path, files, {}, limit_val_batches=batches, limit_test_batches=batches)
-    assert list(found.module.frozen) == ["train"]
+    assert list(found.module.feature_cache.splits) == ["train"]
     assert sum(calls) < 48 + 15
 
 
