@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model.backbones import BACKBONES, BackboneName
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 
 WARM_UP_STEPS = 2  # the first steps also fetch memory and choose kernels
 SUPPORTED = (1, 3, 10, 11, 16)  # GPT-2 small, position `last` or `flexible`, LoRA of rank 16 and alpha 16
