@@ -18,8 +18,8 @@ from lit_cls.explain import attribution
 from lit_cls.explain.attribution import Attribution, _Read, _Way, integrated_gradients, leave_one_word_out
 from lit_cls.inference import Classifier
 from lit_cls.model import GPTClassifier, GPTConfig, LoRA
-from lit_cls.model.classifier import TokenPosition
 from lit_cls.model.decision import Decision
+from lit_cls.model.head import TokenPosition
 
 CONFIG = GPTConfig(context_length=64, emb_dim=16, n_heads=4, n_layers=2)
 LORA = LoRA(rank=2)
@@ -39,7 +39,8 @@ def classifier(
 ) -> Classifier:
     """A tiny network whose answers depend on every word: weights far larger than the initial ones."""
     torch.manual_seed(0)
-    choices = {"adapter": LoRA() if "lora" in choices else "all", **choices}
+    if "adapter" not in choices:
+        choices = {"trainable_layers": "all", **choices}
     net = GPTClassifier(CONFIG, num_classes=len(labels), **choices)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -85,7 +86,7 @@ def plain_integral(reader: Classifier, text: str, label: int, steps: int = 400) 
 CASES: list[dict[str, Any]] = [
     *({"token_position": position, "causal": True} for position in get_args(TokenPosition)),
     *({"token_position": position, "causal": False, "pad_to": 40} for position in get_args(TokenPosition)),
-    {"lora": LORA, "decision": Decision(temperature=2.5)},
+    {"adapter": LORA, "decision": Decision(temperature=2.5)},
     {"trainable_layers": "last_layer", "labels": ("a", "b", "c")},
     {"trainable_layers": 1, "token_position": "mean", "labels": ("a", "b", "c")},
 ]
