@@ -29,7 +29,7 @@ from benchmarks.tasks import SUPPORTED, Task, Timing, load
 from lit_cls.data.downloads import SMS_SPAM, fetch
 from lit_cls.data.sources import read_sms_spam
 from lit_cls.errors import UserError
-from lit_cls.experiments.costs import product_rate
+from lit_cls.experiments.machine import matmul_rate
 from lit_cls.io.malloc import keep_freed_memory
 
 T = TypeVar("T")
@@ -170,8 +170,8 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
-        "product_rate_bfloat16": product_rate(device, "bf16-mixed"),
-        "product_rate_float32": product_rate(device, "32-true"),
+        "product_rate_bfloat16": matmul_rate(device, "bf16-mixed"),
+        "product_rate_float32": matmul_rate(device, "32-true"),
     }
 
 

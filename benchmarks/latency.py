@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 
 import lit_cls
-from lit_cls.data.tokenizer import encode
 
 TEXTS = (
     "see you at 7",
@@ -47,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> None:
             classifier.predict([text])
             found.append(time.perf_counter() - begun)
         median = 1e3 * statistics.median(found[_WARM_UP:])
-        print(f"{len(encode([text])[0]):3d} tokens: {median:.1f} ms, median of {_ROUNDS}")
+        print(f"{len(classifier.tokenizer.encode([text])[0]):3d} tokens: {median:.1f} ms, median of {_ROUNDS}")
 
 
 if __name__ == "__main__":

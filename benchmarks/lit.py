@@ -11,10 +11,11 @@ from torch import Tensor
 from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, answers
 from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.model import LoRA
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.callbacks import EpochLog
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_cache import CacheFeatures
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.trainer import ClassifierTrainer
 
@@ -71,7 +72,7 @@ def run(
     texts = ClassificationData(
         path=str(data), split="ch06", padding="longest_in_train", batch_size=task.batch_size, num_workers=0
     )
-    watch, trunk = Stopwatch(task.state), FrozenTrunk(lambda line: None, Path("."))
+    watch, trunk = Stopwatch(task.state), CacheFeatures(lambda line: None, Path("."))
     trainer = make_trainer(task, max_steps, precision, [EpochLog(lambda line: None), trunk, watch])
     trainer.fit(module, datamodule=texts)
     skipped = 0 if max_steps is None else WARM_UP_STEPS
@@ -82,7 +83,7 @@ def run(
         task, lambda chosen: predict(net, chosen, trainer, pad_to), max_predictions
     )
     return Timing(
-        seconds_once=trunk.seconds.get("train", 0.0),
+        seconds_once=module.feature_cache.seconds.get("train", 0.0),
         seconds_steps=watch.times[-1] - watch.times[skipped],
         steps=len(watch.losses) - skipped,
         steps_whole=-(-len(task.train_ids) // task.batch_size) * task.epochs,
@@ -130,7 +131,7 @@ def make_trainer(task: Task, max_steps: int | None, precision: str, callbacks: l
 def predict(net: TextClassifier, texts: list[list[int]], trainer: Trainer, pad_to: int | None) -> Tensor:
     """Class ids, (n,), in the order given, as `lit_cls.Classifier` finds them."""
     net.eval()
-    dataset = TextDataset(texts, None, pad_to)
+    dataset = TextDataset(texts, None, pad_to, pad_id=tokenizer_for("gpt2").pad_id)
     found = torch.empty(len(texts), dtype=torch.int64)
     with trainer.precision_plugin.forward_context():
         for batch in make_loader(dataset, EvaluationBatches(dataset)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, Truncation, truncate
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
@@ -73,6 +73,7 @@ class Classifier:
         self.precision = precision
         self.decision = decision or Decision()
         self.device = device
+        self.tokenizer = tokenizer_for(data.get("tokenizer", "gpt2"))
         self._pad_to: int | None = data["pad_to"]
         self.cut_to: int = data["cut_to"]
         """Tokens that are read of a text; of a longer one, those that `truncation` keeps."""
@@ -90,7 +91,7 @@ class Classifier:
         Raises:
             UserError: `texts` is one string instead of a list of them.
         """
-        token_ids = _encoded(texts, "predict")
+        token_ids = self._encode(texts, "predict")
         probabilities = self.decision.probabilities(self._logits(token_ids, after_batch))
         answers = self.decision.labels(probabilities).tolist()
         return [
@@ -112,7 +113,7 @@ class Classifier:
         Raises:
             UserError: as for `predict`.
         """
-        return self._logits(_encoded(texts, "logits"), after_batch)
+        return self._logits(self._encode(texts, "logits"), after_batch)
 
     def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
         # Made outside the inference mode: whoever fits something to them may ask for gradients.
@@ -130,21 +131,20 @@ class Classifier:
         """The texts as the network reads them: cut, padded, those of similar length together, on its device.
 
         Args:
-            token_ids: of each text, whole, as `encode` gives them.
+            token_ids: of each text, whole, as `tokenizer.encode` gives them.
         """
         cut = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
-        dataset = TextDataset(cut, None, self._pad_to, self._unpadded)
+        dataset = TextDataset(cut, None, self._pad_to, self._unpadded, pad_id=self.tokenizer.pad_id)
         # No loader: it would start a thread for each call.
         for planned in EvaluationBatches(dataset):
             batch = dataset[planned]
             input_ids = self.net.trim(batch["input_ids"], batch["lengths"]).to(self.device)
             yield {**batch, "input_ids": input_ids, "lengths": batch["lengths"].to(self.device)}
 
-
-def _encoded(texts: Sequence[str], asked: str) -> list[list[int]]:
-    if isinstance(texts, str):
-        raise UserError(f"{asked} takes a list of texts, not one string: {asked}([text])")
-    return encode(texts)
+    def _encode(self, texts: Sequence[str], method: str) -> list[list[int]]:
+        if isinstance(texts, str):
+            raise UserError(f"{method} takes a list of texts, not one string: {method}([text])")
+        return self.tokenizer.encode(texts)
 
 
 def load(

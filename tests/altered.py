@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from conftest import data, module, save
 
-from lit_cls.exports.source import Answers, Source
+from lit_cls.exports.source import ExportSource, ReferenceOutputs
 from lit_cls.inference import classifier_of
 from lit_cls.model import TextClassifier
 from lit_cls.model.decision import Decision
@@ -42,8 +42,10 @@ def altered(
     return folder / "altered.ckpt"
 
 
-def exportable(path: Path, out: Path, texts: list[str] | None = None) -> tuple[Source, TextClassifier, Answers]:
+def exportable(
+    path: Path, out: Path, texts: list[str] | None = None
+) -> tuple[ExportSource, TextClassifier, ReferenceOutputs]:
     """What `lit_cls export` hands to a format."""
     checkpoint = read_checkpoint(path)
     classifier = classifier_of(path, checkpoint, torch.device("cpu"), precision="32-true", packed=False)
-    return Source.of(path, checkpoint, out), classifier.net, Answers.of(classifier, texts or TEXTS)
+    return ExportSource.of(path, checkpoint, out), classifier.net, ReferenceOutputs.of(classifier, texts or TEXTS)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import trainer, training
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lit_cls.training.feature_cache_callback import FrozenTrunk
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.model import TextClassifier
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.feature_cache_callback import FrozenTrunk
 from lit_cls.training.module import ClassifierModule
 
 MAX_LENGTH = 16

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"errors", "io", "data", "model", "training"},
     "report": {"errors", "io", "data", "model", "evaluation", "training"},
     "exports": {"errors", "io", "data", "model", "training", "inference"},
-    "explain": {"errors", "io", "data", "model", "inference"},
+    "explain": {"errors", "io", "data", "model", "report", "inference"},
     "runs": {"errors", "io", "data", "model", "evaluation", "training", "report"},
     "experiments": {"errors", "io", "data", "model", "evaluation", "training", "report", "runs"},
     "commands": {

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lit_cls.data.batches import Truncation
-from lit_cls.data.tokenizer import PAD_ID, encode, token_bytes
+from lit_cls.data.tokenizers import tokenizer_for
+from lit_cls.data.tokenizers.gpt2 import merge_ranks
 from lit_cls.errors import UserError
 from lit_cls.explain import attribution
 from lit_cls.explain.attribution import Attribution, _Read, _Way, integrated_gradients, leave_one_word_out
@@ -20,6 +21,9 @@ from lit_cls.inference import Classifier
 from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.head import TokenPosition
+
+TOKENIZER = tokenizer_for("gpt2")
+BYTES_OF = {i: token for token, i in merge_ranks().items()}
 
 CONFIG = GPTConfig(context_length=64, emb_dim=16, n_heads=4, n_layers=2)
 LORA = LoRA(rank=2)
@@ -60,15 +64,15 @@ def scores(found: Attribution) -> list[float]:
 def plain_integral(reader: Classifier, text: str, label: int, steps: int = 400) -> tuple[list[float], float, float]:
     """Of each token: the midpoint sum, through the plain forward pass with the embeddings exchanged on the way."""
     net = reader.net.double()
-    ids = encode([text])[0]
+    ids = TOKENIZER.encode([text])[0]
     T = max(len(ids), reader._pad_to or 0)
-    input_ids = torch.full((steps + 2, T), PAD_ID)
+    input_ids = torch.full((steps + 2, T), TOKENIZER.pad_id)
     input_ids[:, : len(ids)] = torch.tensor(ids)
     shares = torch.cat([(torch.arange(steps) + 0.5) / steps, torch.tensor([0.0, 1.0])]).double()
     mixed: list[Tensor] = []
 
     def exchange(module: nn.Module, inputs: tuple[Tensor], x: Tensor) -> Tensor:
-        baseline = module.weight[PAD_ID].detach()  # type: ignore[union-attr, index]
+        baseline = module.weight[TOKENIZER.pad_id].detach()  # type: ignore[union-attr, index]
         mixed.append((baseline + shares[:, None, None] * (x.detach() - baseline)).requires_grad_())
         return mixed[0]
 
@@ -97,7 +101,7 @@ def test_integrated_gradients_are_the_plain_sum(case: dict[str, Any]) -> None:
     reader = classifier(**case)
     found = integrated_gradients(reader, TEXT, reader.label_names[1])
     by_token, at_baseline, at_text = plain_integral(classifier(**case, packed=False), TEXT, 1)
-    by_word, place, sizes = [0.0] * len(found.words), 0, token_bytes(encode([TEXT])[0])
+    by_word, place, sizes = [0.0] * len(found.words), 0, [len(BYTES_OF[i]) for i in TOKENIZER.encode([TEXT])[0]]
     ends = [len("".join(word.text for word in found.words[: i + 1]).encode()) for i in range(len(found.words))]
     for size, score in zip(sizes, by_token, strict=True):
         by_word[next(i for i, end in enumerate(ends) if place < end)] += score
@@ -122,9 +126,9 @@ def test_of_a_linear_network_they_are_weight_times_difference() -> None:
     found = integrated_gradients(reader, "good film , really", "spam")
     assert found.completeness is not None
     assert found.completeness.steps == 16
-    ids = encode(["good film , really"])[0]
+    ids = TOKENIZER.encode(["good film , really"])[0]
     with torch.no_grad():
-        change = net.backbone.tok_emb.weight[ids] - net.backbone.tok_emb.weight[PAD_ID]
+        change = net.backbone.tok_emb.weight[ids] - net.backbone.tok_emb.weight[TOKENIZER.pad_id]
         expected = change @ (net.out_head.weight[1] - net.out_head.weight[0]) / len(ids) / 0.5
     assert scores(found) == pytest.approx(expected.tolist(), abs=1e-5)
 
@@ -239,7 +243,7 @@ def test_words_beyond_the_cut_are_not_read(truncation: Truncation, read: str) ->
 
 def test_a_word_of_which_a_part_is_read_counts() -> None:
     text = " a antidisestablishmentarianism b"
-    assert len(encode([text])[0]) > 4
+    assert len(TOKENIZER.encode([text])[0]) > 4
     found = integrated_gradients(classifier(cut_to=2), text)
     assert [word.score is not None for word in found.words] == [True, True, False]
 
@@ -302,14 +306,14 @@ def test_tokens_lie_in_one_word_each_and_leave_with_it(text: str) -> None:
     read = _Read(reader, text)
     whole = "".join(read.words)
     assert whole == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    sizes = token_bytes(read.token_ids) if text else []
+    sizes = [len(BYTES_OF[i]) for i in read.token_ids] if text else []
     assert sum(sizes) == len(whole.encode())
     by_word = [0] * len(read.words)
     for word, size in zip(read.word_of_token, sizes, strict=True):
         by_word[word] += size
     assert by_word == [len(word.encode()) for word in read.words]
     shorter = ["".join(read.words[:i] + read.words[i + 1 :]) for i in range(len(read.words))]
-    assert read.without(range(len(read.words))) == [ids[: reader.cut_to] for ids in encode(shorter)]
+    assert read.without(range(len(read.words))) == [ids[: reader.cut_to] for ids in TOKENIZER.encode(shorter)]
 
 
 READER = classifier(cut_to=20)

@@ -16,7 +16,7 @@ from lit_cls.data.batches import (
     pad,
     truncate,
 )
-from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.data.tokenizers import tokenizer_for
 
 SEEDS = [0, 1, 123]
 
@@ -30,6 +30,8 @@ with_workers = pytest.mark.filterwarnings(
     "ignore:.*fork:DeprecationWarning", "ignore:This DataLoader will create:UserWarning"
 )
 
+TOKENIZER = tokenizer_for("gpt2")
+
 
 def rows_of(batches: TrainingBatches | EvaluationBatches) -> list[list[int]]:
     return [planned.rows for planned in batches]
@@ -38,7 +40,7 @@ def rows_of(batches: TrainingBatches | EvaluationBatches) -> list[list[int]]:
 def dataset(lengths: list[int] = LENGTHS, pad_to: int | None = None, unpadded: bool = False) -> TextDataset:
     """Texts that can be told apart: row r is its length times the id r."""
     labels = [row % 3 for row in range(len(lengths))]
-    return TextDataset([[row] * n for row, n in enumerate(lengths)], labels, pad_to, unpadded)
+    return TextDataset([[row] * n for row, n in enumerate(lengths)], labels, pad_to, unpadded, pad_id=TOKENIZER.pad_id)
 
 
 # Truncation.
@@ -73,23 +75,25 @@ def test_texts_that_fit_are_whole(keep: Truncation, max_length: int) -> None:
 
 
 def test_pad_to_the_longest_of_the_batch() -> None:
-    batch = pad([[5], [6, 7, 8], [9, 10]], None)
-    p = PAD_ID
+    batch = pad([[5], [6, 7, 8], [9, 10]], None, TOKENIZER.pad_id)
+    p = TOKENIZER.pad_id
     assert batch["input_ids"].tolist() == [[5, p, p], [6, 7, 8], [9, 10, p]]
     assert batch["lengths"].tolist() == [1, 3, 2]
     assert batch["input_ids"].dtype == batch["lengths"].dtype == torch.int64
 
 
 def test_pad_to_a_number() -> None:
-    batch = pad([[5], [6, 7]], 4)
-    p = PAD_ID
+    batch = pad([[5], [6, 7]], 4, TOKENIZER.pad_id)
+    p = TOKENIZER.pad_id
     assert batch["input_ids"].tolist() == [[5, p, p, p], [6, 7, p, p]]
     assert batch["lengths"].tolist() == [1, 2]
 
 
 def test_lengths_count_a_real_end_of_text_token() -> None:
     # An empty text is that token; comparing ids with the pad id would give it the length 0.
-    assert pad([[PAD_ID], [5, PAD_ID, PAD_ID]], None)["lengths"].tolist() == [1, 3]
+    assert pad([[TOKENIZER.pad_id], [5, TOKENIZER.pad_id, TOKENIZER.pad_id]], None, TOKENIZER.pad_id)[
+        "lengths"
+    ].tolist() == [1, 3]
 
 
 def test_a_batch_has_what_the_contract_says() -> None:
@@ -100,12 +104,12 @@ def test_a_batch_has_what_the_contract_says() -> None:
     assert batch["step_examples"] == 24
     assert batch["input_ids"].shape == (3, max(LENGTHS[4], LENGTHS[2], LENGTHS[9]))
     for ids, row, n in zip(batch["input_ids"].tolist(), [4, 2, 9], batch["lengths"].tolist(), strict=True):
-        assert ids == [row] * n + [PAD_ID] * (len(ids) - n)
+        assert ids == [row] * n + [TOKENIZER.pad_id] * (len(ids) - n)
     assert {batch[name].dtype for name in ("input_ids", "lengths", "labels", "row_ids")} == {torch.int64}
 
 
 def test_no_labels_at_prediction() -> None:
-    batch = TextDataset([[1], [2, 3]], None, None)[PlannedBatch([1, 0])]
+    batch = TextDataset([[1], [2, 3]], None, None, pad_id=TOKENIZER.pad_id)[PlannedBatch([1, 0])]
     assert set(batch) == {"input_ids", "lengths", "row_ids"}
 
 

@@ -21,8 +21,10 @@ from lit_cls.data.files import Finding
 from lit_cls.data.sources import Rows
 from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import SPLIT_NAMES, mask
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
+
+TOKENIZER = tokenizer_for("gpt2")
 
 
 def quiet(doing: str, done: int, of: int) -> None:
@@ -68,7 +70,7 @@ def rows_of(texts: list[str]) -> Rows:
 
 
 def test_lengths_by_hand() -> None:
-    lengths = count_tokens(rows_of([" a" * n for n in range(1, 101)]), 70, quiet)
+    lengths = count_tokens(rows_of([" a" * n for n in range(1, 101)]), TOKENIZER, 70, quiet)
     assert (lengths.texts, lengths.tokens, lengths.longest, lengths.longest_row) == (100, 5050, 100, 110)
     assert lengths.percentiles == {5: 5, 25: 25, 50: 50, 75: 75, 95: 95, 99: 99}
     cuts = {cut.max_length: (cut.texts, cut.tokens) for cut in lengths.cuts}
@@ -84,8 +86,8 @@ def test_lengths_by_hand() -> None:
 @examples(30)
 @given(st.lists(st.text("abc 1é🙂\n", max_size=60), min_size=1, max_size=30))
 def test_lengths_are_those_of_the_tokens(texts: list[str]) -> None:
-    lengths = count_tokens(rows_of(texts), 1024, quiet)
-    counts = sorted(map(len, encode(texts)))
+    lengths = count_tokens(rows_of(texts), TOKENIZER, 1024, quiet)
+    counts = sorted(map(len, TOKENIZER.encode(texts)))
     assert lengths.tokens == sum(counts)
     for share in PERCENTILES:  # at least this share of texts has at most so many tokens, and fewer would not do
         most = lengths.percentiles[share]
@@ -93,20 +95,20 @@ def test_lengths_are_those_of_the_tokens(texts: list[str]) -> None:
         assert sum(n < most for n in counts) * 100 < share * len(counts)
     for cut in lengths.cuts:
         assert cut.texts == sum(n > cut.max_length for n in counts)
-        assert cut.tokens == sum(len(ids[cut.max_length :]) for ids in encode(texts))
+        assert cut.tokens == sum(len(ids[cut.max_length :]) for ids in TOKENIZER.encode(texts))
 
 
 def test_chunks_change_nothing() -> None:
     # More than one chunk of a million characters.
     told: list[tuple[str, int, int]] = []
     texts = ["long " * 60_000 + str(i) for i in range(6)]
-    lengths = count_tokens(rows_of(texts), 1024, lambda *done: told.append(done))
-    assert lengths.tokens == sum(map(len, encode(texts)))
+    lengths = count_tokens(rows_of(texts), TOKENIZER, 1024, lambda *done: told.append(done))
+    assert lengths.tokens == sum(map(len, TOKENIZER.encode(texts)))
     assert told == [("tokenising", 4, 6), ("tokenising", 6, 6)]
 
 
 def test_no_texts_have_no_lengths() -> None:
-    lengths = count_tokens(rows_of([]), 1024, quiet)
+    lengths = count_tokens(rows_of([]), TOKENIZER, 1024, quiet)
     assert (lengths.texts, lengths.percentiles, lengths.longest) == (0, {}, 0)
 
 

@@ -8,7 +8,8 @@ import torch
 from lit_cls.commands.train import TrainCommand
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
-from lit_cls.experiments.costs import Cost, download_size, expected_cost, machine, product_rate
+from lit_cls.experiments.costs import Cost, download_size, expected_cost
+from lit_cls.experiments.machine import free_resources, matmul_rate
 
 RATE = 1e11
 
@@ -103,11 +104,11 @@ def test_the_estimate_of_a_nano_run_has_the_right_size(tmp_path: Path) -> None:
 
 
 def test_the_machine_has_memory_and_disk(tmp_path: Path) -> None:
-    room = machine(torch.device("cpu"), tmp_path / "not" / "yet")
+    room = free_resources(torch.device("cpu"), tmp_path / "not" / "yet")
     assert 100_000_000 < room.memory < 10**14
     assert 1_000_000 < room.disk < 10**16
 
 
 def test_a_rate_is_measured() -> None:
-    assert 1e8 < product_rate(torch.device("cpu"), "32-true") < 1e15
-    assert product_rate(torch.device("cpu"), "bf16-mixed") > 1e8
+    assert 1e8 < matmul_rate(torch.device("cpu"), "32-true") < 1e15
+    assert matmul_rate(torch.device("cpu"), "bf16-mixed") > 1e8

@@ -18,8 +18,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_cls.data.batches import EvaluationBatches
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SPLIT_NAMES, part_sha256
-from lit_cls.data.tokenizer import PAD_ID, encode
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
+
+TOKENIZER = tokenizer_for("gpt2")
 
 # Worker processes are forked; newer Pythons warn about forking beside threads, and torch about few cores.
 with_workers = pytest.mark.filterwarnings(
@@ -97,7 +99,7 @@ def test_parts_are_rows_of_the_file(file: str) -> None:
         ):
             assert in_file[number - 1] == (text, label)
             assert module.label_names[label_id] == label
-        assert part.token_ids == encode(part.rows.texts)
+        assert part.token_ids == TOKENIZER.encode(part.rows.texts)
         numbers += part.rows.numbers
     assert sorted(numbers) == list(range(1, 166))
     assert not [note for note in module.summary.notes if "balance" in note]
@@ -169,14 +171,14 @@ def test_special_spelling_is_ordinary_text(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [(f"{i} <|endoftext|> more", "xy"[i % 2]) for i in range(8)])
     module = data(path)
     for name in SPLIT_NAMES:
-        assert all(PAD_ID not in ids and len(ids) > 3 for ids in module.part(name).token_ids)
+        assert all(TOKENIZER.pad_id not in ids and len(ids) > 3 for ids in module.part(name).token_ids)
 
 
 def test_kept_empty_texts_have_one_token(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [("", "xy"[i % 2]) for i in range(8)])
     module = data(path, empty="keep")
     (batch, *_) = module.train_dataloader()
-    assert batch["input_ids"].tolist() == [[PAD_ID]] * 4  # two of the four of each label
+    assert batch["input_ids"].tolist() == [[TOKENIZER.pad_id]] * 4  # two of the four of each label
     assert batch["lengths"].tolist() == [1, 1, 1, 1]
 
 
@@ -336,7 +338,7 @@ def test_batches_are_the_rows_they_say(file: str, padding: str) -> None:
             for row, ids, n in zip(rows, batch["input_ids"].tolist(), batch["lengths"].tolist(), strict=True):
                 assert n == min(len(part.token_ids[row]), module.summary.max_length)
                 assert ids[:n] == part.token_ids[row][:n]
-                assert set(ids[n:]) <= {PAD_ID}
+                assert set(ids[n:]) <= {TOKENIZER.pad_id}
         assert sorted(seen) == list(range(len(part.label_ids)))
 
 
@@ -455,7 +457,7 @@ def test_settings_in_a_checkpoint_find_the_same_splits(file: str, options: dict[
     assert hashes(again) == hashes(module) == state["split_sha256"]
     assert again.state_dict() == state
     # Every option is kept but those that follow from the machine or the model.
-    kept = inspect.signature(ClassificationData).parameters.keys() - {"num_workers", "context_length"}
+    kept = inspect.signature(ClassificationData).parameters.keys() - {"num_workers", "context_length", "tokenizer"}
     assert state["settings"].keys() == kept
     assert all(state["settings"][name] == getattr(module, name) for name in kept - {"path", "split"})
     assert state["label_names"] == ["ads", "letters", "news"]

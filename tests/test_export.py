@@ -22,7 +22,7 @@ def test_a_folder_is_written_and_told_of(tmp_path: Path, reviews: str, capsys: p
     assert main(words) == 0
     told = capsys.readouterr().out
     n_texts = len(ODD_TEXTS) + len(data(reviews).part("validation").rows.texts)
-    assert "exported with it: temperature 1.25 (tuned: a test)" in told
+    assert "exported with the decision rule: temperature 1.25 (tuned: a test)" in told
     assert f", 0 of {n_texts} labels differ" in told
     assert told.endswith(f"huggingface: {out}\n")
     assert {file.name for file in out.iterdir()} == {

@@ -154,7 +154,7 @@ def test_everything_stored_is_compared() -> None:
 def test_a_changed_weight_is_noticed(tmp_path: Path, weights: Path) -> None:
     path = stored_checkpoint("last_block", tmp_path)
     content = torch.load(path, weights_only=True)
-    content["state_dict"]["net.backbone.trf_blocks.1.att.W_value.weight"][3, 5] += 0.1
+    content["state_dict"]["net.trf_blocks.1.att.W_value.weight"][3, 5] += 0.1
     torch.save(content, path.with_name("changed.ckpt"))
     logits = lit_cls.load(path.with_name("changed.ckpt"), precision="32-true").logits(ANSWERS["texts"])
     with pytest.raises(AssertionError, match="not (equal|close)"):

@@ -43,12 +43,11 @@ def dataset(padding: str | int) -> TextDataset:
     random = torch.Generator().manual_seed(1)
     ids = [torch.randint(97, (n,), generator=random).tolist() for n in LENGTHS]
     ids[1] = [96]
-    return TextDataset(ids, None, padding if isinstance(padding, int) else None, unpadded=padding == "none")
+    return TextDataset(ids, None, padding if isinstance(padding, int) else None, padding == "none", pad_id=96)
 
 
 @pytest.fixture(autouse=True)
-def small_vocabulary_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_cls.data.batches.PAD_ID", 96)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EvaluationBatches, "_TOKENS", 30)  # several batches
 
 
@@ -132,12 +131,12 @@ def test_an_empty_text_has_one_position() -> None:
     """The tokenizer makes one token of it; a length of 0 would be answered too."""
     ids: list[list[int]] = [[], [5, 6]]
     net = classifier(token_position="mean_flexible")
-    texts = TextDataset(ids, None, None)
+    texts = TextDataset(ids, None, None, pad_id=96)
     assert count_kept("text", texts).tolist() == [1, 2]
     states = FrozenStates(torch.empty(3, 16), torch.tensor([0, 1]), torch.tensor([1, 2]))
-    list(compute(net, [{**pad(ids, None), "row_ids": torch.tensor([0, 1])}], states))
+    list(compute(net, [{**pad(ids, None, 96), "row_ids": torch.tensor([0, 1])}], states))
     with torch.no_grad():
-        batch = pad(ids, None)
+        batch = pad(ids, None, 96)
         expected = net(batch["input_ids"], batch["lengths"])
         got = net.from_features(states.values[states.index(torch.tensor([0, 1]))], batch["lengths"])
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)

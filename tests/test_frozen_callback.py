@@ -28,15 +28,17 @@ from frozen_runs import (
     uneven_texts,
 )
 from lightning.pytorch import seed_everything
+from lit_cls.training.feature_cache_callback import FrozenTrunk
 
 from lit_cls.data.splits import SPLIT_NAMES
-from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.model import LoRA, TextClassifier
 from lit_cls.training import feature_cache_callback as frozen_callback
 from lit_cls.training import feature_files as frozen_files
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+
+TOKENIZER = tokenizer_for("gpt2")
 
 POSITIONS = ("first", "last", "flexible", "mean", "mean_flexible")
 PADDINGS = ("longest_in_train", "longest_in_batch", "none", 11)
@@ -76,11 +78,11 @@ def test_the_texts_are_not_all_alike(files: Files) -> None:
     assert len(set(lengths)) > 10
     assert min(lengths) == 1
     assert max(lengths) > data.cut_to == MAX_LENGTH
-    empty = [name for name in SPLIT_NAMES for ids in data.part(name).token_ids if ids == [PAD_ID]]
+    empty = [name for name in SPLIT_NAMES for ids in data.part(name).token_ids if ids == [TOKENIZER.pad_id]]
     assert "train" in empty
     shuffled = texts(files.texts, padding="longest_in_train").train_dataloader()
     assert sum(len(set(batch["lengths"].tolist())) > 1 for batch in shuffled) >= 7  # of 9
-    assert all(len(ids) > 1 or ids == [PAD_ID] for name in SPLIT_NAMES for ids in data.part(name).token_ids)
+    assert all(len(ids) > 1 or ids == [TOKENIZER.pad_id] for name in SPLIT_NAMES for ids in data.part(name).token_ids)
     for loader in (data.val_dataloader(), data.test_dataloader()):
         assert len({batch["input_ids"].shape for batch in loader}) > 1
 

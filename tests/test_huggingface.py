@@ -10,10 +10,10 @@ from conftest import data, module, save
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import lit_cls
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import huggingface
 from lit_cls.exports.huggingface import check_huggingface, fold_head, write_huggingface
-from lit_cls.exports.tokenizer_file import PAD_TOKEN
 from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 
@@ -51,7 +51,7 @@ def test_transformers_gives_our_logits_labels_and_names(case: str, tmp_path: Pat
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.config.pad_token_id == 50256
     assert model.config.id2label == {0: "no", 1: "yes"}
-    texts = [text or PAD_TOKEN for text in TEXTS]
+    texts = [text or tokenizer_for("gpt2").pad_token for text in TEXTS]
     with torch.no_grad():
         for size in (1, 4, len(texts)):
             inputs = tokenizer(texts[:size], truncation=True, padding=True, return_tensors="pt")
@@ -105,7 +105,7 @@ def test_a_bias_that_cannot_be_folded(case: str) -> None:
         ({"token_position": "mean_flexible"}, {}, None, "model.token_position is mean_flexible"),
         ({"causal": False}, {}, None, "model.causal is false"),
         ({}, {"truncation": "head_tail"}, None, "data.truncation is head_tail"),
-        ({}, {}, Decision(1.0, 1, 0.25, "a test"), r"a threshold is set \(yes from 0.25 on\)"),
+        ({}, {}, Decision(1.0, 1, 0.25, "a test"), r"a threshold is set \(yes if at least 0.25\)"),
     ],
 )
 def test_choices_without_a_place_are_named(
@@ -139,7 +139,7 @@ def test_what_is_not_the_same_is_noticed(
 
         monkeypatch.setattr(huggingface, "save_model", swapped)
     else:
-        monkeypatch.setattr(huggingface, "spelt", lambda texts: [text or "x" for text in texts])
+        monkeypatch.setattr(huggingface, "or_pad_token", lambda texts: [text or "x" for text in texts])
     with pytest.raises(RunError, match=r"largest difference .* at most 1e-04 and no label may differ"):
         write(path, tmp_path / "out")
 

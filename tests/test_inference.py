@@ -8,11 +8,13 @@ from conftest import data, module, save, trainer
 from safetensors.torch import save_file
 
 import lit_cls
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.model import TextClassifier
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
+
+TOKENIZER = tokenizer_for("gpt2")
 
 TEXTS = ["good film 3", "", "poor film poor film poor film 4", "<|endoftext|>", "word " * 2000, "🙂 naïve\ttab\nline"]
 
@@ -125,7 +127,7 @@ def test_pads_that_nothing_reads_are_not_computed(
     monkeypatch.setattr(TextClassifier, "forward", forward)
     for text in ("good", "good film 3", "word " * 80):
         classifier.predict([text])
-    assert shapes == [len(encode(["good"])[0]), len(encode(["good film 3"])[0]), 60]
+    assert shapes == [len(TOKENIZER.encode(["good"])[0]), len(TOKENIZER.encode(["good film 3"])[0]), 60]
     assert shapes[0] < shapes[1] < shapes[2]
 
 

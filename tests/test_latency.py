@@ -7,7 +7,9 @@ import pytest
 from conftest import data, module, save
 
 from benchmarks import latency
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
+
+TOKENIZER = tokenizer_for("gpt2")
 
 
 def test_a_program_and_single_texts_are_timed(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +19,7 @@ def test_a_program_and_single_texts_are_timed(tmp_path: Path, reviews: str, caps
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("32-true, torch ")
     assert re.fullmatch(r"a program with one answer: \d+\.\d\d, \d+\.\d\d, \d+\.\d\d s", said[1])
-    assert [int(line.split()[0]) for line in said[2:]] == [len(ids) for ids in encode(latency.TEXTS)]
+    assert [int(line.split()[0]) for line in said[2:]] == [len(ids) for ids in TOKENIZER.encode(latency.TEXTS)]
     assert all(re.fullmatch(r" *\d+ tokens: [\d.]+ ms, median of 50", line) for line in said[2:])
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from lit_cls.data.split_data import Parts, Reading
 from lit_cls.data.splits import SPLIT_NAMES, mask
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
+
+TOKENIZER = tokenizer_for("gpt2")
 
 
 def write(path: Path, rows: Iterable[tuple[str, str]]) -> str:
@@ -220,5 +222,5 @@ def test_impossible_fractions_come_before_the_file() -> None:
 def test_texts_are_tokenised_when_asked_for(file: str) -> None:
     part = reading(file).read().splits["test"]
     assert "token_ids" not in vars(part)
-    assert part.token_ids == encode(part.rows.texts)
+    assert part.token_ids == TOKENIZER.encode(part.rows.texts)
     assert part.token_ids is part.token_ids

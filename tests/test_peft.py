@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import lit_cls
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
-from lit_cls.exports.tokenizer_file import PAD_TOKEN
 from lit_cls.model import LoRA
+from lit_cls.model.backbones.base import HubFile
 from lit_cls.model.decision import Decision
 from lit_cls.model.pretrained import hub_source
 from lit_cls.model.settings import ModelSettings
@@ -50,7 +51,9 @@ def test_peft_gives_our_logits(shape: str, tmp_path: Path, reviews: str) -> None
 
     tokenizer = AutoTokenizer.from_pretrained(out)
     base = AutoModelForSequenceClassification.from_pretrained(out / "base")
-    inputs = tokenizer([text or PAD_TOKEN for text in TEXTS], truncation=True, padding=True, return_tensors="pt")
+    inputs = tokenizer(
+        [text or tokenizer_for("gpt2").pad_token for text in TEXTS], truncation=True, padding=True, return_tensors="pt"
+    )
     with torch.no_grad():
         plain = base(**inputs).logits
         model = PeftModel.from_pretrained(base, str(out)).eval()
@@ -68,7 +71,7 @@ def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, mo
     weights = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
     path = altered(tmp_path, reviews, {"adapter": LoRA(), "weights": str(weights)})
-    monkeypatch.setattr(peft_module, "hub_source", lambda *_: ("somebody/gpt2-nano", "abc"))
+    monkeypatch.setattr(peft_module, "hub_source", lambda *_: HubFile("somebody/gpt2-nano", "abc"))
     write(path, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("somebody/gpt2-nano", "abc")
@@ -98,11 +101,15 @@ def test_published_weights_of_which_some_are_trained_are_copied(
 
 
 def test_what_openai_published_is_known_by_name_and_by_content() -> None:
-    repository, commit = hub_source("gpt2-medium", "pretrained", "0" * 64) or ("", "")
+    medium = hub_source("gpt2-medium", "pretrained", "0" * 64)
+    assert medium is not None
+    repository, commit = medium.repository, medium.revision
     assert repository == "openai-community/gpt2-medium"
     assert len(commit) == 40
     known = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
-    assert (hub_source("gpt2-small", "/tmp/model.safetensors", known) or ("",))[0] == "openai-community/gpt2"
+    small = hub_source("gpt2-small", "/tmp/model.safetensors", known)
+    assert small is not None
+    assert small.repository == "openai-community/gpt2"
     assert hub_source("gpt2-small", "/tmp/model.safetensors", "0" * 64) is None
     assert hub_source("gpt2-nano", "random", None) is None
     assert hub_source("gpt2-medium", "random", None) is None
@@ -118,7 +125,7 @@ def test_refusals(tmp_path: Path, reviews: str) -> None:
     with pytest.raises(UserError, match="model.token_position is mean"):
         check_peft(source)
     head = replace(source.settings, adapter=LoRA(targets=("head",), train_head=False))
-    with pytest.raises(UserError, match="has one adapter, of the head, and peft's format holds a new head whole"):
+    with pytest.raises(UserError, match="has one adapter, on the head, and peft stores a new head whole"):
         check_peft(replace(source, settings=head))
 
 

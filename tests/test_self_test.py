@@ -34,7 +34,7 @@ def net(position: str, causal: bool = True, drop_rate: float = 0.0) -> GPTClassi
 
 
 def found(made: GPTClassifier, texts: list[list[int]] = TEXTS, pad_to: int | None = None) -> PadTest:
-    test = compare_paddings(made, texts, pad_to)
+    test = compare_paddings(made, texts, pad_to, 50256)
     assert isinstance(test, PadTest), test
     return test
 
@@ -94,7 +94,7 @@ def test_texts_leave_room_and_are_not_too_many() -> None:
     made = net("flexible")
     nearly_full = [[1] * 127] * 3
     assert [step.more_pads for step in found(made, nearly_full).steps] == [1]
-    full = compare_paddings(made, [[1] * 128], None)
+    full = compare_paddings(made, [[1] * 128], None, 50256)
     assert full == "not run: every text fills the network's 128 positions"
     assert found(made, [[1] * 64] * 100 + [[1] * 128]).texts == 16
     assert found(made, [[1] * 100] * 100).texts == 10  # 1,024 tokens
@@ -104,7 +104,7 @@ def test_texts_leave_room_and_are_not_too_many() -> None:
 def test_outputs_that_are_no_numbers() -> None:
     made = net("flexible")
     made.out_head.weight.data.fill_(torch.nan)
-    told = compare_paddings(made, TEXTS, None)
+    told = compare_paddings(made, TEXTS, None, 50256)
     assert told == "not run: the network's outputs are no numbers"
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.experiments import series as series_file
-from lit_cls.experiments.costs import Cost, Machine, expected_cost
+from lit_cls.experiments.costs import Cost, expected_cost
+from lit_cls.experiments.machine import Machine
 from lit_cls.experiments.series import Entry, Job, Series, duration
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.module import ClassifierModule
@@ -189,7 +190,7 @@ def test_what_the_machine_cannot_hold_is_skipped_and_told(
 ) -> None:
     jobs = [job(reviews, "small"), job(reviews, "large", "--model.size=gpt2-xl", "--model.trainable_layers=all")]
     room = Machine(torch.device("cpu"), memory=2_000_000_000, disk=10**12)
-    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    monkeypatch.setattr(series_file, "free_resources", lambda device, folder: room)
     series = run(make(tmp_path, jobs))
     assert states(series) == ["finished", "skipped"]
     # 1.56 billion parameters: weights, gradients and AdamW's two averages take 16 bytes each.
@@ -242,7 +243,7 @@ def test_disk_is_counted_over_all_runs(tmp_path: Path, reviews: str, monkeypatch
     jobs = [job(reviews, name) for name in ("one", "two", "three")]
     one = make_and_plan(tmp_path, jobs[:1]).entries[0].cost.disk
     room = Machine(torch.device("cpu"), memory=10**12, disk=2 * one)
-    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    monkeypatch.setattr(series_file, "free_resources", lambda device, folder: room)
     assert states(make_and_plan(tmp_path, jobs)) == ["waiting", "waiting", "skipped"]
 
 
@@ -299,7 +300,7 @@ def test_without_the_mask_the_outputs_of_another_position_are_others(tmp_path: P
 def test_a_skipped_run_leaves_nothing_to_share(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [job(reviews, "large", *CACHE, "--data.batch_size=100000"), job(reviews, "small", *CACHE)]
     room = Machine(torch.device("cpu"), memory=2_000_000_000, disk=10**12)
-    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    monkeypatch.setattr(series_file, "free_resources", lambda device, folder: room)
     series = make_and_plan(tmp_path, jobs)
     assert states(series) == ["skipped", "waiting"]
     assert disk_for_outputs(series) == [True, True]
@@ -316,7 +317,7 @@ def test_weights_that_only_a_skipped_run_would_have_downloaded_count(
         *(job(reviews, name, *pretrained) for name in ("two", "three")),
     ]
     room = Machine(torch.device("cpu"), memory=20_000_000_000, disk=10**12)
-    monkeypatch.setattr(series_file, "machine", lambda device, folder: room)
+    monkeypatch.setattr(series_file, "free_resources", lambda device, folder: room)
     series = make_and_plan(tmp_path, jobs)
     assert states(series) == ["skipped", "waiting", "waiting"]
     counted = [

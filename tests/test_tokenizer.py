@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 from conftest import SHARED
+from tokenizers import Tokenizer
 
-from lit_cls.data import tokenizer
 from lit_cls.data.sources import read_sms_spam
-from lit_cls.data.tokenizer import PAD_ID, encode, merge_ranks, token_bytes
+from lit_cls.data.tokenizers import tokenizer_for
+from lit_cls.data.tokenizers.gpt2 import GPT2Tokenizer, merge_ranks
+from lit_cls.errors import UserError
 
+TOKENIZER = tokenizer_for("gpt2")
+PAD_ID = TOKENIZER.pad_id
+encode = TOKENIZER.encode
 VOCABULARY = files("lit_cls.data").joinpath("vocabulary", "vocab.bpe")
 
 TEXTS = [
@@ -149,12 +154,53 @@ def test_needs_no_network_and_writes_no_file(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(socket.socket, "connect", refuse)
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR", "TMPDIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    tokenizer._encoding.cache_clear()  # otherwise an earlier test's encoding would answer
-    assert encode(["Hello, world!"]) == [[15496, 11, 995, 0]]
+    assert GPT2Tokenizer().encode(["Hello, world!"]) == [[15496, 11, 995, 0]]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tokens_are_as_long_as_their_text() -> None:
+def test_spans_are_the_characters_of_each_token() -> None:
+    bytes_of = {i: token for token, i in merge_ranks().items()}
     for text in TEXTS:
-        assert sum(token_bytes(encode([text])[0])) == len(text.encode())
-    assert token_bytes(encode(["🙂"])[0]) == [2, 2]  # a character over several tokens
+        (ids,), spans = encode([text]), TOKENIZER.spans(text)
+        assert len(spans) == len(ids)
+        assert [start for start, _ in spans] == sorted(start for start, _ in spans)
+        assert (spans[0][0], spans[-1][1]) == (0, len(text))
+        for i, (start, end) in zip(ids, spans, strict=True):
+            assert bytes_of[i] in text[start:end].encode()
+    assert TOKENIZER.spans("é🙂.") == [(0, 1), (1, 2), (1, 2), (2, 3)]  # a character over several tokens
+    assert TOKENIZER.spans("\ud800 a") == [(0, 1), (1, 3)]
+    assert TOKENIZER.spans("") == [(0, 0)]
+
+
+def test_an_unknown_tokenizer_is_refused() -> None:
+    with pytest.raises(UserError, match="there is no tokenizer 'gpt9': the tokenizers are gpt2"):
+        tokenizer_for("gpt9")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Our tokenizer, read by another library."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    TOKENIZER.write(folder)
+    assert "Modified MIT License" in (folder / "NOTICE").read_text(encoding="utf-8")
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def test_the_written_file_gives_the_same_tokens(written: Tokenizer) -> None:
+    assert [written.encode(text).ids for text in TEXTS] == encode(TEXTS)
+    assert written.get_vocab_size() == PAD_ID + 1
+
+
+def test_the_written_file_gives_the_same_tokens_around_every_character(written: Tokenizer) -> None:
+    """Each library has its own idea of what a letter, a digit and white space are."""
+    pad = {ord(TOKENIZER.pad_token[0])}  # alone it is ordinary too, but no text has it
+    characters = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000 and (c < 0x3000 or c % 97 == 0)]
+    texts = [f"a{c}{c} {c}1{c}" for c in characters if ord(c) not in pad]
+    assert [found.ids for found in written.encode_batch(texts)] == encode(texts)
+
+
+def test_the_pad_token_has_a_spelling_that_no_text_has(written: Tokenizer) -> None:
+    assert written.encode(TOKENIZER.pad_token).ids == [PAD_ID]
+    assert PAD_ID not in written.encode("<|endoftext|>").ids
+    assert written.encode("").ids == []
+    assert written.decode(written.encode("naïve 文字 🙂").ids) == "naïve 文字 🙂"

@@ -90,8 +90,8 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
     decision = decision_of(read_checkpoint("a.ckpt"))
     assert decision.goal == "recall>=0.95 for yes on 66 validation texts"
     assert "note: the goal is about yes, of which the source has fewer texts (88 of 220); --label names another" in told
-    assert "that this was tuned on, and that best.ckpt was chosen on: expect less of new texts" in told
-    assert f"answers follow from: {decision.told(['no', 'yes'])}" in told
+    assert "on which this was tuned, and on which best.ckpt was chosen: expect less of new texts" in told
+    assert f"predictions follow from: {decision.told(['no', 'yes'])}" in told
     assert 'lit_cls predict --ckpt_path a.ckpt "a text"' in told
 
     # The same by hand, from the plain checkpoint.
@@ -145,7 +145,7 @@ def test_nothing_is_overwritten_and_a_second_tuning_starts_anew(
     source = folder / "last.ckpt"
     source.write_bytes(trained.read_bytes())
     tune("--ckpt_path", source)
-    assert "that this was tuned on: expect less of new texts" in capsys.readouterr().out  # last.ckpt is not chosen
+    assert "on which this was tuned: expect less of new texts" in capsys.readouterr().out  # last.ckpt is not chosen
     tune("--ckpt_path", source, "--goal", "precision>=0.6")
     first, second = (decision_of(read_checkpoint(folder / name)) for name in ("tuned.ckpt", "tuned_1.ckpt"))
     assert first != second
@@ -153,8 +153,8 @@ def test_nothing_is_overwritten_and_a_second_tuning_starts_anew(
     tune("--ckpt_path", folder / "tuned_1.ckpt")
     assert decision_of(read_checkpoint(folder / "tuned_2.ckpt")) == first
     told = capsys.readouterr().out
-    assert f"tuned_1.ckpt was tuned before ({second.told(['no', 'yes'])}): that is left out here" in told
-    assert "and that the checkpoint may have been chosen on" in told
+    assert f"tuned_1.ckpt was tuned before ({second.told(['no', 'yes'])}): that is ignored" in told
+    assert "and on which the checkpoint may have been chosen" in told
     tuned = read_checkpoint(folder / "tuned.ckpt")
     assert not {"optimizer_states", "callbacks", RUN_KEY} & set(tuned)
     assert (folder / "tuned.ckpt").stat().st_size < 0.5 * source.stat().st_size
@@ -213,7 +213,7 @@ def test_what_a_balanced_split_hides_is_told(tmp_path: Path, capsys: pytest.Capt
 def test_a_claim_that_so_few_texts_cannot_support(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tune("--ckpt_path", trained, "--goal", "precision>=0.6", "--out", "a.ckpt")
     told = capsys.readouterr().out
-    assert "% or more (95 %), they do not show 60.0%; with none wrong, 6 would be needed" in told
+    assert "% or more (95 %), they do not show 60.0%; without an error, 6 would be needed" in told
     tune("--ckpt_path", trained, "--goal", "recall>=1", "--out", "b.ckpt")
     assert "they do not show 100.0%; no number of texts could" in capsys.readouterr().out
 
@@ -244,7 +244,7 @@ def test_three_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     assert main(["tune", "--ckpt_path", str(path), "--out", "a.ckpt"]) == 2
     told = capsys.readouterr().err
-    assert "there are 3 labels: say which the goal is about, --label maybe or --label no or --label yes" in told
+    assert "there are 3 labels: name the one that the goal is about, --label maybe or --label no or --label yes" in told
 
     tune("--ckpt_path", path, "--label", "maybe", "--goal", "f1", "--out", "f1.ckpt")
     assert decision_of(read_checkpoint("f1.ckpt")).label == 0
@@ -318,7 +318,7 @@ def test_a_label_without_validation_texts(tmp_path: Path, capsys: pytest.Capture
     path = save(tmp_path, module(), three_files(tmp_path, {"no": 40, "yes": 30}), max_epochs=1)
     tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt")
     told = capsys.readouterr().out
-    assert "note: the validation split has no text of maybe: nothing here is about these" in told
+    assert "note: the validation split has no text of maybe: no figure is about these" in told
     assert main(["tune", "--ckpt_path", str(path), "--label", "maybe", "--out", "b.ckpt"]) == 2
     assert "nothing can be tuned for the label: the split has no text of it" in capsys.readouterr().err
     assert not Path("b.ckpt").exists()
@@ -357,7 +357,7 @@ def test_data_that_has_moved(trained: Path, tmp_path: Path, capsys: pytest.Captu
     [
         (["--goal", "accuracy"], "--goal 'accuracy' is not a goal: give precision>=X"),
         (["--goal", "cost good=3"], "labels of the checkpoint: 'no', 'yes'"),
-        (["--label", "Yes"], "--label 'Yes' is no label of the checkpoint: no, yes"),
+        (["--label", "Yes"], "--label 'Yes' is not a label of the checkpoint: no, yes"),
         (["--out", "{here}/films.csv"], "films.csv exists already, and nothing is overwritten"),
         (["--out", "last.ckpt"], "last.ckpt is what a training saves"),
         (["--out", f"{'a' * 250}"], "cannot be created: File name too long"),
@@ -378,7 +378,9 @@ def test_as_many_texts_of_each_label(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = save(tmp_path, module(), data(noisy(tmp_path / "films.csv", {"no": 50, "yes": 50})))
     assert main(["tune", "--ckpt_path", str(path)]) == 2
     told = capsys.readouterr().err
-    assert "the source has 50 texts of each label: say which the goal is about, --label no or --label yes" in told
+    assert (
+        "the source has 50 texts of each label: name the one that the goal is about, --label no or --label yes" in told
+    )
     tune("--ckpt_path", path, "--goal", "cost yes=5")  # which label is asked is the same here
     assert (tmp_path / "tuned.ckpt").exists()
 
@@ -389,7 +391,7 @@ def test_labels_of_several_words_are_quoted(tmp_path: Path, capsys: pytest.Captu
     path = save(tmp_path, module(), data(str(tmp_path / "films.csv")), limit_train_batches=1)
     capsys.readouterr()
     assert main(["tune", "--ckpt_path", str(path)]) == 2
-    assert "say which the goal is about, --label good or --label 'not good'" in capsys.readouterr().err
+    assert "name the one that the goal is about, --label good or --label 'not good'" in capsys.readouterr().err
 
 
 def test_a_goal_that_no_threshold_reaches(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -414,7 +416,7 @@ def test_a_network_that_has_failed(trained: Path, tmp_path: Path, capsys: pytest
     state = {**content["state_dict"], "net.out_head.bias": torch.full((2,), torch.nan)}
     (tmp_path / "run").mkdir()
     AtomicCheckpointIO().save_checkpoint({**content, "state_dict": state}, tmp_path / "run" / "a.ckpt")
-    assert "answers with what is no number: its training has failed" in refused(capsys, "--ckpt_path", "run/a.ckpt")
+    assert "are not numbers: its training has diverged" in refused(capsys, "--ckpt_path", "run/a.ckpt")
 
 
 def test_its_help_does_not_wait_for_lightning() -> None:

@@ -17,11 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lit_cls.data.tokenizer import PAD_ID
-
 Truncation = Literal["head", "tail", "head_tail"]
 Batch = dict[str, Any]
-"""`input_ids` (B, T) int64, right-padded with `PAD_ID`; `lengths` (B,) int64; `row_ids` (B,) int64;
+"""`input_ids` (B, T) int64, right-padded with the tokenizer's pad id; `lengths` (B,) int64; `row_ids` (B,) int64;
 `labels` (B,) int64 unless predicting; in training `step_examples`, a number: how many examples, over
 all batches and processes, share the optimizer step."""
 
@@ -50,6 +48,7 @@ class TextDataset(Dataset[Batch]):
         labels: class ids, or None at prediction.
         pad_to: T of every batch; None pads to the longest text of the batch.
         unpadded: texts of different lengths never share a batch.
+        pad_id: the tokenizer's.
     """
 
     def __init__(
@@ -58,18 +57,21 @@ class TextDataset(Dataset[Batch]):
         labels: Sequence[int] | None,
         pad_to: int | None,
         unpadded: bool = False,
+        *,
+        pad_id: int,
     ) -> None:
         self.token_ids = token_ids
         self.labels = labels
         self.pad_to = pad_to
         self.unpadded = unpadded
+        self.pad_id = pad_id
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
     def __getitem__(self, planned: PlannedBatch) -> Batch:
         ids = [self.token_ids[row] for row in planned.rows]
-        batch: Batch = pad(ids, self.pad_to)
+        batch: Batch = pad(ids, self.pad_to, self.pad_id)
         batch["row_ids"] = torch.tensor(planned.rows, dtype=torch.int64)
         if self.labels is not None:
             batch["labels"] = torch.tensor([self.labels[row] for row in planned.rows], dtype=torch.int64)
@@ -78,11 +80,11 @@ class TextDataset(Dataset[Batch]):
         return batch
 
 
-def pad(ids: Sequence[list[int]], pad_to: int | None) -> dict[str, Tensor]:
+def pad(ids: Sequence[list[int]], pad_to: int | None, pad_id: int) -> dict[str, Tensor]:
     """Right-pads texts to one length: `input_ids` (B, T) and `lengths` (B,)."""
     lengths = torch.tensor([len(text) for text in ids], dtype=torch.int64)
     T = pad_to or max((len(text) for text in ids), default=1)
-    input_ids = torch.full((len(ids), T), PAD_ID, dtype=torch.int64)
+    input_ids = torch.full((len(ids), T), pad_id, dtype=torch.int64)
     for row, text in enumerate(ids):
         input_ids[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
     return {"input_ids": input_ids, "lengths": lengths}

@@ -16,7 +16,8 @@ from lit_cls.data.inspect import Look, look
 from lit_cls.data.sources import Rows, is_blank
 from lit_cls.data.split_data import Reading
 from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
+from lit_cls.data.tokenizers.base import Tokenizer
 from lit_cls.errors import UserError, quote
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
@@ -133,7 +134,7 @@ def check(reading: Reading, max_length: int | None, progress: Progress) -> Check
     """
     seen = look(reading)
     rows = seen.rows
-    lengths = count_tokens(rows, max_length or MAX_LENGTHS[-1], progress)
+    lengths = count_tokens(rows, tokenizer_for(reading.tokenizer), max_length or MAX_LENGTHS[-1], progress)
     keys = _keys(rows.texts, progress)
     found = [*seen.findings, *_about_labels(seen), *_about_repeats(rows, keys, seen.reading.split == "ch06")]
     split = _split(seen, found)
@@ -154,11 +155,12 @@ def check(reading: Reading, max_length: int | None, progress: Progress) -> Check
     )
 
 
-def count_tokens(rows: Rows, limit: int, progress: Progress) -> Lengths:
+def count_tokens(rows: Rows, tokenizer: Tokenizer, limit: int, progress: Progress) -> Lengths:
     """How long texts are, and what each maximum would cut.
 
     Args:
         rows: the texts.
+        tokenizer: of the network.
         limit: what a training would cut them to; asked about beside `MAX_LENGTHS`.
         progress: told of each chunk.
     """
@@ -169,7 +171,7 @@ def count_tokens(rows: Rows, limit: int, progress: Progress) -> Lengths:
         while end < len(counts) and (end == start or characters < _CHUNK):
             characters += len(rows.texts[end])
             end += 1
-        counts[start:end] = [len(ids) for ids in encode(rows.texts[start:end])]
+        counts[start:end] = [len(ids) for ids in tokenizer.encode(rows.texts[start:end])]
         start = end
         progress("tokenising", start, len(counts))
     some = len(counts) > 0

@@ -22,6 +22,7 @@ from lit_cls.data.downloads import SMS_SPAM, fetch
 from lit_cls.data.sources import Column, EmptyPolicy, SourceName
 from lit_cls.data.split_data import Part, Parts, Reading, SplitChoice
 from lit_cls.data.splits import SPLIT_NAMES, Balance, SplitName
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 
 # The options a checkpoint repeats: all of the constructor's but those that follow from the machine
@@ -94,6 +95,7 @@ class ClassificationData(LightningDataModule):
         batch_size: texts per training batch and device.
         num_workers: processes that prepare batches; never changes a result.
         context_length: of the model; follows from model.size.
+        tokenizer: of the model, by name.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class ClassificationData(LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 0,
         context_length: int = 1024,
+        tokenizer: str = Reading.tokenizer,
     ) -> None:
         super().__init__()
         self.source = source
@@ -134,11 +137,13 @@ class ClassificationData(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.context_length = context_length
+        self.tokenizer = tokenizer_for(tokenizer)
         # A configuration file has a list, which cannot be compared by its hash.
         chosen = split if isinstance(split, str) else cast("tuple[float, float, float]", tuple(split))
         self.reading = Reading(
             *(source, path, text_column, label_column, header, empty, balance, chosen, stratify, split_seed),
             group_near_duplicates,
+            tokenizer,
         )
         self._parts: Parts | None = None
         self._check_options()
@@ -284,6 +289,7 @@ class ClassificationData(LightningDataModule):
             "label_names": list(self.label_names),
             "cut_to": self.cut_to,
             "pad_to": self.pad_to,
+            "tokenizer": self.reading.tokenizer,
             "split_sha256": {part.name: part.sha256 for part in self.summary.splits},
         }
 
@@ -328,7 +334,7 @@ class ClassificationData(LightningDataModule):
 
     def _dataset(self, part: Part) -> TextDataset:
         token_ids = [truncate(ids, self.cut_to, self.truncation) for ids in part.token_ids]
-        return TextDataset(token_ids, part.label_ids, self.pad_to, unpadded=self.padding == "none")
+        return TextDataset(token_ids, part.label_ids, self.pad_to, self.padding == "none", pad_id=self.tokenizer.pad_id)
 
     def _resolve_lengths(self, longest_in_train: int) -> None:
         """Sets `cut_to`, what texts are cut to, and `pad_to`, T of every batch or None."""

@@ -24,7 +24,8 @@ from lit_cls.data.splits import (
     split_in_groups,
     undersample,
 )
-from lit_cls.data.tokenizer import encode
+from lit_cls.data.tokenizers import tokenizer_for
+from lit_cls.data.tokenizers.base import Tokenizer
 from lit_cls.errors import UserError, quote
 
 SplitChoice = Literal["ch06"] | tuple[float, float, float] | tuple[str, str, str]
@@ -37,11 +38,12 @@ class Part:
     rows: Rows
     label_ids: list[int]
     sha256: str
+    tokenizer: Tokenizer
 
     @cached_property
     def token_ids(self) -> list[list[int]]:
         """Of the whole texts; they are cut when they are batched."""
-        return encode(self.rows.texts)
+        return self.tokenizer.encode(self.rows.texts)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Reading:
     stratify: bool = True
     split_seed: int = 123
     group_near_duplicates: bool = False
+    tokenizer: str = "gpt2"
 
     def check(self) -> None:
         """Refuses options that contradict each other, before anything is read.
@@ -147,8 +150,9 @@ class Reading:
         for path, rows in zip(files, tables.values(), strict=True):
             if not rows.texts:
                 raise UserError(f"{path}: no text is left (data.empty drop): each of the three files needs texts")
+        tokenizer = tokenizer_for(self.tokenizer)
         digest = part_sha256(range(3), [rows.sha256 for rows in tables.values()])
-        return _assemble(", ".join(files), digest, notes, tables, Rows([], [], [], digest))
+        return _assemble(", ".join(files), digest, notes, tables, Rows([], [], [], digest), tokenizer)
 
     def _read_one(self) -> Parts:
         name, rows = self.read_source()
@@ -162,7 +166,7 @@ class Reading:
         tables = {part: _pick(rows, split[part]) for part in SPLIT_NAMES}
         used = {i for part in SPLIT_NAMES for i in split[part]}
         left_out = _pick(rows, [i for i in range(len(rows.texts)) if i not in used])
-        return _assemble(name, rows.sha256, notes, tables, left_out)
+        return _assemble(name, rows.sha256, notes, tables, left_out, tokenizer_for(self.tokenizer))
 
     def read_source(self) -> tuple[str, Rows]:
         """What the source is called, and its rows.
@@ -263,7 +267,14 @@ def _pick(rows: Rows, chosen: list[int]) -> Rows:
     )
 
 
-def _assemble(origin: str, sha256: str, notes: list[str], tables: dict[SplitName, Rows], left_out: Rows) -> Parts:
+def _assemble(
+    origin: str,
+    sha256: str,
+    notes: list[str],
+    tables: dict[SplitName, Rows],
+    left_out: Rows,
+    tokenizer: Tokenizer,
+) -> Parts:
     """Numbers the classes and checks that each is trained on."""
     label_names = check_labels([label for rows in tables.values() for label in rows.labels])
     for name in SPLIT_NAMES:
@@ -279,6 +290,6 @@ def _assemble(origin: str, sha256: str, notes: list[str], tables: dict[SplitName
     splits: dict[SplitName, Part] = {}
     for name, rows in tables.items():
         label_ids = [class_id[label] for label in rows.labels]
-        splits[name] = Part(rows, label_ids, part_sha256(label_ids, rows.texts))
+        splits[name] = Part(rows, label_ids, part_sha256(label_ids, rows.texts), tokenizer)
     n_rows = len(left_out.texts) + sum(len(rows.texts) for rows in tables.values())
     return Parts(origin, sha256, n_rows, label_names, tuple(notes), splits, left_out)

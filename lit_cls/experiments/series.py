@@ -21,11 +21,12 @@ from rich.text import Text
 
 from lit_cls.data.split_data import Parts
 from lit_cls.errors import UserError
-from lit_cls.experiments.costs import Cost, Machine, download_size, expected_cost, machine, product_rate
+from lit_cls.experiments.costs import Cost, download_size, expected_cost
 from lit_cls.experiments.fit import Fit, OpenFit
+from lit_cls.experiments.machine import Machine, free_resources, matmul_rate
 from lit_cls.experiments.records import Record, is_finished, read_record
 from lit_cls.model.backbones import BACKBONES, BackboneName
-from lit_cls.model.pretrained import check_pretrained
+from lit_cls.model.pretrained import hub_file
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.model.weights import WeightsCache, match_weights
 from lit_cls.runs.folder import version_folders
@@ -151,15 +152,15 @@ class Series:
                 "two series with different --out can run side by side"
             )
         if run.model.settings.weights == "pretrained":
-            check_pretrained(run.model.settings.size)
+            hub_file(run.model.settings.size)
         run.datamodule.prepare_data()
         run.model.take_labels(run.datamodule.label_names)
         run.model.weigh_classes(run.datamodule.part("train").label_ids)
         device, precision = run.trainer.strategy.root_device, str(run.trainer.precision)
         if device not in rooms:
-            rooms[device] = machine(device, self.out)
+            rooms[device] = free_resources(device, self.out)
         if (device, precision) not in rates:
-            rates[device, precision] = product_rate(device, precision)
+            rates[device, precision] = matmul_rate(device, precision)
         return Entry(job, words, run.model.settings.size, expected_cost(run, rates[device, precision])), run
 
     def _open(self) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.batches import Batch, truncate
-from lit_cls.data.tokenizer import PAD_ID, SPACE, encode, token_bytes
+from lit_cls.data.tokenizers.base import WHITESPACE
 from lit_cls.errors import UserError, quote
 from lit_cls.inference import Classifier
 
@@ -28,7 +28,7 @@ TOLERANCE = 0.01
 _FLOOR = 0.001  # log-odds: where text and baseline are nearly the same, 1 % of nothing cannot be reached
 _POINTS = 8  # of Gauss and Legendre's sum, in each part of the way
 _TOKENS = 1024  # of a forward and backward pass: about 1 GB in GPT-2 small
-_WORD = re.compile(rf"[^{SPACE}]+")  # apart where the tokenizer's pattern has them apart: no token is in two words
+_WORD = re.compile(rf"[^{WHITESPACE}]+")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def integrated_gradients(
     lengths: Tensor = batch["lengths"]
     with torch.no_grad():
         x = net.backbone.tok_emb(batch["input_ids"])  # (1, T, C)
-        baseline = net.backbone.tok_emb(torch.full_like(batch["input_ids"], PAD_ID))
+        baseline = net.backbone.tok_emb(torch.full_like(batch["input_ids"], classifier.tokenizer.pad_id))
         logits = net.forward_embedded(torch.cat([x, baseline]), lengths.expand(2))  # (2, K)
     _check_numbers(logits)
     target = _target(classifier, logits[:1], label)
@@ -271,10 +271,11 @@ class _Read:
         # Half of a surrogate pair has no UTF-8 form: the tokenizer takes it so.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         self._cut = (classifier.cut_to, classifier.truncation)
-        [self.token_ids] = encode([text])
+        self._pad_id = classifier.tokenizer.pad_id
+        [self.token_ids] = classifier.tokenizer.encode([text])
         self.words = _split(text)
         # No token of an empty text is of a word.
-        self.word_of_token = _words_of_tokens(self.words, self.token_ids) if text else []
+        self.word_of_token = _words_of_tokens(self.words, classifier.tokenizer.spans(text)) if text else []
         self.kept = truncate(list(range(len(self.word_of_token))), *self._cut)
 
     def words_of(self, scores: Sequence[float]) -> tuple[Word, ...]:
@@ -298,7 +299,8 @@ class _Read:
         ends = np.searchsorted(self.word_of_token, places, side="right").tolist()
         ids = self.token_ids
         return [
-            truncate(ids[:start] + ids[end:] or [PAD_ID], *self._cut) for start, end in zip(starts, ends, strict=True)
+            truncate(ids[:start] + ids[end:] or [self._pad_id], *self._cut)
+            for start, end in zip(starts, ends, strict=True)
         ]
 
 
@@ -308,11 +310,10 @@ def _split(text: str) -> list[str]:
     return [text[start:end] for start, end in pairwise([0, *ends, len(text)])] if text else []
 
 
-def _words_of_tokens(words: Sequence[str], token_ids: Sequence[int]) -> list[int]:
-    """The word in which each token lies; a character's bytes may be spread over several tokens."""
-    ends = np.cumsum([len(word.encode()) for word in words])
-    lengths = np.asarray(token_bytes(token_ids))
-    found: list[int] = np.searchsorted(ends, np.cumsum(lengths) - lengths, side="right").tolist()
+def _words_of_tokens(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The word in which each token begins."""
+    ends = np.cumsum([len(word) for word in words])
+    found: list[int] = np.searchsorted(ends, [start for start, _ in spans], side="right").tolist()
     return found
 
 

@@ -1,8 +1,8 @@
-"""LoRA adapters in peft's format, for transformers' GPT-2.
+"""Folder with LoRA adapters in peft's format, for transformers' GPT-2.
 
-transformers has query, key and value in one layer, `c_attn`: their adapters become one of the sum of
-their ranks, whose B is zero but for a block for each. The head and the final norm, into which the
-head's bias is folded, travel whole (peft's `modules_to_save`).
+transformers has query, key and value in one layer, `c_attn`: their adapters become one adapter, whose rank is the sum
+of theirs and whose B is block diagonal. The head and the final norm, into which the head's bias is folded, are stored
+whole (peft's `modules_to_save`).
 
 Shapes: r rank, C emb_dim.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.tokenizer import PAD_ID
+from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.huggingface import (
     BATCHES,
@@ -23,14 +23,16 @@ from lit_cls.exports.huggingface import (
     fold_head,
     logits_of,
     quiet,
-    readme,
     save_model,
     save_tokenizer,
+    usage_notes,
 )
-from lit_cls.exports.parity import Tell, measure, told_each
-from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
+from lit_cls.exports.parity import Log, log_each, measure
+from lit_cls.exports.readme import readme
+from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRA, LoRALinear
+from lit_cls.model.backbones.base import HubFile
 from lit_cls.model.backbones.gpt2 import hub_name, to_hub_names
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.pretrained import hub_source
@@ -38,12 +40,8 @@ from lit_cls.model.pretrained import hub_source
 _QKV = ("W_query", "W_key", "W_value")
 
 
-def check_peft(source: Source) -> None:
-    """Refuses what has no adapters, and what `check_huggingface` refuses.
-
-    Raises:
-        UserError: which choice.
-    """
+def check_peft(source: ExportSource) -> None:
+    """Refuses checkpoints without adapters, and what `check_huggingface` refuses; see `Format`."""
     require_packages("peft")
     adapter = source.settings.adapter
     if not isinstance(adapter, LoRA):
@@ -53,26 +51,14 @@ def check_peft(source: Source) -> None:
         )
     if set(adapter.targets) == {"head"}:
         raise UserError(
-            f"{source.path} has one adapter, of the head, and peft's format holds a new head whole, without adapters: "
+            f"{source.path} has one adapter, on the head, and peft stores a new head whole, without adapters: "
             "pass --format huggingface"
         )
     check_huggingface(source)
 
 
-def write_peft(source: Source, net: TextClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
-    """Writes the adapters; loads them with peft onto the frozen network; then compares.
-
-    Args:
-        source: the checkpoint's choices.
-        net: in float32 on the processor; an adapter of its head is merged.
-        answers: of the original.
-        folder: empty.
-        tell: prints what was found, line by line.
-
-    Raises:
-        UserError: the head's bias cannot be folded.
-        RunError: the answers of what was written are not the original's.
-    """
+def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
+    """Writes the adapters, the tokenizer and a README; see `Format`. An adapter of the head is merged."""
     from safetensors.torch import save_file
 
     if isinstance(net.out_head, LoRALinear):
@@ -96,12 +82,12 @@ def write_peft(source: Source, net: TextClassifier, answers: Answers, folder: Pa
     save_tokenizer(source, folder)
     write_json(folder / "labels.json", list(source.label_names), indent=None)
     with quiet():
-        told = told_each(_compare(source, base, answers, folder), tell)
-    (folder / "README.md").write_text(_readme(source, hub, told), encoding="utf-8")
+        comparison = log_each(_compare(source, base, reference, folder), log)
+    (folder / "README.md").write_text(_readme(source, hub, comparison), encoding="utf-8")
 
 
 def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
-    """peft's two matrices of each layer that has an adapter, by transformers' names."""
+    """peft's two matrices of each layer with an adapter, by transformers' names."""
     found: dict[str, dict[str, LoRALinear]] = {}
     for name, layer in net.backbone.trf_blocks.named_modules(prefix="trf_blocks"):
         if isinstance(layer, LoRALinear):
@@ -111,12 +97,12 @@ def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
 
 
 def _down(layers: dict[str, LoRALinear]) -> Tensor:
-    """(r, in), or the A of all that are in `c_attn`, one below the other: (n r, C)."""
+    """(r, in), or for `c_attn` the A of its n layers stacked: (n r, C)."""
     return torch.cat([layer.lora_A.detach() for layer in layers.values()])
 
 
 def _up(layers: dict[str, LoRALinear]) -> Tensor:
-    """(out, r), or (3C, n r): the rows of query, key and value, each of which reads its own columns alone."""
+    """(out, r), or for `c_attn` the block diagonal of its n layers' B: (3C, n r)."""
     if not layers.keys() & set(_QKV):
         [layer] = layers.values()
         return layer.lora_B.detach()
@@ -128,19 +114,19 @@ def _up(layers: dict[str, LoRALinear]) -> Tensor:
     return up
 
 
-def _adapter_config(source: Source, net: TextClassifier, hub: tuple[str, str] | None) -> Any:
+def _adapter_config(source: ExportSource, net: TextClassifier, hub: HubFile | None) -> Any:
     from peft import LoraConfig
 
     lora = source.settings.adapter
     assert isinstance(lora, LoRA), "check_peft has refused others"
     targets = sorted({name.split(".", 3)[3] for name in _adapters(net)})
     fused = 3 if "all_linear" in lora.targets else sum(role in lora.targets for role in ("query", "key", "value"))
-    # peft scales by alpha / rank: of c_attn, whose rank is larger, alpha is larger too.
+    # peft scales by alpha / rank: c_attn has a larger rank, hence a larger alpha.
     return LoraConfig(
         task_type="SEQ_CLS",
         inference_mode=True,
-        base_model_name_or_path=hub[0] if hub else str(source.out.absolute() / "base"),
-        revision=hub[1] if hub else None,
+        base_model_name_or_path=hub.repository if hub else str(source.out.absolute() / "base"),
+        revision=hub.revision if hub else None,
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # a float in ours
         lora_dropout=lora.dropout,
@@ -153,8 +139,8 @@ def _adapter_config(source: Source, net: TextClassifier, hub: tuple[str, str] | 
     )
 
 
-def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: Path) -> Iterator[str]:
-    """With the frozen tensors at hand: those of the hub are the same, by their sha256."""
+def _compare(source: ExportSource, base: dict[str, Tensor], reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
+    """Compares on our frozen tensors: those of the hub have the same sha256."""
     from peft import PeftModel
     from transformers import AutoTokenizer, GPT2ForSequenceClassification
 
@@ -165,15 +151,15 @@ def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: 
         network.load_state_dict(to_hub_names(base))
     model = PeftModel.from_pretrained(network, str(folder)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = answers.logits / source.decision.temperature
+    expected = reference.logits / source.decision.temperature
     for size in BATCHES:
-        parity = measure(expected, logits_of(model, tokenizer, answers.texts, size))
+        parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
         yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
 
 
-def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str:
-    where = f'"{hub[0]}", revision="{hub[1]}"' if hub else 'folder + "/base"'
-    use = [
+def _readme(source: ExportSource, hub: HubFile | None, comparison: list[str]) -> str:
+    where = f'"{hub.repository}", revision="{hub.revision}"' if hub else 'folder + "/base"'
+    usage = [
         "import json",
         "from peft import PeftModel",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline",
@@ -181,7 +167,7 @@ def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str
         f'folder = "{source.out.name}"',
         'labels = json.load(open(folder + "/labels.json", encoding="utf-8"))',
         "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {where}, pad_token_id={PAD_ID}, num_labels=len(labels),",
+        f"    {where}, pad_token_id={tokenizer_for('gpt2').pad_id}, num_labels=len(labels),",
         "    id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},",
         ")",
         "model = PeftModel.from_pretrained(base, folder)",
@@ -190,8 +176,9 @@ def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str
         'classify(["a text", "another"], batch_size=8)',
     ]
     notes = [
-        "The adapters of query, key and value are one, of `c_attn`. The head's bias is folded into the final norm's "
-        "shift, which travels with the head (`modules_to_save`).",
-        *([] if hub else ["`base` has the frozen network: it is on no hub."]),
+        *usage_notes(source),
+        "The adapters of query, key and value are one adapter of `c_attn`. The head's bias is folded into the final "
+        "norm's shift, which is stored with the head (`modules_to_save`).",
+        *([] if hub else ["`base` has the frozen network, which is on no hub."]),
     ]
-    return readme("LoRA adapters for transformers' GPT-2", source, use, notes, told)
+    return readme("LoRA adapters for transformers' GPT-2", source, usage, notes, comparison)

@@ -32,7 +32,7 @@ from lit_cls.runs.resuming import Origin
 from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_cache import CacheFeatures
 from lit_cls.training.feature_files import check_folder
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
@@ -88,7 +88,7 @@ class Run:
         self.predictions = CollectPredictions()
         self.self_test = SelfTest()
         self.epoch_log = EpochLog(self.log)
-        self.frozen_trunk = FrozenTrunk(self.log, scratch=root)
+        self.cache_features = CacheFeatures(self.log, scratch=root)
         self.metrics = MetricsFile(self.folder)
         self._resumption_written = False
         self.signals = StopSignals()
@@ -108,7 +108,7 @@ class Run:
         bar: list[Callback] = [ProgressBar()] if show_bar else []
         # The trunk after the log, which stops its clock when a validation starts; the saver last, whose random
         # states are those of the next step.
-        return [self.predictions, self.self_test, self.epoch_log, self.frozen_trunk, record, *bar, self.saver]
+        return [self.predictions, self.self_test, self.epoch_log, self.cache_features, record, *bar, self.saver]
 
     @rank_zero_only
     def log(self, thing: Any) -> None:
@@ -151,9 +151,9 @@ class Run:
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
             kept = self._kept(trainer)
             self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
-        if seconds := self._seconds_training():
-            frozen = self.frozen_trunk.seconds.get("train")
-            when = ", by the run that computed them" if "train" in self.frozen_trunk.found else ""
+        if seconds := self._seconds_training(module):
+            frozen = module.feature_cache.seconds.get("train")
+            when = ", by the run that computed them" if "train" in module.feature_cache.found else ""
             part = f" ({frozen:.1f} s of it for the frozen layers{when})" if frozen else ""
             self.log(f"trained in {seconds:.1f} s{part}, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
         self.log(f"everything is in {self.folder}")
@@ -186,9 +186,9 @@ class Run:
             told = f"{type(error).__name__}: {error}"
             raise UserError(f"{origin.path} cannot be gone on with (damaged, or changed by hand): {told}") from error
 
-    def _seconds_training(self) -> float:
+    def _seconds_training(self, module: ClassifierModule) -> float:
         """Of all epochs, and of the frozen layers' outputs that they start from."""
-        return self.epoch_log.seconds_training + self.frozen_trunk.seconds.get("train", 0.0)
+        return self.epoch_log.seconds_training + module.feature_cache.seconds.get("train", 0.0)
 
     def _kept(self, trainer: Trainer) -> Path | None:
         """The checkpoint to test; no run ends without one, unless that was asked for."""
@@ -361,8 +361,8 @@ class Run:
         self.log(accuracy_table(accuracies(found, data)[::-1]))
         network = {
             "weights_notes": module.weights_notes,
-            "seconds_training": self._seconds_training(),
-            "seconds_frozen_layers": self.frozen_trunk.seconds,
+            "seconds_training": self._seconds_training(module),
+            "seconds_frozen_layers": module.feature_cache.seconds,
             "texts_trained": self.epoch_log.texts_trained,
             "parameters": count_parameters(module),
             "peak_gpu_memory": self._peak_gpu_memory,

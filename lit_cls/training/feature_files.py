@@ -1,4 +1,4 @@
-"""Outputs of the frozen trunk as files: mapped instead of read, found again by what they follow from.
+"""Outputs of the frozen layers as files: mapped instead of read, found again by what they follow from.
 
 Shapes: C emb_dim, P positions of all texts of a split.
 """
@@ -28,8 +28,8 @@ GB = 10**9
 
 
 @dataclass(frozen=True)
-class StatesKey:
-    """All that the trunk's outputs for a split follow from, the positions that are kept aside."""
+class FeatureKey:
+    """All that the frozen layers' outputs for a split follow from, apart from the positions that are kept."""
 
     lit_cls: str
     weights: str
@@ -48,18 +48,18 @@ class StatesKey:
     def path(self, folder: Path, positions: str) -> Path:
         """The file that holds these positions, or would."""
         text = json.dumps({**asdict(self), "positions": positions}, sort_keys=True)
-        return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.states"
+        return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.features"
 
 
-def states_key(
+def feature_key(
     net: TextClassifier, token_ids: Sequence[list[int]], pad_to: int | None, weights_sha256: str, precision: str
-) -> StatesKey:
-    """What the outputs of this network for these texts follow from."""
+) -> FeatureKey:
+    """The key of this network's outputs for these texts."""
     texts = hashlib.sha256()
     for ids in token_ids:
         texts.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
     where_it_matters = net.head_alone or not net.causal
-    return StatesKey(
+    return FeatureKey(
         lit_cls=lit_cls.__version__,
         weights=weights_sha256,
         shape=asdict(net.config),
@@ -127,7 +127,7 @@ def _too_large(folder: Path, size: int) -> UserError:
     )
 
 
-def publish(partial: Path, target: Path, key: StatesKey, positions: str, seconds: float) -> None:
+def publish(partial: Path, target: Path, key: FeatureKey, positions: str, seconds: float) -> None:
     """Gives a filled file the name that it is found by, with a note of what it holds beside it.
 
     Of two processes that fill the same one, each has its own, and the later name stays.

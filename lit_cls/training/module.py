@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_cls.data.splits import SplitName
@@ -29,8 +29,9 @@ from lit_cls.training.checkpoints import (
     describe_network,
     trained_tensors,
 )
-from lit_cls.training.feature_cache import FrozenStates
-from lit_cls.training.loss import class_weight_list, summed_loss, weight_notes
+from lit_cls.training.feature_cache import FeatureCache
+from lit_cls.training.features import Features
+from lit_cls.training.loss import MeanLoss, class_weight_list, summed_loss, weight_notes
 from lit_cls.training.precision import MIXED
 from lit_cls.training.settings import TrainingSettings
 
@@ -66,11 +67,8 @@ class ClassifierModule(LightningModule):
         self.weights_notes: list[str] = []
         self.net = None
         self.metrics = nn.ModuleDict()
-        self.train_loss: MeanMetric | None = None
-        self.frozen: dict[SplitName, FrozenStates] = {}
-        """The trunk's outputs of each split that steps may start from."""
-        self.frozen_of: object = None
-        """The data module whose splits these are."""
+        self.train_loss = MeanLoss()
+        self.feature_cache = FeatureCache(self.options)
         # A checkpoint may hold the trained tensors alone: on_load_checkpoint checks what it must hold.
         self.strict_loading = False
         self._checked_gradients = False
@@ -98,10 +96,10 @@ class ClassifierModule(LightningModule):
             train_labels: class ids of the train split.
 
         Returns:
-            What there is to tell about them.
+            Notes on them.
 
         Raises:
-            UserError: `class_weights` names what is no label.
+            UserError: `class_weights` names something that is no label.
         """
         if self.options.class_weights is None:
             return []
@@ -133,16 +131,13 @@ class ClassifierModule(LightningModule):
             _shard(self.net, self.device_mesh["data_parallel"])  # type: ignore[index]
         if self.options.fast and self.is_whole and (dtype := MIXED.get(str(self.trainer.precision))):
             self.net.hold_frozen(dtype)
-        self.metrics = nn.ModuleDict({stage: self._new_metrics() for stage in ("val", "test")})
-        self.train_loss = _mean()
-
-    def _new_metrics(self) -> nn.ModuleDict:
-        n = len(self.label_names)
-        return nn.ModuleDict({"loss": _mean(), "acc": MulticlassAccuracy(n, average="micro")})
+        for stage in ("val", "test"):
+            accuracy = MulticlassAccuracy(n_classes, average="micro")
+            self.metrics[stage] = nn.ModuleDict({"loss": MeanLoss(), "acc": accuracy})
 
     def on_train_start(self) -> None:
         """Gives an optimizer whose state came from a checkpoint the options of this run."""
-        self.train_loss.set_dtype(torch.float32)  # type: ignore[union-attr]
+        self.train_loss.set_dtype(torch.float32)
         if self._class_weights is not None:
             self._class_weights = self._class_weights.to(self.device)
         for optimizer in self.trainer.optimizers if not self.trainer.lr_scheduler_configs else ():
@@ -151,26 +146,24 @@ class ClassifierModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Has the epoch's loss logged at its end, also when every batch was trained on by an earlier process."""
-        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)  # type: ignore[arg-type]
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
 
     def on_validation_epoch_start(self) -> None:
         """Sums the loss in float32: in bfloat16 a sum stops growing after some hundred texts."""
-        self.metrics["val"]["loss"].set_dtype(torch.float32)  # type: ignore[index]
+        for metrics in self.metrics.values():
+            metrics["loss"].set_dtype(torch.float32)  # type: ignore[index]
 
-    def on_test_epoch_start(self) -> None:
-        """As for validation."""
-        self.metrics["test"]["loss"].set_dtype(torch.float32)  # type: ignore[index]
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Takes from a batch what no step needs: pads that are not read, or all tokens where the trunk is known."""
+        """Takes from a batch what no step needs: pads that are not read, or all tokens where the features are known."""
         assert self.net is not None, "configure_model has not run"
-        split = self._split()
-        if split in self.frozen and self.trainer.datamodule is self.frozen_of:  # type: ignore[attr-defined]
-            places, values = self.frozen[split].index(batch["row_ids"]), self.frozen[split].values
-            # What is in the processor's memory is picked there, what is on the device by the step.
-            kept = {name: value for name, value in batch.items() if name != "input_ids"}
-            return {**kept, "states": values[places]} if values.is_cpu else {**kept, "places": places}
-        return {**batch, "input_ids": self.net.trim(batch["input_ids"], batch["lengths"])}
+        if (features := self._features()) is None:
+            return {**batch, "input_ids": self.net.trim(batch["input_ids"], batch["lengths"])}
+        places, values = features.index(batch["row_ids"]), features.values
+        # What is in CPU memory is picked there, what is on the device by the step.
+        kept = {name: value for name, value in batch.items() if name != "input_ids"}
+        return {**kept, "features": values[places]} if values.is_cpu else {**kept, "places": places}
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """Class logits (B, K), in float32 whatever the precision."""
@@ -178,8 +171,10 @@ class ClassifierModule(LightningModule):
         logits: Tensor = self.net(input_ids, lengths)
         return logits.float()
 
-    def _split(self) -> SplitName:
-        return _SPLIT_OF_STAGE[str(self.trainer.state.stage.value)]  # type: ignore[union-attr]
+    def _features(self) -> Features | None:
+        """The frozen layers' outputs for the split of this stage, where they are known."""
+        split = _SPLIT_OF_STAGE[str(self.trainer.state.stage.value)]  # type: ignore[union-attr]
+        return self.feature_cache.get(split, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     @property
     def is_whole(self) -> bool:
@@ -187,12 +182,12 @@ class ClassifierModule(LightningModule):
         return type(self.trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:
-        """Class logits (B, K) of a batch, from the trunk's outputs where they are known."""
+        """Class logits (B, K) of a batch, from the features where they are known."""
         assert self.net is not None, "configure_model has not run"
-        if "places" in batch:
-            batch["states"] = self.frozen[self._split()].values[batch["places"]]  # (B, T, C)
-        if "states" in batch:
-            return self.net.from_features(batch["states"], batch["lengths"]).float()
+        if "places" in batch and (features := self._features()) is not None:
+            batch["features"] = features.values[batch["places"]]  # (B, T, C)
+        if "features" in batch:
+            return self.net.from_features(batch["features"], batch["lengths"]).float()
         return self(batch["input_ids"], batch["lengths"])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -210,7 +205,6 @@ class ClassifierModule(LightningModule):
         n = max(1, len(batch["labels"]))
         mean = total.detach() / n
         self.log("train_loss_step", mean, on_step=True, on_epoch=False, prog_bar=True, batch_size=n)
-        assert self.train_loss is not None, "configure_model has not run"
         self.train_loss.update(mean.expand(len(batch["labels"])))
         divisors = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return total * (divisors / batch["step_examples"])
@@ -242,12 +236,11 @@ class ClassifierModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what trains, weight decay on every tensor, as in the published table."""
         trained = [p for p in self.parameters() if p.requires_grad]
-        # On a processor the fused step is several times faster, most of all on the token embedding; on a GPU
+        # On a CPU the fused step is several times faster, most of all on the token embedding; on a GPU
         # it needs no temporaries. Under mixed precision it does not allow for clipping.
         fused = True if self.options.fast and self.is_whole and not self.trainer.gradient_clip_val else None
-        return torch.optim.AdamW(
-            trained, lr=self.options.learning_rate, weight_decay=self.options.weight_decay, fused=fused
-        )
+        rate, decay = self.options.learning_rate, self.options.weight_decay
+        return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, fused=fused)
 
     def on_after_backward(self) -> None:
         """After the first backward pass, everything that trains must have a gradient.
@@ -265,17 +258,14 @@ class ClassifierModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained tensors alone when the frozen ones came from a file that can be named."""
         assert self.net is not None, "configure_model has not run"
-        checkpoint[KEY] = describe_network(
-            self.settings, self.label_names, self.weights_sha256, str(self.trainer.precision)
-        )
+        precision = str(self.trainer.precision)
+        checkpoint[KEY] = describe_network(self.settings, self.label_names, self.weights_sha256, precision)
         if self.weights_sha256 is not None:
-            names = trained_tensors(self.net)
-            checkpoint["state_dict"] = {
-                name: tensor for name, tensor in checkpoint["state_dict"].items() if name.removeprefix("net.") in names
-            }
+            names, state = trained_tensors(self.net), checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: state[name] for name in state if name.removeprefix("net.") in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses another network's checkpoint before anything of it is used; takes over how it is to answer."""
+        """Refuses another network's checkpoint before anything of it is used; takes over its decision rule."""
         assert self.net is not None, "configure_model has not run"
         check_same_network(checkpoint, self.settings, self.label_names)
         check_same_weights(checkpoint, self.weights_sha256)
@@ -283,29 +273,8 @@ class ClassifierModule(LightningModule):
         if "state_dict" not in checkpoint:  # a strategy that keeps weights in parts has taken it by now
             return
         state = checked_state(self.net, checkpoint)
-        if (
-            self.frozen
-            and self.weights_sha256 is None
-            and not all(
-                torch.equal(p.detach().cpu(), state[name].to(p.dtype))
-                for name, p in self.net.named_parameters()
-                if not p.requires_grad
-            )
-        ):
-            self.frozen.clear()  # of other random weights
-
-    def train_loss_state(self) -> dict[str, Tensor]:
-        """The sums that the epoch's train_loss is made of, so far."""
-        assert self.train_loss is not None, "configure_model has not run"
-        return {name: getattr(self.train_loss, name).detach().cpu() for name in self.train_loss._defaults}
-
-    def set_train_loss_state(self, states: list[dict[str, Tensor]]) -> None:
-        """Goes on from the sums of as many processes as were this one's."""
-        assert self.train_loss is not None, "configure_model has not run"
-        for name in self.train_loss._defaults:
-            value: Tensor = getattr(self.train_loss, name)
-            value.copy_(sum((state[name].to(value) for state in states), torch.zeros_like(value)))
-        self.train_loss._update_count = 1  # or it would warn that there is nothing to compute from
+        if self.weights_sha256 is None:
+            self.feature_cache.forget_other_weights(self.net, state)
 
 
 def _shard(net: TextClassifier, mesh: DeviceMesh) -> None:
@@ -313,9 +282,3 @@ def _shard(net: TextClassifier, mesh: DeviceMesh) -> None:
     for block in net.backbone.trf_blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)
-
-
-def _mean() -> MeanMetric:
-    # The other strategies leave out what is not a number. With this one torchmetrics 1.9 takes every weight for 1:
-    # values are given as often as they count.
-    return MeanMetric(nan_strategy="disable")

@@ -113,13 +113,16 @@ class SelfTest(Callback):
         # Compiled blocks would be compiled again for each number of pads.
         eager = torch.compiler.set_stance("force_eager") if module.options.compile else nullcontext()
         with eager, trainer.precision_plugin.forward_context():
-            self.padding[split] = compare_paddings(module.net, texts, data.pad_to, half, module.decision)
+            self.padding[split] = compare_paddings(
+                module.net, texts, data.pad_to, data.tokenizer.pad_id, half, module.decision
+            )
 
 
 def compare_paddings(
     net: TextClassifier,
     texts: list[list[int]],
     pad_to: int | None,
+    pad_id: int,
     half_precision: bool = False,
     decision: Decision | None = None,
 ) -> PadTest | str:
@@ -129,6 +132,7 @@ def compare_paddings(
         net: the network; called itself, so that nothing takes the pads away before it sees them.
         texts: token ids of each, cut already; up to 16 of them are taken, of all lengths.
         pad_to: what every text is padded to in this run; None where that is not fixed.
+        pad_id: the tokenizer's.
         half_precision: whether it computes in 16 bits, which round more.
         decision: how answers follow from logits.
 
@@ -146,7 +150,7 @@ def compare_paddings(
         widths.setdefault(width, []).append(texts[row])
 
     def answers(group: list[list[int]], width: int) -> Tensor:
-        batch = {name: tensor.to(device) for name, tensor in pad(group, width).items()}
+        batch = {name: tensor.to(device) for name, tensor in pad(group, width, pad_id).items()}
         return decision.probabilities(net(batch["input_ids"], batch["lengths"]).float()).double().cpu()
 
     with torch.no_grad(), _evaluating(net):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
-from lit_cls.model.backbones.base import BackboneSpec, Family, HubFile, run_blocks
+from lit_cls.model.backbones.base import Family, run_blocks
 from lit_cls.model.layers import AttentionMask, FeedForward, LayerNorm, MultiHeadAttention, pick, round_for_autocast
 from lit_cls.model.weight_files import StoredTensor
 
@@ -262,36 +262,3 @@ FAMILY = Family(
     to_hub_names=to_hub_names,
     hub_config=hub_config,
 )
-
-BACKBONES: dict[str, BackboneSpec] = {
-    # For trying out: the shape of minGPT's "gpt-nano", with GPT-2's vocabulary; there are no pretrained weights.
-    "gpt2-nano": BackboneSpec(FAMILY, GPTConfig(emb_dim=48, n_heads=3, n_layers=3)),
-    "gpt2-small": BackboneSpec(
-        FAMILY,
-        GPTConfig(emb_dim=768, n_heads=12, n_layers=12),
-        HubFile(
-            "openai-community/gpt2",
-            "607a30d783dfa663caf39e06633721c8d4cfcd7e",
-            "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-        ),
-    ),
-    "gpt2-medium": BackboneSpec(
-        FAMILY,
-        GPTConfig(emb_dim=1024, n_heads=16, n_layers=24),
-        HubFile("openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da"),
-    ),
-    "gpt2-large": BackboneSpec(
-        FAMILY,
-        GPTConfig(emb_dim=1280, n_heads=20, n_layers=36),
-        HubFile("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519"),
-    ),
-    "gpt2-xl": BackboneSpec(
-        FAMILY,
-        GPTConfig(emb_dim=1600, n_heads=25, n_layers=48),
-        HubFile(
-            "openai-community/gpt2-xl",
-            "15ea56dee5df4983c59b2538573817e1667135e2",
-            "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
-        ),
-    ),
-}
