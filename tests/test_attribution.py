@@ -19,8 +19,8 @@ from lit_cls.explain import attribution
 from lit_cls.explain.attribution import Attribution, _Read, _Way, integrated_gradients, leave_one_word_out
 from lit_cls.inference import Classifier
 from lit_cls.model import GPTClassifier, GPTConfig, LoRA
-from lit_cls.model.classifier import TokenPosition
 from lit_cls.model.decision import Decision
+from lit_cls.model.head import TokenPosition
 
 TOKENIZER = tokenizer_for("gpt2")
 BYTES_OF = {i: token for token, i in merge_ranks().items()}
@@ -43,7 +43,8 @@ def classifier(
 ) -> Classifier:
     """A tiny network whose answers depend on every word: weights far larger than the initial ones."""
     torch.manual_seed(0)
-    choices = choices if "adapter" in choices else {"trainable_layers": "all", **choices}
+    if "adapter" not in choices:
+        choices = {"trainable_layers": "all", **choices}
     net = GPTClassifier(CONFIG, num_classes=len(labels), **choices)
     with torch.no_grad():
         for parameter in net.parameters():

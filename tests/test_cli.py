@@ -18,7 +18,6 @@ from conftest import REPOSITORY, SHARED, closed_pipe
 
 import lit_cls
 from lit_cls.cli import main
-from lit_cls.model import LoRA
 
 CONFIGS = REPOSITORY / "configs"
 
@@ -212,11 +211,16 @@ def test_every_configuration_runs_at_a_tiny_size(config: Path, tmp_path: Path) -
 def test_print_config_shows_every_value_of_row_12(tmp_path: Path) -> None:
     told = lit("fit", "--config", str(CONFIGS / "xl_lora.yaml"), "--print_config", cwd=tmp_path)
     settings = yaml.safe_load(told.stdout)
-    lora = settings["model"].pop("lora")
-    targets = ["W_query", "W_key", "W_value", "out_proj", "ff", "out_head"]
-    assert lora == {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
+    adapter, targets = settings["model"].pop("adapter"), ["all_linear", "head"]
+    options = {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
+    assert adapter == {"class_path": "lit_cls.model.LoRA", "init_args": options}
     expected = {
-        "model": {"size": "gpt2-xl", "weights": "pretrained", "token_position": "last", "adapter": LoRA()},
+        "model": {
+            "size": "gpt2-xl",
+            "weights": "pretrained",
+            "token_position": "last",
+            "trainable_layers": "last_layer",
+        },
         "data": {"split": "ch06", "padding": "longest_in_train", "batch_size": 8},
         "trainer": {"max_epochs": 5, "accumulate_grad_batches": 1, "accelerator": "gpu"},
     }

@@ -127,7 +127,7 @@ def test_what_is_not_the_same_is_noticed(
 ) -> None:
     path = altered(tmp_path, reviews, {"adapter": LoRA()})
     if broken == "adapters":
-        monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)
+        monkeypatch.setattr(huggingface, "merge_adapter", lambda net: None)
     elif broken == "labels":
         written = huggingface.save_model
 

@@ -46,7 +46,7 @@ def test_a_merged_checkpoint_answers_the_same(tmp_path: Path, reviews: str, caps
     assert merged.decision == decision
     content = read_checkpoint(tmp_path / "merged.ckpt")
     assert not any("lora" in name for name in content["state_dict"])
-    assert content[KEY]["model"]["lora"] is None
+    assert content[KEY]["model"]["adapter"] is None
     assert RUN_KEY not in content
     assert "optimizer_states" not in content
 

@@ -16,13 +16,13 @@ from lit_cls.exports import onnx
 from lit_cls.exports.onnx import check_onnx, write_onnx
 from lit_cls.exports.source import ExportSource
 from lit_cls.model import LoRA
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 
 
 @torch.no_grad()
-def between(net: GPTClassifier) -> Decision:
+def between(net: TextClassifier) -> Decision:
     """A threshold that half of the texts reach."""
     shares = (net(torch.randint(0, 50256, (20, 12)), torch.full((20,), 12)) / 1.5).softmax(1)[:, 1]
     return Decision(1.5, 1, shares.median().item(), "a test")

@@ -24,7 +24,7 @@ from lit_cls.model.settings import ModelSettings
 
 SHAPES = {
     "all": LoRA(),
-    "the published one": LoRA(3, 7, 0.1, "alpha", ("W_query", "W_value", "out_head"), train_head=False),
+    "the published one": LoRA(3, 7, 0.1, "alpha", ("query", "value", "head"), train_head=False),
     "the key alone": LoRA(2, 3, targets=("key",)),
     "without attention": LoRA(4, 16, targets=("mlp_in", "mlp_out", "output")),
 }
@@ -81,6 +81,25 @@ def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, mo
     assert sum(t.numel() for t in held.values()) < 40_000, "the adapters, the head and the norm alone"
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_published_weights_of_which_some_are_trained_are_copied(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last block trained beside the adapters: what is on the hub is another network."""
+    weights = tmp_path / "base.safetensors"
+    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
+    options = {"adapter": LoRA(), "trainable_layers": "last_block", "weights": str(weights)}
+    path = altered(tmp_path, reviews, options)
+    monkeypatch.setattr(peft_module, "hub_source", lambda *_: ("somebody/gpt2-nano", "abc"))
+    out = tmp_path / "out"
+    write(path, out)
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(out / "base")
+    inputs = AutoTokenizer.from_pretrained(out)([TEXTS[0]], return_tensors="pt")
+    with torch.no_grad():
+        logits = AutoPeftModelForSequenceClassification.from_pretrained(str(out)).eval()(**inputs).logits
+    torch.testing.assert_close(logits, lit_cls.load(path).logits(TEXTS[:1]), atol=2e-5, rtol=1e-5)
+
+
 def test_what_openai_published_is_known_by_name_and_by_content() -> None:
     medium = hub_source("gpt2-medium", "pretrained", "0" * 64)
     assert medium is not None
@@ -98,7 +117,7 @@ def test_what_openai_published_is_known_by_name_and_by_content() -> None:
 
 def test_refusals(tmp_path: Path, reviews: str) -> None:
     source, _, _ = exportable(altered(tmp_path, reviews), tmp_path / "out", ["a"])
-    with pytest.raises(UserError, match=r"has no adapters: .*trainable_layers all\. Pass --format huggingface"):
+    with pytest.raises(UserError, match=r"has no LoRA adapters: .*trainable_layers all\. Pass --format huggingface"):
         check_peft(source)
     (tmp_path / "mean").mkdir()
     options = {"adapter": LoRA(), "token_position": "mean"}

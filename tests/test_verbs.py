@@ -68,7 +68,11 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
         (twelve(), ["--model.trainable_layers", "9"], "trainable_layers 9 is not between 1 and the model's 3 blocks"),
         (twelve(), ["--model.adapter", "LoRA", "--model.adapter.train_head", "false"], "would stay random"),
         (twelve(), ["--model.adapter", "LoRA", "--model.adapter.rank", "0"], "model.adapter.rank 0 is less than 1"),
-        (twelve(), ["--model.adapter.rank", "4"], "model.lora is set, but model.trainable_layers is 'last_block'"),
+        (
+            twelve(),
+            ["--model.adapter", "LoRA", "--model.adapter.targets", "[mlp_gate]"],
+            "model.adapter.targets mlp_gate: the network has no such layer",
+        ),
         (twelve(), ["--model.weights", "gone.safetensors"], "there is no weights file gone.safetensors"),
         (twelve(), ["--model.weights", "x" * 300], "there is no weights file xxx"),
         (twelve(), ["--model.weights", "pretrained"], "no pretrained weights for gpt2-nano"),

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_cls.errors import UserError
+from lit_cls.model.adapters import ADAPTERS
 
 # What jsonargparse calls the kinds of values, and what a person does.
 _KINDS = {
@@ -24,9 +25,13 @@ _KINDS = {
     "Expected a float": "a number",
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
+    "<class 'tuple'>": "a list",
     "tuple[float, float, float]": "three fractions",
     "tuple[str, str, str]": "three files",
 }
+
+_ADAPTERS = " or ".join(ADAPTERS)
+_LORA = ".\nLoRA is an option of its own: --model.adapter LoRA --model.adapter.rank 8 (in YAML, adapter: LoRA)"
 
 # One of these is set where processes are told of other machines.
 CLUSTERS = {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "KUBERNETES_PORT"}
@@ -44,26 +49,38 @@ def explain(message: str, verb: str) -> str:
         The option, the rule, the value, and where all options are listed.
     """
     way_out = f"\nlit_cls {verb} --help lists every option and its values"
-    key = re.search(r'Parser key "([\w.]+)"', message)
+    key = ".".join(
+        re.findall(r'Parser key "([\w.]+)"', message)[:1]
+        + re.findall(r'Problem with given class_path.*\s+Parser key "(\w+)"', message)[:1]
+    )
     unknown = re.search(
         r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'|Option '(\w+)' is not accepted",
         message,
         re.IGNORECASE,
     )
     if unknown:
-        name = unknown[1] or unknown[2] or f"{key[1] if key else ''}.{unknown[3]}"
-        return f"there is no option --{name}{way_out}"
+        name = unknown[1] or unknown[2] or f"{key}.{unknown[3]}"
+        hint = _LORA if re.match(r"model\.lora\b", name) else ""
+        return f"there is no option --{name}{hint}{way_out}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     allowed = _allowed(message)
+    if (
+        "adapters.base.Adapter'" in message
+        and value
+        and re.match(r"NestedArg\(|\{", value[1])
+        and "is abstract" in message
+    ):
+        return f"model.adapter has options, but not which adapter it is: pass --model.adapter {_ADAPTERS}{way_out}"
     if key and value and allowed:
         nested = re.fullmatch(r"NestedArg\(key='(.*)', val='?(.*?)'?\)", value[1])
-        name, given = (f"{key[1]}.{nested[1]}", nested[2]) if nested else (key[1], value[1])
+        name, given = (f"{key}.{nested[1]}", nested[2]) if nested else (key, value[1])
         choices = " or ".join([", ".join(allowed[:-1]), allowed[-1]]).removeprefix(" or ")
-        return f"{name} must be {choices}, not {given}{way_out}"
+        hint = _LORA if name == "model.trainable_layers" and given.lower() == "lora" else ""
+        return f"{name} must be {choices}, not {given}{hint}{way_out}"
     if key and value:
-        return f"{key[1]} cannot be {value[1]}{way_out}"
+        return f"{key} cannot be {value[1]}{way_out}"
     if re.search("NoneType|object has no attribute|unsupported operand", message):  # of the parser's own code
-        return f"{key[1] if key else 'the configuration'} cannot be read: check its value{way_out}"
+        return f"{key or 'the configuration'} cannot be read: check its value{way_out}"
     return message.replace("Parser key ", "") + way_out
 
 
@@ -88,7 +105,10 @@ def _allowed(message: str) -> list[str]:
     kinds = dict.fromkeys(words for kind, words in _KINDS.items() if kind in message)
     if "dict[str, float]" in message:
         kinds.pop("a number", None)  # only as one of several
-    return [*named, *kinds]
+    adapters = (
+        ADAPTERS if "adapters.base.Adapter'" in message and "Problem with given class_path" not in message else ()
+    )
+    return [*adapters, *named, *kinds]
 
 
 def check_processes(option: str, n: int) -> None:

@@ -69,7 +69,11 @@ def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     whole = {name: folded[name] for name in ("out_head.weight", "final_norm.scale", "final_norm.shift")}
     tensors = {f"base_model.model.{name}": t.contiguous() for name, t in (to_hub_names(whole) | adapters).items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    hub = hub_source(source.settings.size, source.settings.weights, source.weights_sha256)
+    settings = source.settings
+    # Layers that train beside the adapters are another network's than those on the hub.
+    hub = None
+    if settings.trainable_layers == "last_layer":
+        hub = hub_source(settings.size, settings.weights, source.weights_sha256)
     base = {name: tensor for name, tensor in frozen.items() if name != "out_head.bias"}
     if hub is None:
         (folder / "base").mkdir()
