@@ -23,7 +23,7 @@ VERBS = {
     "tune": "temperature and threshold of a checkpoint, for a goal, on the validation split",
     "predict": "labels and probabilities of texts, files and pipes, from a checkpoint",
     "explain": "which words an answer rests on",
-    "merge": "LoRA adapters added into the weights, checked",
+    "merge": "an adapter merged into the weights, checked",
     "export": "to Hugging Face, ONNX or peft, each checked against this one",
     "reproduce": "the rows of the published table, compared and written down",
     "sweep": "a grid of any options, with a table and a picture",

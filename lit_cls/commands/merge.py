@@ -21,7 +21,7 @@ from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, describe_network, without_training
 
 _DESCRIPTION = """\
-Writes a checkpoint whose weights have the LoRA adapters added in, in float32: it predicts and is
+Writes a checkpoint whose weights have the adapters merged in, in float32: it predicts and is
 tested like any other, needs no other file, and no training can resume from it. Its logits on the
 validation split are compared with those of the checkpoint: if one differs by more than 1e-4, or a
 label changes, nothing is written."""
@@ -49,7 +49,7 @@ def merge(words: list[str]) -> int:
     settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
     if settings.adapter is None:
         raise UserError(
-            f"{trained.path} has no LoRA adapters to merge: it was trained with model.trainable_layers "
+            f"{trained.path} has no adapter to merge: it was trained with model.trainable_layers "
             f"{settings.trainable_layers}, and is complete as it is"
         )
     out = new_checkpoint_path(args.out, trained.path, "merged")
@@ -105,7 +105,7 @@ def merged(checkpoint: Mapping[str, Any], net: TextClassifier) -> dict[str, Any]
     """A checkpoint of the network with its adapters added in; they are added in `net` too.
 
     Args:
-        checkpoint: with LoRA, as `read_checkpoint` returns it.
+        checkpoint: with an adapter, as `read_checkpoint` returns it.
         net: its network in float32.
     """
     merge_adapter(net)

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_cls.errors import UserError
-from lit_cls.model.adapters import ADAPTERS
+from lit_cls.model.adapters import ADAPTERS, moved_option_hint
 
 # What jsonargparse calls the kinds of values, and what a person does.
 _KINDS = {
@@ -31,7 +31,6 @@ _KINDS = {
 }
 
 _ADAPTERS = " or ".join(ADAPTERS)
-_LORA = ".\nLoRA is an option of its own: --model.adapter LoRA --model.adapter.rank 8 (in YAML, adapter: LoRA)"
 
 # One of these is set where processes are told of other machines.
 CLUSTERS = {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "KUBERNETES_PORT"}
@@ -60,7 +59,7 @@ def explain(message: str, verb: str) -> str:
     )
     if unknown:
         name = unknown[1] or unknown[2] or f"{key}.{unknown[3]}"
-        hint = _LORA if re.match(r"model\.lora\b", name) else ""
+        hint = moved_option_hint(name)
         return f"there is no option --{name}{hint}{way_out}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     allowed = _allowed(message)
@@ -75,7 +74,7 @@ def explain(message: str, verb: str) -> str:
         nested = re.fullmatch(r"NestedArg\(key='(.*)', val='?(.*?)'?\)", value[1])
         name, given = (f"{key}.{nested[1]}", nested[2]) if nested else (key, value[1])
         choices = " or ".join([", ".join(allowed[:-1]), allowed[-1]]).removeprefix(" or ")
-        hint = _LORA if name == "model.trainable_layers" and given.lower() == "lora" else ""
+        hint = moved_option_hint(name, given)
         return f"{name} must be {choices}, not {given}{hint}{way_out}"
     if key and value:
         return f"{key} cannot be {value[1]}{way_out}"

@@ -32,12 +32,9 @@ def check_trainable_layers(trainable_layers: TrainableLayers, n_layers: int) -> 
                 "(last_layer trains the head alone)"
             )
     elif trainable_layers not in get_args(NamedLayers):
-        hint = ""
-        if str(trainable_layers).lower() == "lora":
-            hint = ": LoRA is an option of its own, --model.adapter LoRA (in YAML, adapter: LoRA)"
         raise UserError(
             f"trainable_layers {trainable_layers!r} is neither a number of blocks nor one of "
-            f"{', '.join(get_args(NamedLayers))}{hint}"
+            f"{', '.join(get_args(NamedLayers))}"
         )
 
 

@@ -31,7 +31,7 @@ class ModelSettings:
             norm, the head), `last_two_blocks`, a number of last blocks, or `all`; by default
             `last_block`, with an adapter `last_layer`.
         causal: whether a position sees only what is before it.
-        adapter: a parameter-efficient fine-tuning method, `LoRA`; `--model.adapter.help LoRA` lists its options.
+        adapter: a parameter-efficient fine-tuning method, by name; `--model.adapter.help NAME` lists its options.
         drop_rate: dropout while training.
     """
 

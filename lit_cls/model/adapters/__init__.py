@@ -8,7 +8,15 @@ from lit_cls.model.adapters.lora import LoRA
 
 ADAPTERS: dict[str, type[Adapter]] = {"LoRA": LoRA}
 
-__all__ = ["ADAPTERS", "Adapter", "LoRA", "adapter_as_config", "adapter_as_dict", "adapter_from_dict"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "LoRA",
+    "adapter_as_config",
+    "adapter_as_dict",
+    "adapter_from_dict",
+    "moved_option_hint",
+]
 
 
 def adapter_as_dict(adapter: Adapter | None) -> dict[str, Any] | None:
@@ -38,3 +46,15 @@ def adapter_as_config(plain: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     fields = {name: value for name, value in plain.items() if name != "name"}
     return {"class_path": f"lit_cls.model.{plain['name']}", "init_args": fields}
+
+
+def moved_option_hint(name: str, value: str = "") -> str:
+    """The new form of an option that moved to `model.adapter` in 0.2.0; nothing for others.
+
+    Args:
+        name: as `group.option`.
+        value: as given.
+    """
+    if name.split(".")[:2] != ["model", "lora"] and (name, value.lower()) != ("model.trainable_layers", "lora"):
+        return ""
+    return ".\nLoRA is an option of its own: --model.adapter LoRA --model.adapter.rank 8 (in YAML, adapter: LoRA)"
