@@ -32,7 +32,8 @@ class Stopwatch(Callback):
         """Puts the weights in place that every contender has."""
         assert isinstance(pl_module, ClassifierModule)
         assert pl_module.net is not None
-        pl_module.net.load_state_dict(self.state, strict=False)  # adapters are new
+        ours = {name if name.startswith("out_head.") else f"backbone.{name}": t for name, t in self.state.items()}
+        pl_module.net.load_state_dict(ours, strict=False)  # adapters are new
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The time before the first step."""

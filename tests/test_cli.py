@@ -226,6 +226,7 @@ def test_print_config_shows_every_value_of_row_12(tmp_path: Path) -> None:
     }
     for group, values in expected.items():
         assert {name: settings[group][name] for name in values} == values
+    assert settings["model"]["trainable_layers"] == "last_layer"
     assert (settings["model"]["learning_rate"], settings["model"]["weight_decay"]) == (5e-5, 0.1)
     assert settings["seed_everything"] == 123
 

@@ -96,8 +96,8 @@ def test_a_grid_of_an_own_file_goes_on_after_a_kill(here: Path) -> None:
 
 def test_grids() -> None:
     assert parse_grid(["a.b=1,2", "--c=[1,2],[3,4],x"]) == {"a.b": ["1", "2"], "c": ["[1,2]", "[3,4]", "x"]}
-    lora = '{"rank": 4, "targets": ["ff", "out_head"]}'
-    assert parse_grid([f"model.lora={lora},null"]) == {"model.lora": [lora, "null"]}
+    lora = '{"class_path": "LoRA", "init_args": {"rank": 4, "targets": ["mlp_in", "head"]}}'
+    assert parse_grid([f"model.adapter={lora},null"]) == {"model.adapter": [lora, "null"]}
     assert parse_grid(["d={a: 1, b: 2},{a: 3, b: 4}"]) == {"d": ["{a: 1, b: 2}", "{a: 3, b: 4}"]}
 
 

@@ -63,12 +63,7 @@ def explain(message: str, verb: str) -> str:
         return f"there is no option --{name}{hint}{way_out}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     allowed = _allowed(message)
-    if (
-        "adapters.base.Adapter'" in message
-        and value
-        and re.match(r"NestedArg\(|\{", value[1])
-        and "is abstract" in message
-    ):
+    if "Adapter is abstract" in message and value and re.match(r"NestedArg\(|\{", value[1]):
         return f"model.adapter has options, but not which adapter it is: pass --model.adapter {_ADAPTERS}{way_out}"
     if key and value and allowed:
         nested = re.fullmatch(r"NestedArg\(key='(.*)', val='?(.*?)'?\)", value[1])
