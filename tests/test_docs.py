@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "docs"))
 
 import generate
 
-from lit_cls.cli import VERBS, main
+from lit_cls.cli import COMMANDS, main
 from lit_cls.data import demo
 
 README = REPOSITORY / "README.md"
@@ -174,7 +174,7 @@ def test_the_page_of_a_command_is_its_help(command: str, capsys: pytest.CaptureF
 
 
 def test_every_command_has_a_page() -> None:
-    assert {command.split()[0] for command in generate.EXAMPLES} == set(VERBS)
+    assert {command.split()[0] for command in generate.EXAMPLES} == set(COMMANDS)
     assert {path.name for path in generate.FOLDER.iterdir()} == {generate.page_name(name) for name in generate.EXAMPLES}
 
 

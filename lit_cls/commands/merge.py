@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
@@ -45,7 +45,7 @@ def merge(words: list[str]) -> int:
     add_data_option(parser, "the comparison")
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: merged.ckpt beside the other)")
     args = parser.parse_args(words)
-    trained = in_float32(trained_of("merge", args, words, print_line))
+    trained = in_float32(open_checkpoint("merge", args, words, print_line))
     settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
     if settings.adapter is None:
         raise UserError(
@@ -93,7 +93,7 @@ def add_data_option(parser: CommandParser, use: str) -> None:
     parser.add_argument("--data.path", metavar="FILE", help=f"{moved}: its validation split is for {use}")
 
 
-def in_float32(trained: Trained) -> Trained:
+def in_float32(trained: TrainedCheckpoint) -> TrainedCheckpoint:
     """The same on the CPU in float32, and a note if that is not how it predicts."""
     usual = trained.precision or trained.checkpoint[KEY]["precision"]
     if (usual, trained.device.type) != ("32-true", "cpu"):
