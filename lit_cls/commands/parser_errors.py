@@ -23,7 +23,7 @@ _KINDS = {
     "<class 'str'>": "text",
     "tuple[float, float, float]": "three fractions",
     "tuple[str, str, str]": "three files",
-    "tuple[Union[": "a list",
+    "<class 'tuple'>": "a list",
 }
 
 
