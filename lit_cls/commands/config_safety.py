@@ -49,11 +49,7 @@ def check_class_paths(command: str, words: Sequence[str]) -> None:
 
 
 class _ClassSearch:
-    """Visits options and the files they name, each once.
-
-    Args:
-        command: for messages.
-    """
+    """Visits options and the files they name, each once."""
 
     def __init__(self, command: str) -> None:
         self.command = command
