@@ -12,7 +12,7 @@ from rich.text import Text
 from lit_cls.commands.checkpoint_options import add_checkpoint_options, open_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
-from lit_cls.explain.attribution import TOLERANCE, Attribution, Word, integrated_gradients, leave_one_word_out
+from lit_cls.explain.attribution import TOLERANCE, Attribution, integrated_gradients, leave_one_word_out
 from lit_cls.explain.html import (
     LEVELS,
     Explanation,
@@ -24,6 +24,7 @@ from lit_cls.explain.html import (
     shade_of,
     signed,
 )
+from lit_cls.explain.words import Word
 from lit_cls.inference import Classifier
 from lit_cls.io.atomic import check_new_file, write_text
 from lit_cls.io.progress import Progress

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from lit_cls.explain.attribution import Attribution, Word
+from lit_cls.explain.attribution import Attribution
+from lit_cls.explain.words import Word
 from lit_cls.report.blocks import Table
 from lit_cls.report.html import STYLE, html_page, html_table
 
