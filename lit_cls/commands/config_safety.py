@@ -27,10 +27,6 @@ def check_class_paths(command: str, words: Sequence[str]) -> None:
     Inspects the options among the words, each file of `--config` and each file that those name where a class or a
     group of options may stand.
 
-    Args:
-        command: whose rule applies: `fit`, `validate`, `test`, `resume`.
-        words: that follow the command.
-
     Raises:
         UserError: a class outside the allowed packages, or a configuration that cannot be read.
     """
