@@ -41,7 +41,7 @@ class TrainedCheckpoint:
     precision: str | None
     """None: the precision it was trained in, if the device supports that."""
     weights: str | None
-    """Where the GPT-2 file it was trained from has moved to."""
+    """New path of the weights file it was trained from, if that has moved."""
 
     def classifier(self, precision: str | None = None, packed: bool = True) -> Classifier:
         """The network with its weights in place; a `precision` given here overrides the option."""
@@ -109,7 +109,7 @@ def add_checkpoint_options(parser: CommandParser) -> None:
         ("--config", "FILE", "the configuration that was trained: it names the run's folder"),
         ("--run_name", "NAME", "the run's name (default: that of the --config file, or fit)"),
         ("--trainer.default_root_dir", "FOLDER", f"the folder of all runs (default: {_ROOT})"),
-        ("--model.weights", "PATH", "the GPT-2 file it was trained from, if that has moved"),
+        ("--model.weights", "PATH", "the weights file it was trained from, if that has moved"),
         ("--trainer.precision", "PRECISION", "32-true, bf16-mixed, … (default: as trained, if that is fast here)"),
     ):
         short = ("-c",) if option == "--config" else ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_cls.errors import UserError
-from lit_cls.io.atomic import locked
+from lit_cls.io.atomic import locked, rename
 from lit_cls.io.download import Limits, TransferError, discard, set_aside, transfer
 from lit_cls.model.weight_files import file_sha256, sha256_of
 
@@ -124,7 +124,7 @@ def _download(size: str) -> str:
                 aside = set_aside(partial, _FILE, digest)
                 discard(partial)
                 raise TransferError(f"its sha256 is {digest}, not {published}: not used, kept as {aside}")
-            os.replace(partial, blobs / published)
+            rename(partial, blobs / published)
             discard(partial)
     return huggingface_hub.hf_hub_download(repo, _FILE, revision=revision)
 
