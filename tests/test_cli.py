@@ -190,7 +190,7 @@ def test_two_processes_start_from_the_same_frozen_layers(tmp_path: Path, monkeyp
     assert told.stdout.count("frozen layers, train: 35 texts") == 1
     assert told.stdout.count("epoch 2/2") == 1
     assert len(list((tmp_path / "checkpoints" / "two").iterdir())) == 1
-    assert len(list((tmp_path / "cache").glob("*.states"))) == 3
+    assert len(list((tmp_path / "cache").glob("*.features"))) == 3
     runs = [tmp_path / "checkpoints" / name / "version_0" for name in ("one", "two")]
     for split in ("train", "validation", "test"):
         one, other = (rows_of(run / f"predictions_{split}.csv") for run in runs)
@@ -226,16 +226,22 @@ def test_print_config_shows_every_value_of_row_12(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(CONFIGS / "xl_lora.yaml"), "--print_config"])
     settings = yaml.safe_load(capsys.readouterr().out)
-    lora = settings["model"].pop("lora")
-    targets = ["W_query", "W_key", "W_value", "out_proj", "ff", "out_head"]
-    assert lora == {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
+    adapter, targets = settings["model"].pop("adapter"), ["all_linear", "head"]
+    options = {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
+    assert adapter == {"class_path": "lit_cls.model.LoRA", "init_args": options}
     expected = {
-        "model": {"size": "gpt2-xl", "weights": "pretrained", "token_position": "last", "trainable_layers": "lora"},
+        "model": {
+            "size": "gpt2-xl",
+            "weights": "pretrained",
+            "token_position": "last",
+            "trainable_layers": "last_layer",
+        },
         "data": {"split": "ch06", "padding": "longest_in_train", "batch_size": 8},
         "trainer": {"max_epochs": 5, "accumulate_grad_batches": 1, "accelerator": "gpu"},
     }
     for group, values in expected.items():
         assert {name: settings[group][name] for name in values} == values
+    assert settings["model"]["trainable_layers"] == "last_layer"
     assert (settings["model"]["learning_rate"], settings["model"]["weight_decay"]) == (5e-5, 0.1)
     assert settings["seed_everything"] == 123
 

@@ -9,7 +9,7 @@ from stopped_runs import CPU, NANO, At, assert_same, fit
 
 from lit_cls.commands.train import TrainCommand
 from lit_cls.experiments.verify_resume import compare_runs
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import read_checkpoint
 from lit_cls.training.signals import Stopped
 
@@ -42,9 +42,9 @@ ALL_OPTIONS = [
     ["--model.trainable_layers", "all", "--trainer.accumulate_grad_batches", "3"],
     ["--model.trainable_layers", "all", "--trainer.precision", "bf16-mixed", "--keep", "last"],
     ["--model.trainable_layers", "all", "--trainer.val_check_interval", "4", "--model.token_position", "last"],
-    ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--model.lora.dropout", "0.2"],
-    ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--trainer.accumulate_grad_batches", "4"],
-    ["--model.trainable_layers", "lora", "--data.padding", "none", "--data.batch_size", "1"],
+    ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.dropout", "0.2"],
+    ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--trainer.accumulate_grad_batches", "4"],
+    ["--model.adapter", "LoRA", "--data.padding", "none", "--data.batch_size", "1"],
     ["--trainer.limit_train_batches", "7", "--trainer.check_val_every_n_epoch", "2"],
     ["--trainer.max_epochs", "-1", "--trainer.max_steps", "26", "--trainer.val_check_interval", "0.5"],
     ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "7"],
@@ -63,7 +63,7 @@ CHOSEN = [
     ),
     (
         [
-            *("--model.trainable_layers", "lora", "--model.lora.rank", "2", "--model.lora.dropout", "0.2"),
+            *("--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.dropout", "0.2"),
             *("--trainer.precision", "bf16-mixed", "--keep", "last"),
         ],
         (1, 3, 4, 5),
@@ -101,11 +101,11 @@ def test_every_option_and_every_moment(
     assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *(At(*m) for m in ALL_MOMENTS)))
 
 
-@pytest.mark.parametrize("layers", ["last_block", "lora"])
-def test_on_top_of_weights_that_a_file_has(layers: str, reviews: str, tmp_path: Path) -> None:
-    """The checkpoint has what trains alone: the rest is read again, and must be the same."""
+@pytest.mark.parametrize("trained", [["--model.trainable_layers", "last_block"], ["--model.adapter", "LoRA"]])
+def test_on_top_of_weights_from_a_file(trained: list[str], reviews: str, tmp_path: Path) -> None:
+    """The checkpoint has only what trains: the rest is read again, and must be the same."""
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), tmp_path / "nano.safetensors")
-    options = ["--model.weights", str(tmp_path / "nano.safetensors"), "--model.trainable_layers", layers]
+    options = ["--model.weights", str(tmp_path / "nano.safetensors"), *trained]
     straight = fit(words(reviews, tmp_path / "straight", *options))
     moments = (At("on_train_batch_end", 14, TERM), At("on_validation_epoch_end", 1, DEATH))
     assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
