@@ -30,18 +30,7 @@ _MAX_TEXTS = 64
 
 
 def export(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `export`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: settings that the format cannot express, a folder that exists, missing packages.
-        RunError: the predictions differ, or the disk refused the files.
-    """
+    """Runs `lit_cls export` with these arguments; returns the exit code."""
     parser = CommandParser("export", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison, beside texts that are always compared")

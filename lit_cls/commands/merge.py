@@ -28,18 +28,7 @@ label changes, nothing is written."""
 
 
 def merge(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `merge`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: no adapter in the checkpoint, no validation split to compare on, the file exists.
-        RunError: the predictions differ, or the disk refused the file.
-    """
+    """Runs `lit_cls merge` with these arguments; returns the exit code."""
     parser = CommandParser("merge", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison")
@@ -83,12 +72,7 @@ def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:
 
 
 def add_data_option(parser: CommandParser, use: str) -> None:
-    """Adds `--data.path`, for data that has moved.
-
-    Args:
-        parser: of a command.
-        use: of the validation split.
-    """
+    """Adds `--data.path`, for data that has moved; `use` says what its validation split is for."""
     moved = "the data it was trained on (three files: their folder), if that has moved"
     parser.add_argument("--data.path", metavar="FILE", help=f"{moved}: its validation split is for {use}")
 
@@ -102,12 +86,7 @@ def in_float32(trained: TrainedCheckpoint) -> TrainedCheckpoint:
 
 
 def merged(checkpoint: Mapping[str, Any], net: TextClassifier) -> dict[str, Any]:
-    """A checkpoint of the network with its adapters added in; they are added in `net` too.
-
-    Args:
-        checkpoint: with an adapter, as `read_checkpoint` returns it.
-        net: its network in float32.
-    """
+    """A checkpoint without adapters: those of `net`, in float32, are added into its weights in place."""
     merge_adapter(net)
     described = checkpoint[KEY]
     settings = replace(
