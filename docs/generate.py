@@ -42,7 +42,8 @@ lit_cls predict --config configs/quickstart.yaml --ckpt_path best --data.path me
         "[Explaining predictions](../explain.md)",
     ),
     "merge": (
-        "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers last_layer --model.adapter LoRA --run_name lora\n"
+        "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers last_layer --model.adapter LoRA "
+        "--run_name lora\n"
         "lit_cls merge --run_name lora --ckpt_path best",
         "[Export and merge](../export.md)",
     ),
