@@ -23,9 +23,9 @@ is left.
                the most probable label
   onnx         one graph from token ids to probabilities and a label, with a tokenizer and an
                example beside it; any checkpoint
-  peft         LoRA adapters alone, for transformers' GPT-2; as huggingface
+  peft         the adapters alone, for transformers' GPT-2; as huggingface
 
-LoRA adapters are merged in float32 for the first two."""
+Adapters are merged in float32 for the first two."""
 _MAX_TEXTS = 64
 
 

@@ -20,11 +20,9 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.parity import Log, log_each, measure
 from lit_cls.exports.readme import readme
-from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
+from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
-from lit_cls.model.adapters.lora import merge_lora
-from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.weights import SIZES, to_hugging_face
+from lit_cls.model.classifier import TextClassifier
 
 _FOLDED = 1e-5
 """Largest error of the folded bias: a tenth of what a logit may differ by."""
@@ -54,10 +52,10 @@ def check_huggingface(source: ExportSource) -> None:
 
 
 def write_huggingface(
-    source: ExportSource, net: GPTClassifier, reference: ReferenceOutputs, folder: Path, log: Log
+    source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log
 ) -> None:
     """Writes weights, configuration, tokenizer and a README; see `Format`."""
-    merge_lora(net)
+    merge_adapter(net)
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
@@ -95,7 +93,9 @@ def save_model(source: ExportSource, tensors: dict[str, Tensor], folder: Path) -
     """Writes `model.safetensors`, from tensors by our names without a bias of the head, and `config.json`."""
     from safetensors.torch import save_file
 
-    save_file(to_hugging_face(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        source.settings.spec.family.to_hub_names(tensors), folder / "model.safetensors", metadata={"format": "pt"}
+    )
     configuration(source).save_pretrained(folder)
 
 
@@ -103,18 +103,10 @@ def configuration(source: ExportSource) -> Any:
     """transformers' `GPT2Config`."""
     from transformers import GPT2Config
 
-    size = SIZES[source.settings.size]
-    rate = source.settings.drop_rate
+    settings = source.settings
     return GPT2Config(
         architectures=["GPT2ForSequenceClassification"],
-        vocab_size=size.vocab_size,
-        n_positions=size.context_length,
-        n_embd=size.emb_dim,
-        n_layer=size.n_layers,
-        n_head=size.n_heads,
-        resid_pdrop=rate,
-        embd_pdrop=rate,
-        attn_pdrop=rate,
+        **settings.spec.family.hub_config(settings.config),
         id2label=dict(enumerate(source.label_names)),
         label2id={name: i for i, name in enumerate(source.label_names)},
         pad_token_id=tokenizer_for("gpt2").pad_id,
