@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lit_cls.commands.config_safety import check_class_paths, only_allowed_classes
+from lit_cls.commands.config_safety import only_allowed_classes
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.io.atomic import locked
@@ -27,14 +27,7 @@ checkpoint. It ends with the weights and figures of a run that was never stopped
 
 
 def resume(words: list[str]) -> None:
-    """Continues a run that was stopped.
-
-    Args:
-        words: its folder, then options that change from here on.
-
-    Raises:
-        UserError: no such run, or an option with which it cannot be resumed.
-    """
+    """Continues the run whose folder is the first of `words`; the others are options that change from here on."""
     if not words or words[0] in ("-h", "--help"):
         print_line(HELP.rstrip())
         return
@@ -57,7 +50,6 @@ def _resume(folder: Path, words: list[str]) -> None:
         print_line(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
         return
     options = ["--config", str(folder / "config.yaml"), *words[1:]]
-    check_class_paths("resume", options)
     with only_allowed_classes("resume"):
         TrainCommand(["fit", *options], resumed=folder, command=["resume", *words]).start()
 
