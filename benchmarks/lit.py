@@ -72,18 +72,18 @@ def run(
     texts = ClassificationData(
         path=str(data), split="ch06", padding="longest_in_train", batch_size=task.batch_size, num_workers=0
     )
-    watch, trunk = Stopwatch(task.state), FrozenTrunk(lambda line: None, Path("."))
-    trainer = make_trainer(task, max_steps, precision, [EpochLog(lambda line: None), trunk, watch])
+    watch, features = Stopwatch(task.state), FrozenTrunk(lambda line: None, Path("."))
+    trainer = make_trainer(task, max_steps, precision, [EpochLog(lambda line: None), features, watch])
     trainer.fit(module, datamodule=texts)
     skipped = 0 if max_steps is None else WARM_UP_STEPS
     assert module.net is not None
-    # Lightning has moved it to the processor.
+    # Lightning has moved it to the CPU.
     net, pad_to = module.net.to(trainer.strategy.root_device), None if fast else task.pad_to
     seconds_predicting, n_predicted, correct = answers(
         task, lambda chosen: predict(net, chosen, trainer, pad_to), max_predictions
     )
     return Timing(
-        seconds_once=trunk.seconds.get("train", 0.0),
+        seconds_once=features.seconds.get("train", 0.0),
         seconds_steps=watch.times[-1] - watch.times[skipped],
         steps=len(watch.losses) - skipped,
         steps_whole=-(-len(task.train_ids) // task.batch_size) * task.epochs,
