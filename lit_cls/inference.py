@@ -12,9 +12,10 @@ from torch import Tensor
 from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, Truncation, truncate
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 from lit_cls.model.packed import pack
+from lit_cls.model.settings import ModelSettings
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.training.checkpoints import (
     DATA_KEY,
@@ -54,7 +55,7 @@ class Classifier:
 
     def __init__(
         self,
-        net: GPTClassifier,
+        net: TextClassifier,
         label_names: tuple[str, ...],
         data: dict[str, Any],
         device: torch.device,

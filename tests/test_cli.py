@@ -182,7 +182,7 @@ def test_two_processes_start_from_the_same_frozen_layers(tmp_path: Path) -> None
     lit(*common, "--data.batch_size", "34", "--run_name", "one", "--model.fast", "false", cwd=tmp_path)
     told = lit(*common, *two, "--model.cache_dir", "cache", cwd=tmp_path)
     assert told.stdout.count("frozen layers, train: 35 texts") == 1
-    assert len(list((tmp_path / "cache").glob("*.states"))) == 3
+    assert len(list((tmp_path / "cache").glob("*.features"))) == 3
     runs = [tmp_path / "checkpoints" / name / "version_0" for name in ("one", "two")]
     for split in ("train", "validation", "test"):
         one, other = (rows_of(run / f"predictions_{split}.csv") for run in runs)
@@ -211,16 +211,22 @@ def test_every_configuration_runs_at_a_tiny_size(config: Path, tmp_path: Path) -
 def test_print_config_shows_every_value_of_row_12(tmp_path: Path) -> None:
     told = lit("fit", "--config", str(CONFIGS / "xl_lora.yaml"), "--print_config", cwd=tmp_path)
     settings = yaml.safe_load(told.stdout)
-    lora = settings["model"].pop("lora")
-    targets = ["W_query", "W_key", "W_value", "out_proj", "ff", "out_head"]
-    assert lora == {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
+    adapter, targets = settings["model"].pop("adapter"), ["all_linear", "head"]
+    options = {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
+    assert adapter == {"class_path": "lit_cls.model.LoRA", "init_args": options}
     expected = {
-        "model": {"size": "gpt2-xl", "weights": "pretrained", "token_position": "last", "trainable_layers": "lora"},
+        "model": {
+            "size": "gpt2-xl",
+            "weights": "pretrained",
+            "token_position": "last",
+            "trainable_layers": "last_layer",
+        },
         "data": {"split": "ch06", "padding": "longest_in_train", "batch_size": 8},
         "trainer": {"max_epochs": 5, "accumulate_grad_batches": 1, "accelerator": "gpu"},
     }
     for group, values in expected.items():
         assert {name: settings[group][name] for name in values} == values
+    assert settings["model"]["trainable_layers"] == "last_layer"
     assert (settings["model"]["learning_rate"], settings["model"]["weight_decay"]) == (5e-5, 0.1)
     assert settings["seed_everything"] == 123
 

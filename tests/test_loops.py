@@ -9,7 +9,7 @@ from stopped_runs import CPU, NANO, At, assert_same, fit
 
 from lit_cls.commands.train import TrainCommand
 from lit_cls.experiments.verify_resume import compare_runs
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import read_checkpoint
 from lit_cls.training.signals import Stopped
 
@@ -35,9 +35,9 @@ def words(reviews: str, folder: Path, *options: str) -> list[str]:
         ["--model.trainable_layers", "all", "--trainer.accumulate_grad_batches", "3"],
         ["--model.trainable_layers", "all", "--trainer.precision", "bf16-mixed", "--keep", "last"],
         ["--model.trainable_layers", "all", "--trainer.val_check_interval", "4", "--model.token_position", "last"],
-        ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--model.lora.dropout", "0.2"],
-        ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--trainer.accumulate_grad_batches", "4"],
-        ["--model.trainable_layers", "lora", "--data.padding", "none", "--data.batch_size", "1"],
+        ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.dropout", "0.2"],
+        ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--trainer.accumulate_grad_batches", "4"],
+        ["--model.adapter", "LoRA", "--data.padding", "none", "--data.batch_size", "1"],
         ["--trainer.limit_train_batches", "7", "--trainer.check_val_every_n_epoch", "2"],
         ["--trainer.max_epochs", "-1", "--trainer.max_steps", "26", "--trainer.val_check_interval", "0.5"],
         ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "7"],

@@ -91,7 +91,7 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
 def test_weights_in_parts(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FSDP2 on processors: stopped, gone on with, tested; adapters train among frozen weights."""
     monkeypatch.chdir(tmp_path)
-    options = ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--trainer.accumulate_grad_batches", "2"]
+    options = ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--trainer.accumulate_grad_batches", "2"]
     straight = fit(words(reviews, *options, *ONE))
     (tmp_path / "parts.yaml").write_text(yaml.safe_dump({"trainer": {"devices": 2, "strategy": FSDP2}}))
     parts = ["--config", str(tmp_path / "parts.yaml"), "--data.batch_size", "4", "--run_name", "many"]

@@ -170,9 +170,9 @@ def test_a_configuration_that_names_foreign_code(
 
 
 def states(folder: Path, note: bytes, values: bytes) -> Path:
-    (folder / "x.states").write_bytes(values)
+    (folder / "x.features").write_bytes(values)
     (folder / "x.json").write_bytes(note)
-    return folder / "x.states"
+    return folder / "x.features"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import save_file
 
 from lit_cls.cli import main
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 
 NANO = ["--model.size", "gpt2-nano", "--model.weights", "random"]
 
@@ -66,9 +66,13 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
         (twelve(), ["--data.split", "[0.9,0.1,0.1]"], "three positive fractions"),
         (twelve(), ["--data.split", "ch06"], "sha256"),
         (twelve(), ["--model.trainable_layers", "9"], "trainable_layers 9 is not between 1 and the model's 3 blocks"),
-        (twelve(), ["--model.trainable_layers", "lora", "--model.lora.train_head", "false"], "would stay random"),
-        (twelve(), ["--model.trainable_layers", "lora", "--model.lora.rank", "0"], "model.lora.rank 0 is less than 1"),
-        (twelve(), ["--model.lora.rank", "4"], "model.lora is set, but model.trainable_layers is 'last_block'"),
+        (twelve(), ["--model.adapter", "LoRA", "--model.adapter.train_head", "false"], "would stay random"),
+        (twelve(), ["--model.adapter", "LoRA", "--model.adapter.rank", "0"], "model.adapter.rank 0 is less than 1"),
+        (
+            twelve(),
+            ["--model.adapter", "LoRA", "--model.adapter.targets", "[mlp_gate]"],
+            "model.adapter.targets mlp_gate: the network has no such layer",
+        ),
         (twelve(), ["--model.weights", "gone.safetensors"], "there is no weights file gone.safetensors"),
         (twelve(), ["--model.weights", "x" * 300], "there is no weights file xxx"),
         (twelve(), ["--model.weights", "pretrained"], "no pretrained weights for gpt2-nano"),
@@ -298,8 +302,8 @@ def test_awkward_texts_are_ordinary_texts(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     "options",
     [
-        ["--model.trainable_layers", "lora", "--model.token_position", "mean"],
-        ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--model.lora.targets", "[ff,out_head]"],
+        ["--model.adapter", "LoRA", "--model.token_position", "mean"],
+        ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.targets", "[mlp_in,mlp_out,head]"],
         ["--data.padding", "none", "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "8"],
         ["--model.causal", "false", "--model.token_position", "first", "--model.trainable_layers", "2"],
         ["--keep", "last", "--trainer.precision", "bf16-mixed", "--data.padding", "context_length"],

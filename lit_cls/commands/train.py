@@ -29,7 +29,8 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.io.malloc import keep_freed_memory
-from lit_cls.model.weights import SIZES, WeightsCache
+from lit_cls.model.backbones import BACKBONES
+from lit_cls.model.weights import WeightsCache
 from lit_cls.runs.presets import PRESETS, Preset
 from lit_cls.runs.resuming import ResumeState, changed_options, check_resumable, names_other_data, saved_settings
 from lit_cls.runs.run import Keep, Run
@@ -182,7 +183,9 @@ class TrainCommand(LightningCLI):
             default=None,
             help="Settings to start from, below --config and options: those of the published table.",
         )
-        parser.link_arguments("model.size", "data.context_length", compute_fn=lambda size: SIZES[size].context_length)
+        parser.link_arguments(
+            "model.size", "data.context_length", compute_fn=lambda size: BACKBONES[size].config.context_length
+        )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # LightningCLI has no public place for an option of one subcommand.

@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
+from lit_cls.model.adapters import adapter_as_config
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, DATA_KEY, KEY, LAST, RUN_KEY, has_loss
 from lit_cls.training.loss import is_weights
@@ -53,7 +54,8 @@ def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool)
             if name not in _LOCATIONS and (_is_plain(value) or (name == "model.class_weights" and is_weights(value)))
         }
     settings["trainer.precision"] = described["precision"]
-    settings.update({f"model.{name}": value for name, value in described["model"].items()})
+    network = {**described["model"], "adapter": adapter_as_config(described["model"]["adapter"])}
+    settings.update({f"model.{name}": value for name, value in network.items()})
     settings.update({f"data.{name}": value for name, value in checkpoint[DATA_KEY]["settings"].items()})
     if other_data:
         for name in ("source", "path", "split", "group_near_duplicates"):

@@ -28,7 +28,7 @@ from lit_cls.runs.provenance import NAME, add_resumption, write_provenance
 from lit_cls.runs.resuming import ResumeState, continue_files
 from lit_cls.training.callbacks import CollectPredictions, EpochLog, ProgressBar
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_cache import CacheFeatures
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.pad_invariance import PaddingTest
@@ -83,14 +83,14 @@ class Run:
         self.predictions = CollectPredictions()
         self.padding_test = PaddingTest()
         self.epoch_log = EpochLog(self.log)
-        self.frozen_trunk = FrozenTrunk(self.log, scratch=root)
+        self.cache_features = CacheFeatures(self.log, scratch=root)
         self.signals = StopSignals()
 
     def callbacks(self, show_bar: bool) -> list[Callback]:
         """The callbacks that the Trainer is made with; the one that saves is added when the run has its folder."""
         bar: list[Callback] = [ProgressBar()] if show_bar else []
         # The trunk after the log, which stops its clock when a validation starts.
-        return [self.predictions, self.padding_test, self.epoch_log, self.frozen_trunk, *bar]
+        return [self.predictions, self.padding_test, self.epoch_log, self.cache_features, *bar]
 
     @rank_zero_only
     def log(self, thing: Any) -> None:
@@ -138,9 +138,9 @@ class Run:
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process created it
             kept = self._kept(trainer, saver)
             self._evaluate(trainer, module, data, ("test", "validation", "train"), kept, metrics)
-        if seconds := self._seconds_training():
-            frozen = self.frozen_trunk.seconds.get("train")
-            when = ", by the run that computed them" if "train" in self.frozen_trunk.found else ""
+        if seconds := self._seconds_training(module):
+            frozen = module.feature_cache.seconds.get("train")
+            when = ", by the run that computed them" if "train" in module.feature_cache.found else ""
             part = f" ({frozen:.1f} s of it for the frozen layers{when})" if frozen else ""
             self.log(f"trained in {seconds:.1f} s{part}, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
         self.log(f"everything is in {self.folder}")
@@ -173,9 +173,9 @@ class Run:
         there = 0 if self.resumed is None else sum((self.resumed / name).exists() for name in names)
         return 1 + len(names) - there  # one is being written
 
-    def _seconds_training(self) -> float:
+    def _seconds_training(self, module: ClassifierModule) -> float:
         """Of all epochs, and of the frozen layers' outputs that they start from."""
-        return self.epoch_log.seconds_training + self.frozen_trunk.seconds.get("train", 0.0)
+        return self.epoch_log.seconds_training + module.feature_cache.seconds.get("train", 0.0)
 
     def _kept(self, trainer: Trainer, saver: Saver) -> Path | None:
         """The checkpoint to test; every run ends with one, unless it was asked not to."""
@@ -315,8 +315,8 @@ class Run:
         self.log(accuracy_table(accuracies(found, data)[::-1]))
         network = {
             "weights_notes": module.weights_notes,
-            "seconds_training": self._seconds_training(),
-            "seconds_frozen_layers": self.frozen_trunk.seconds,
+            "seconds_training": self._seconds_training(module),
+            "seconds_frozen_layers": module.feature_cache.seconds,
             "texts_trained": self.epoch_log.texts_trained,
             "parameters": count_parameters(module),
             "peak_gpu_memory": peak_gpu_memory,

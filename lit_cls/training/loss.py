@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lit_cls.errors import UserError, quote
 
@@ -158,3 +159,25 @@ def summed_loss(
     weighted = terms if weights is None else terms * weights
     everywhere = -weighted[labels != ignore_index].sum()
     return (1 - label_smoothing) * total + label_smoothing / logits.shape[1] * everywhere
+
+
+class MeanLoss(MeanMetric):
+    """The mean loss over the texts of an epoch; its sums can be saved and taken up again.
+
+    The other nan strategies leave out what is not a number. With this one torchmetrics 1.9 takes every weight
+    for 1: values are given as often as they count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(nan_strategy="disable")
+
+    def sums(self) -> dict[str, Tensor]:
+        """The sums that the mean is made of, so far."""
+        return {name: getattr(self, name).detach().cpu() for name in self._defaults}
+
+    def take_sums(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Continues from the sums of as many processes as this one replaces."""
+        for name in self._defaults:
+            value: Tensor = getattr(self, name)
+            value.copy_(sum((state[name].to(value) for state in states), torch.zeros_like(value)))
+        self._update_count = 1  # or it would warn that there is nothing to compute from

@@ -130,7 +130,7 @@ class Saver(Callback):
         module = cast("ClassifierModule", pl_module)
         ours = {
             "random": random_states(trainer.strategy.root_device),
-            "train_loss": module.train_loss_state(),
+            "train_loss": module.train_loss.sums(),
             "gradients": _gradients(trainer, module),
         }
         processes = [ours]
@@ -169,7 +169,7 @@ class Saver(Callback):
             losses = [processes[rank]["train_loss"]]
         else:
             losses = [process["train_loss"] for process in processes[rank :: trainer.world_size]]
-        module.set_train_loss_state(losses)
+        module.train_loss.take_sums(losses)
         gradients = processes[rank]["gradients"] if len(processes) == trainer.world_size else {}
         for name, parameter in module.named_parameters():
             if name in gradients:
