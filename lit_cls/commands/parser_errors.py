@@ -28,15 +28,7 @@ _KINDS = {
 
 
 def describe_parser_error(message: str, subcommand: str) -> str:
-    """Rewrites a message of jsonargparse.
-
-    Args:
-        message: of the parser.
-        subcommand: whose options were parsed.
-
-    Returns:
-        The option, the rule, the value, and a hint where all options are listed.
-    """
+    """Rewrites a message of jsonargparse: the option, the rule, the value, and where all options are listed."""
     hint = f"\nlit_cls {subcommand} --help lists every option and its values"
     key = ".".join(
         re.findall(r'Parser key "([\w.]+)"', message)[:1]
@@ -53,7 +45,8 @@ def describe_parser_error(message: str, subcommand: str) -> str:
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     allowed = _allowed(message)
     if "Adapter is abstract" in message and value and re.match(r"NestedArg\(|\{", value[1]):
-        return f"model.adapter has options, but not which adapter it is: pass --model.adapter {' or '.join(ADAPTERS)}{hint}"
+        names = " or ".join(ADAPTERS)
+        return f"model.adapter has options, but not which adapter it is: pass --model.adapter {names}{hint}"
     if key and value and allowed:
         nested = re.fullmatch(r"NestedArg\(key='(.*)', val='?(.*?)'?\)", value[1])
         name, given = (f"{key}.{nested[1]}", nested[2]) if nested else (key, value[1])
