@@ -49,7 +49,7 @@ class Decision:
             return None
         rule = f"temperature {self.temperature:.4g}"
         if self.label is not None:
-            rule += f", {label_names[self.label]} from a probability of {self.threshold:.4g} on"
+            rule += f", {label_names[self.label]} if its probability is at least {self.threshold:.4g}"
         return f"{rule} (tuned: {self.goal})"
 
     def as_dict(self) -> dict[str, Any]:
