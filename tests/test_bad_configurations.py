@@ -20,17 +20,17 @@ from lit_cls.commands.train import TrainCommand
 FAST = ["--data.max_length", "16", "--trainer.enable_checkpointing", "false"]
 
 
-def options_of(verb: str) -> list[str]:
-    """Every option of a verb, from its parser."""
+def options_of(command: str) -> list[str]:
+    """Every option of a command, from its parser."""
 
     class Asked(TrainCommand):
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            parser = self._subcommand_parsers[verb]
+            parser = self._subcommand_parsers[command]
             self.found = [action.dest for action in parser._actions if "." in action.dest or action.option_strings]
             raise StopIteration(self.found)
 
     with pytest.raises(StopIteration) as told:
-        Asked([verb])
+        Asked([command])
     return [name for name in told.value.args[0] if name not in ("help", "config") and not name.endswith(".help")]
 
 

@@ -68,7 +68,7 @@ def test_a_log_has_one_plain_line_per_epoch(tmp_path: Path, reviews: str) -> Non
     assert log.seconds_training > 0
 
 
-def test_long_epochs_are_told_on_the_way(
+def test_long_epochs_print_lines_in_between(
     tmp_path: Path,
     reviews: str,
     monkeypatch: pytest.MonkeyPatch,

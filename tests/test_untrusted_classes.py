@@ -53,11 +53,11 @@ FOREIGN_WORDS = [
 ]
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "resume"])
+@pytest.mark.parametrize("command", ["validate", "test", "resume"])
 @pytest.mark.parametrize("words", FOREIGN_WORDS, ids=" ".join)
-def test_foreign_classes_among_the_words(words: list[str], verb: str, evilmod: Path) -> None:
-    with pytest.raises(UserError, match=rf"names (evilmod\.Evil|subprocess\.Popen): a configuration for {verb} may"):
-        check_class_paths(verb, words)
+def test_foreign_classes_among_the_words(words: list[str], command: str, evilmod: Path) -> None:
+    with pytest.raises(UserError, match=rf"names (evilmod\.Evil|subprocess\.Popen): a configuration for {command} may"):
+        check_class_paths(command, words)
     check_class_paths("fit", words)  # one's own command
     assert not evilmod.exists()
 
