@@ -20,7 +20,7 @@ def test_a_folder_is_written_and_told_of(tmp_path: Path, reviews: str, capsys: p
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(out)]
     assert main(words) == 0
     told = capsys.readouterr().out
-    n_texts = len(ODD_TEXTS) + len(data(reviews).part("validation").rows.texts)
+    n_texts = len(ODD_TEXTS) + len(data(reviews).splits["validation"].rows.texts)
     assert "exported with it: temperature 1.25 (tuned: a test)" in told
     assert f", 0 of {n_texts} labels differ" in told
     assert told.endswith(f"huggingface: {out}\n")

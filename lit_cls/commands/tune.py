@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
 from lit_cls.commands.parser import CommandParser
-from lit_cls.data.split_data import Part, Parts
+from lit_cls.data.split_data import LabelledSplit, SplitData
 from lit_cls.errors import RunError, UserError, quote
 from lit_cls.evaluation.figures import Predictions
 from lit_cls.evaluation.metrics import wilson_interval
@@ -140,7 +140,7 @@ def _target(out: str | None, source: Path) -> Path:
     return target
 
 
-def _candidates(goal: Goal, parts: Parts) -> list[int]:
+def _candidates(goal: Goal, parts: SplitData) -> list[int]:
     """The labels that the threshold may be about, where none was named."""
     names = parts.label_names
     if goal.kind == "cost":
@@ -185,7 +185,7 @@ def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequen
     )
 
 
-def _why(decision: Decision, parts: Parts) -> str:
+def _why(decision: Decision, parts: SplitData) -> str:
     assert decision.label is not None, "goals other than cost are about a label"
     n, name = parts.source_counts(), parts.label_names[decision.label]
     return (
@@ -196,8 +196,8 @@ def _why(decision: Decision, parts: Parts) -> str:
 
 def _notes(
     trained: Trained,
-    parts: Parts,
-    part: Part,
+    parts: SplitData,
+    part: LabelledSplit,
     decision: Decision,
     trouble: str | None,
     after: Predictions,
@@ -246,7 +246,7 @@ def _limits(reached: ThresholdResult, goal: Goal, name: str) -> list[str]:
     return notes
 
 
-def _shifted_precision(parts: Parts, after: Predictions, label: int) -> list[str]:
+def _shifted_precision(parts: SplitData, after: Predictions, label: int) -> list[str]:
     """The precision at the label mix of the source, if the validation split has another one."""
     shift = prior_shift(parts.source_counts(), after.labels)
     confusion = after.confusion().numpy()

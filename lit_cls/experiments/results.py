@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_cls.data.split_data import Part, Parts
+from lit_cls.data.split_data import LabelledSplit, SplitData
 from lit_cls.data.splits import SPLIT_NAMES, SplitName, seen_in
 from lit_cls.evaluation.baselines import baselines
 from lit_cls.evaluation.metrics import wilson_interval
@@ -107,7 +107,7 @@ class Results:
         ]
 
 
-def run_baselines(parts: Parts, folder: Path) -> list[BaselineResult]:
+def run_baselines(parts: SplitData, folder: Path) -> list[BaselineResult]:
     """Fits the baselines on the train split and leaves their predictions in a folder."""
     splits = parts.splits
     groups: dict[str, Sequence[str]] = {name: splits[name].rows.texts for name in SPLIT_NAMES}
@@ -232,14 +232,14 @@ def interval(count: tuple[float, int]) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
-def _natural_shares(parts: Parts) -> list[float]:
+def _natural_shares(parts: SplitData) -> list[float]:
     counts = Counter(label for part in parts.splits.values() for label in part.rows.labels)
     counts.update(parts.left_out.labels)
     return [counts[name] / counts.total() for name in parts.label_names]
 
 
 def _write_predictions(
-    folder: Path, split: SplitName, part: Part, chances: list[list[float]], label_names: tuple[str, ...]
+    folder: Path, split: SplitName, part: LabelledSplit, chances: list[list[float]], label_names: tuple[str, ...]
 ) -> None:
     folder = folder.with_name(folder.name.lower().replace(" ", "_"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lit_cls.data.split_data import Parts
+from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import Cost, download_size, expected_cost
 from lit_cls.experiments.fit import Fit, OpenFit
@@ -96,7 +96,7 @@ class Series:
     open_fit: OpenFit
     on_change: Callable[[Sequence[Entry]], None] = lambda entries: None
     entries: list[Entry] = field(default_factory=list)
-    parts: Parts | None = None
+    parts: SplitData | None = None
     """The data of the first job, once it is planned."""
 
     def plan(self) -> None:
@@ -115,7 +115,7 @@ class Series:
         for job in self.jobs:
             entry, run = self._plan_one(job, rates, rooms)
             self.entries.append(entry)
-            self.parts = self.parts or run.datamodule.parts
+            self.parts = self.parts or run.datamodule.split_data
             if not job.again:
                 self._find_finished(entry, run)
             if entry.state == "finished":
@@ -154,7 +154,7 @@ class Series:
             check_pretrained(run.model.settings.size)
         run.datamodule.prepare_data()
         run.model.take_labels(run.datamodule.label_names)
-        run.model.weigh_classes(run.datamodule.part("train").label_ids)
+        run.model.weigh_classes(run.datamodule.splits["train"].label_ids)
         device, precision = run.trainer.strategy.root_device, str(run.trainer.precision)
         if device not in rooms:
             rooms[device] = free_resources(device, self.out)
@@ -186,7 +186,7 @@ class Series:
             for name in sorted(then.keys() | now.keys())
             if name not in _NO_SETTINGS and then.get(name) != now.get(name)
         ]
-        if record.provenance["data_sha256"] != run.datamodule.parts.sha256:
+        if record.provenance["data_sha256"] != run.datamodule.split_data.sha256:
             differing.append("other data")
         weights = run.model.settings.weights
         if weights not in ("random", "pretrained") and record.provenance["weights_sha256"] != file_sha256(weights):

@@ -143,7 +143,7 @@ class Run:
         for note in notes:
             self.log(note)
         module.take_labels(data.label_names)
-        for note in module.weigh_classes(data.part("train").label_ids):
+        for note in module.weigh_classes(data.splits["train"].label_ids):
             self.log(f"note: {note}")
         self._check_room(module, len(data.label_names))
         with self._open(trainer, data, origin):
@@ -234,10 +234,10 @@ class Run:
             kept = {"head": "their head", "tail": "their tail", "head_tail": "their head and tail"}
             self.log(
                 f"note: {cut:,} texts are longer than {summary.max_length} tokens: "
-                f"{kept[data.truncation]} is read (data.truncation, data.max_length)"
+                f"{kept[data.options.truncation]} is read (data.truncation, data.max_length)"
             )
         position = module.settings.token_position
-        if position in ("last", "mean") and data.padding == "longest_in_batch":
+        if position in ("last", "mean") and data.options.padding == "longest_in_batch":
             self.log(
                 f"note: token_position {position} reads pads, and data.padding longest_in_batch changes their number "
                 "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"
