@@ -17,22 +17,22 @@ quickstart: $(VENV)/.installed ## Train on synthetic messages, test, classify tw
 	$(BIN)/lit_cls predict --config configs/quickstart.yaml --ckpt_path best \
 		"Winner! Claim your gift card at prizes.example today" "running late, be at the station at 7"
 
-reproduce: $(VENV)/.installed ## The published table, all rows, three seeds: for a GPU box. ARGS="--rows 1,16" and so on.
+reproduce: $(VENV)/.installed ## Reproduce the published table, three seeds, on a GPU machine. ARGS="--rows 1,16" and so on.
 	$(BIN)/lit_cls reproduce $(ARGS)
 
-bench: $(VENV)/.installed-dev ## Speed, side by side: published, Hugging Face, plain, fast; 45 minutes, ARGS="--quick" 5.
+bench: $(VENV)/.installed-dev ## Measure the speed: published, Hugging Face, plain, fast; 45 minutes, ARGS="--quick" 5.
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and few minutes.
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu and not network"
+test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and no long time.
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu and not network"
 
-check: $(VENV)/.installed-dev ## Lint, format, types, and the direction of imports.
+check: $(VENV)/.installed-dev ## Run the linter, the formatter, the type checker and the import test.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-docs: $(VENV)/.installed-dev ## Write docs/commands anew, from what each command says of itself.
+docs: $(VENV)/.installed-dev ## Rewrite docs/commands from each command's --help.
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove .venv and caches; runs in checkpoints/ stay.

@@ -1,4 +1,4 @@
-"""Writes docs/commands/: one page per command, from what the command says of itself. Run by `make docs`."""
+"""Writes docs/commands/: one page per command, with an example and its --help. Run by `make docs`."""
 
 import os
 import re
@@ -6,64 +6,66 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lit_cls.cli import VERBS
+from lit_cls.cli import COMMANDS
 
 FOLDER = Path(__file__).parent / "commands"
 
-# What stands below a command's name: commands that a reader can run after `make quickstart`, and where there is more.
+# Commands of minutes: their options are parsed by the tests, others run.
+LONG = ("reproduce", "verify-resume")
+
+# The example of each command, to run after `make quickstart`, and the page with more.
 EXAMPLES = {
     "fit": (
         """\
 lit_cls fit --config configs/quickstart.yaml
 lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --model.lora.rank 4 --run_name lora""",
-        "[The README](../../README.md) goes through the options that matter; "
-        "[the report](../report.md) says what a run leaves behind.",
+        "[Options](../../README.md#options), [the report](../report.md)",
     ),
-    "resume": ("lit_cls resume checkpoints/quickstart/version_0", "[Nothing is lost](../resume.md)"),
+    "resume": ("lit_cls resume checkpoints/quickstart/version_0", "[Resuming interrupted runs](../resume.md)"),
     "validate": ("lit_cls validate --config configs/quickstart.yaml --ckpt_path best", "[The report](../report.md)"),
     "test": ("lit_cls test --config configs/quickstart.yaml --ckpt_path best", "[The report](../report.md)"),
     "predict": (
         """\
 lit_cls predict --config configs/quickstart.yaml --ckpt_path best "a text" "another"
-lit_cls predict --config configs/quickstart.yaml --ckpt_path best --data.path messages.csv --output answers.csv""",
+lit_cls predict --config configs/quickstart.yaml --ckpt_path best --data.path messages.csv --output predictions.csv""",
         "[Classifying files and pipes](../predict.md)",
     ),
-    "data check": ("lit_cls data check reviews.csv", "[Looking at data](../data.md)"),
-    "data split": ("lit_cls data split messages.csv --out parts", "[Looking at data](../data.md)"),
+    "data check": ("lit_cls data check reviews.csv", "[Data](../data.md)"),
+    "data split": ("lit_cls data split messages.csv --out splits", "[Data](../data.md)"),
     "tune": (
         'lit_cls tune --config configs/quickstart.yaml --ckpt_path best --goal "recall>=0.9" --label spam',
         "[Imbalance and thresholds](../tune.md)",
     ),
     "explain": (
         'lit_cls explain --config configs/quickstart.yaml --ckpt_path best "Claim your gift card today"',
-        "[Which words an answer rests on](../explain.md)",
+        "[Explaining predictions](../explain.md)",
     ),
     "merge": (
         "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --run_name lora\n"
         "lit_cls merge --run_name lora --ckpt_path best",
-        "[To other formats](../export.md)",
+        "[Export and merge](../export.md)",
     ),
     "export": (
         "lit_cls export --config configs/quickstart.yaml --ckpt_path best --format huggingface --out exported",
-        "[To other formats](../export.md)",
+        "[Export and merge](../export.md)",
     ),
     "reproduce": (
         "lit_cls reproduce --rows 16 --weights random --size gpt2-nano --seeds 123 --out checkpoints/trial",
-        "[Which choices matter](../../README.md#which-choices-matter), [results](../results/README.md)",
+        "[Reproduce and sweep](../reproduce.md), [results](../results/README.md)",
     ),
     "sweep": (
         "lit_cls sweep --config configs/quickstart.yaml --vary model.trainable_layers=last_layer,all",
-        "[Which choices matter](../../README.md#which-choices-matter)",
+        "[Reproduce and sweep](../reproduce.md)",
     ),
     "verify-resume": (
         "lit_cls verify-resume --config configs/quickstart.yaml --kills 1",
-        "[Nothing is lost](../resume.md)",
+        "[Resuming interrupted runs](../resume.md)",
     ),
 }
 
 
 def page_name(command: str) -> str:
-    """The file of a command's page."""
+    """The file name of a command's page."""
     return f"{command.replace(' ', '-')}.md"
 
 
@@ -73,37 +75,38 @@ def options_in(text: str) -> set[str]:
 
 
 def help_block(page: str) -> str:
-    """What of a page is the command's own help."""
+    """The part of a page that is the command's help."""
     return page.rsplit("```text\n", maxsplit=1)[-1]
 
 
-def page(command: str, told: str) -> str:
-    """A page.
+def page(command: str, help_text: str) -> str:
+    """Returns a page.
 
     Args:
-        command: its words behind `lit_cls`.
-        told: what it prints with `--help`.
+        command: the subcommand, for example `data check`.
+        help_text: what it prints with `--help`.
     """
     examples, more = EXAMPLES[command]
-    one_line = VERBS.get(command) or VERBS[command.split(maxsplit=1)[0]]
+    one_line = COMMANDS.get(command) or COMMANDS[command.split(maxsplit=1)[0]]
+    tag = "console" if command in LONG else "sh"
     return (
-        f"# lit_cls {command}\n\n{one_line[0].upper()}{one_line[1:]}.\n\n```sh\n{examples}\n```\n\nMore: {more}\n\n"
-        f"`lit_cls {command} --help`:\n\n```text\n{told.strip()}\n```\n"
+        f"# lit_cls {command}\n\n{one_line[0].upper()}{one_line[1:]}.\n\n```{tag}\n{examples}\n```\n\nMore: {more}\n\n"
+        f"`lit_cls {command} --help`:\n\n```text\n{help_text.strip()}\n```\n"
     )
 
 
 def main() -> None:
-    """Writes every page anew."""
+    """Rewrites every page."""
     FOLDER.mkdir(exist_ok=True)
     for command in EXAMPLES:
-        told = subprocess.run(
+        shown = subprocess.run(
             [sys.executable, "-m", "lit_cls", *command.split(), "--help"],
             env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
             capture_output=True,
             text=True,
             check=True,
         )
-        (FOLDER / page_name(command)).write_text(page(command, told.stdout), encoding="utf-8")
+        (FOLDER / page_name(command)).write_text(page(command, shown.stdout), encoding="utf-8")
 
 
 if __name__ == "__main__":

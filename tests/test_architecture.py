@@ -18,14 +18,14 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"errors", "io", "data", "model", "training"},
     "report": {"errors", "io", "data", "model", "evaluation", "training"},
     "exports": {"errors", "io", "data", "model", "training", "inference"},
-    "explain": {"errors", "io", "data", "model", "inference"},
+    "explain": {"errors", "io", "data", "model", "report", "inference"},
     "runs": {"errors", "io", "data", "model", "evaluation", "training", "report"},
     "experiments": {"errors", "io", "data", "model", "evaluation", "training", "report", "runs"},
     "commands": {
         *("errors", "io", "data", "model", "evaluation", "training", "inference", "report", "exports", "explain"),
         *("runs", "experiments"),
     },
-    "cli": {"errors", "commands"},
+    "cli": {"errors", "io", "commands"},
     "__init__": {"inference"},
     "__main__": {"cli"},
 }

@@ -1,10 +1,12 @@
-"""Every command in the README and the pages runs; every page of a command is what the command says of itself.
+"""Every command in the README and the other pages runs; the page of a command equals its help.
 
-Blocks tagged `sh` are run, in their order, in a folder where `make quickstart` has been run and two small files lie.
-What needs hours, a GPU or a download is in blocks tagged `console`: their options are parsed.
+Blocks tagged `sh` and `python` run in a copy of one folder with two small data files and three runs: the quickstart,
+the README's first `fit`, and one with an adapter. The README's commands run one by one, those of another page in their
+order. Commands that need minutes, a GPU or a download are in blocks tagged `console`: their options are parsed.
 """
 
 import contextlib
+import csv
 import os
 import re
 import shlex
@@ -21,12 +23,29 @@ sys.path.insert(0, str(REPOSITORY / "docs"))
 
 import generate
 
-from lit_cls.cli import VERBS, main
+from lit_cls.cli import COMMANDS, main
 from lit_cls.data import demo
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "checkpoints" / "README.md", *sorted(REPOSITORY.glob("docs/**/*.md"))]
-# Pretrained weights are a download; these come to the same commands at a size for trying out.
-TINY = ["--model.size", "gpt2-nano", "--model.weights", "random", "--trainer.max_epochs", "1"]
+README = REPOSITORY / "README.md"
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    REPOSITORY / "checkpoints" / "README.md",
+    *sorted(REPOSITORY.glob("docs/**/*.md")),
+]
+# Pretrained weights are a download: commands run with a small random network instead, and all for one epoch.
+TINY = ["--model.size", "gpt2-nano", "--model.weights", "random"]
+TRAINING = ("fit", "sweep", "reproduce", "verify-resume")
+ADAPTER = "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --run_name lora"
+
+
+def is_python(command: str) -> bool:
+    return command.startswith(("import ", "from "))
+
+
+def is_plain(command: str) -> bool:
+    """Whether a command is lit_cls with options, and nothing that needs a shell."""
+    words = list(shlex.shlex(command, posix=True, punctuation_chars="|<>;&"))
+    return words[0] == "lit_cls" and not any(set(word) <= set("|<>;&") for word in words)
 
 
 def blocks(page: Path, *tags: str) -> list[str]:
@@ -35,54 +54,76 @@ def blocks(page: Path, *tags: str) -> list[str]:
     text = page.read_text(encoding="utf-8")
     for tag, block in re.findall(rf"^```({'|'.join(tags)})\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         lines = block.replace("\\\n", " ").splitlines()
-        commands += (
-            [shlex.join(["python", "-c", block])] if tag == "python" else [line for line in lines if line.strip()]
-        )
+        commands += [block] if tag == "python" else [line for line in lines if line.strip()]
     return commands
 
 
+QUICKSTART = "lit_cls fit --config configs/quickstart.yaml"
+FIRST_FIT = next(command for command in blocks(README, "sh") if command.startswith("lit_cls fit"))
+
+
 @pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the quickstart has been run, beside two files of a reader's own."""
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a reader who has run the quickstart and the README's first command on two small files."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(REPOSITORY / "configs", folder / "configs")
-    lit_cls = [sys.executable, "-m", "lit_cls", "fit", "--config", "configs/quickstart.yaml"]
-    subprocess.run(lit_cls, cwd=folder, capture_output=True, check=True)
     texts, labels = demo.generate(7)
     rows = list(zip(texts, labels, strict=True))
-    write(folder / "messages.csv", ("text", "label"), rows[:120])
     names = {"ham": "positive", "spam": "negative"}
-    write(folder / "reviews.csv", ("review", "sentiment"), [(text, names[label]) for text, label in rows[200:260]])
+    for file, header, content in (
+        ("messages.csv", ("text", "label"), rows[:120]),
+        ("reviews.csv", ("review", "sentiment"), [(text, names[label]) for text, label in rows[200:260]]),
+    ):
+        with (folder / file).open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([header, *content])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for command in (QUICKSTART, FIRST_FIT, ADAPTER):
+            run(command)
     return folder
 
 
-def write(path: Path, header: tuple[str, str], rows: list[tuple[str, str]]) -> None:
-    import csv
-
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
+@pytest.fixture
+def in_readers_folder(reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shutil.copytree(reader, tmp_path / "reader"))
 
 
+pytestmark = pytest.mark.xdist_group("docs")  # one worker: the runs in `reader` take a quarter of the time
+
+
+@pytest.mark.usefixtures("in_readers_folder")
+@pytest.mark.parametrize("command", blocks(README, "sh", "python"), ids=lambda command: " ".join(command.split())[:60])
+def test_a_command_of_the_readme_runs(command: str) -> None:
+    run(command)
+
+
+@pytest.mark.usefixtures("in_readers_folder")
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: str(page.relative_to(REPOSITORY))
+    "page",
+    [page for page in PAGES if page != README and blocks(page, "sh", "python")],
+    ids=lambda page: str(page.relative_to(REPOSITORY)),
 )
-def test_every_command_runs(page: Path, quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "reader"
-    shutil.copytree(quickstart, folder)
-    monkeypatch.chdir(folder)
+def test_every_command_of_a_page_runs(page: Path) -> None:
+    readme = [FIRST_FIT, QUICKSTART, *blocks(README, "sh", "python")]
     for command in blocks(page, "sh", "python"):
-        run(command)
+        if command not in readme and "--run_name lora" not in command:
+            run(command)
 
 
 def run(command: str) -> None:
-    """A command as a reader types it; in a shell of its own when it is more than lit_cls and its words."""
+    """Runs a command as a reader types it; in a shell if it is more than lit_cls and its options."""
+    if is_python(command):
+        exec(command, {})
+        return
     words = shlex.split(command)
     if words[0] in ("make", "pip", "source", "git"):
-        return  # the Makefile and the install have tests of their own
-    if words[0] == "lit_cls" and not set(command) & set("|<>$;&"):
+        return  # the Makefile and the installation are tested by continuous integration itself
+    if is_plain(command):
         words = words[1:]
         if words[0] in ("fit", "sweep") and "quickstart" not in command:
             words += TINY
+        if words[0] in TRAINING and "max_epochs" not in command:
+            words += ["--trainer.max_epochs", "1"]
         if words[0] == "reproduce":
             if not SHARED.is_dir():
                 return  # the SMS Spam Collection is a download
@@ -127,13 +168,13 @@ def test_the_page_of_a_command_is_its_help(command: str, capsys: pytest.CaptureF
     page = (generate.FOLDER / generate.page_name(command)).read_text(encoding="utf-8")
     with contextlib.suppress(SystemExit):
         main([*command.split(), "--help"])
-    told = capsys.readouterr().out
-    assert generate.options_in(generate.help_block(page)) == generate.options_in(told), "run `make docs`"
-    assert page.split("```text")[0] == generate.page(command, told).split("```text")[0], "run `make docs`"
+    help_text = capsys.readouterr().out
+    assert generate.options_in(generate.help_block(page)) == generate.options_in(help_text), "run `make docs`"
+    assert page.split("```text")[0] == generate.page(command, help_text).split("```text")[0], "run `make docs`"
 
 
 def test_every_command_has_a_page() -> None:
-    assert {command.split()[0] for command in generate.EXAMPLES} == set(VERBS)
+    assert {command.split()[0] for command in generate.EXAMPLES} == set(COMMANDS)
     assert {path.name for path in generate.FOLDER.iterdir()} == {generate.page_name(name) for name in generate.EXAMPLES}
 
 

@@ -92,9 +92,9 @@ def test_on_a_terminal_the_words_are_coloured(
     assert re.search(r"\x1b\[2mmore( more)+\x1b\[0m", out)
     shown = re.sub(r"\x1b\[[\d;]*m", "", out)
     assert shown.startswith("against the label ")
-    assert "for it, not read (cut at 12 tokens)" in shown
+    assert "for it, not read (truncated at 12 tokens)" in shown
     assert shown.count("good film\n really <b>poor</b> end") == 2
-    assert "of this text, 12 tokens are read (head); " in shown
+    assert "truncated: 12 tokens of this text are read (head); " in shown
     assert "  word\n" not in shown
     monkeypatch.delenv("COLORTERM")
     monkeypatch.setenv("TERM", "linux")  # 16 colours
@@ -123,7 +123,7 @@ def test_the_page_is_a_new_file(trained: Path, tmp_path: Path, capsys: pytest.Ca
     [first] = re.findall(r"<h2>1\. (.*)</h2>", page)
     assert f"1 of 2: {first}\n" in out
     figures = re.findall(r"^ +([+-]\d+\.\d{3}) +([+-]\d+\.\d{3})  ", out, re.MULTILINE)
-    assert re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", page) == figures
+    assert re.findall(r"<td>([+-].*?)</td><td>(.*?)</td>", page) == figures
     _, err = said(capsys, "--ckpt_path", trained, TEXT, "--out", tmp_path / "page.html", code=2)
     assert "page.html exists already, and nothing is overwritten: give another name" in err
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
@@ -152,7 +152,7 @@ def test_a_tuned_rule_is_told(trained: Path, tmp_path: Path, capsys: pytest.Capt
         said(capsys, "--ckpt_path", path, "--label", "yes", TEXT)[0] for path in (trained, tmp_path / "tuned.ckpt")
     )
     assert tuned_odds.startswith("yes, probability ")
-    rule = "rule: temperature 2, yes from a probability of 1e-06 on (tuned: recall of yes); the log-odds are those at"
+    rule = "rule: temperature 2, yes from a probability of 1e-06 on (tuned: recall of yes); the log-odds use"
     assert rule in tuned_odds
     before, after = (
         float(re.search(r"log-odds of yes, (\S+)", out)[1])  # type: ignore[index]

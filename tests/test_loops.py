@@ -133,6 +133,6 @@ def test_more_steps_than_at_first(reviews: str, tmp_path: Path) -> None:
     more = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_steps", "25"]
     verbs = TrainCommand(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
     verbs.start()
-    compared = {part.what: part.difference for part in compare_runs(straight, verbs.run.folder)}
+    compared = {part.name: part.difference for part in compare_runs(straight, verbs.run.folder)}
     assert compared["last.ckpt: state_dict"] is None
     assert compared["last.ckpt: optimizer_states"] is None

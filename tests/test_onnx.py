@@ -14,7 +14,7 @@ import lit_cls
 from lit_cls.errors import RunError
 from lit_cls.exports import onnx
 from lit_cls.exports.onnx import check_onnx, write_onnx
-from lit_cls.exports.source import Source
+from lit_cls.exports.source import ExportSource
 from lit_cls.model.classifier import GPTClassifier, ModelSettings
 from lit_cls.model.decision import Decision
 
@@ -27,11 +27,11 @@ def between(net: GPTClassifier) -> Decision:
 
 
 @pytest.fixture
-def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Source, Path, list[str]]:
+def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> tuple[ExportSource, Path, list[str]]:
     """What no other format can express, with its weights in a file of their own, as those of a large network are."""
     options = {"trainable_layers": "lora", "token_position": "mean_flexible", "causal": False}
     path = altered(tmp_path, reviews, options, {"truncation": "head_tail", "max_length": 50})
-    monkeypatch.setattr(onnx, "_MOST_BYTES_IN_ONE", 0)
+    monkeypatch.setattr(onnx, "_MAX_BYTES_IN_GRAPH", 0)
     source, net, answers = exportable(path, tmp_path / "out")
     source = replace(source, decision=between(net))
     check_onnx(source)
@@ -42,7 +42,7 @@ def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 def test_onnxruntime_gives_our_probabilities_and_labels(
-    exported: tuple[Source, Path, list[str]], tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+    exported: tuple[ExportSource, Path, list[str]], tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out, told = exported
     threshold = source.decision.threshold

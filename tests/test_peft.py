@@ -1,12 +1,12 @@
 """The adapters' folder, with peft as the judge."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from altered import TEXTS, altered, exportable
+from altered import TEXTS, altered, export_source, exportable
+from conftest import OncePerOptions
 from peft import AutoPeftModelForSequenceClassification, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -38,11 +38,13 @@ def write(path: Path, out: Path) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", ["all", "the published one", *(pytest.param(name, marks=pytest.mark.slow) for name in list(SHAPES)[2:])]
+)
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's, of transformers
-def test_peft_gives_our_logits(shape: str, tmp_path: Path, reviews: str) -> None:
-    decision = Decision(temperature=1.5, goal="a test") if shape == "the key alone" else Decision()
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora", "lora": SHAPES[shape]}, decision=decision)
+def test_peft_gives_our_logits(shape: str, tmp_path: Path, altered_checkpoint: OncePerOptions) -> None:
+    decision = Decision() if shape == "all" else Decision(temperature=1.5, goal="a test")
+    path = altered_checkpoint({"trainable_layers": "lora", "lora": SHAPES[shape]}, decision=decision)
     out = tmp_path / "out"
     told = write(path, out)
     assert len(told) == 2
@@ -69,10 +71,13 @@ def test_peft_gives_our_logits(shape: str, tmp_path: Path, reviews: str) -> None
 def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora", "weights": str(weights)})
+    # `write` compares the logits; of these adapters none is of c_attn.
+    model = {"trainable_layers": "lora", "lora": SHAPES["without attention"], "weights": str(weights)}
+    path = altered(tmp_path, reviews, model)
     monkeypatch.setattr(peft_module, "hub_source", lambda *_: ("somebody/gpt2-nano", "abc"))
     write(path, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert set(config["target_modules"]) == {"attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
     assert (config["base_model_name_or_path"], config["revision"]) == ("somebody/gpt2-nano", "abc")
     assert '"somebody/gpt2-nano", revision="abc"' in (tmp_path / "out" / "README.md").read_text()
     assert not (tmp_path / "out" / "base").exists()
@@ -91,22 +96,20 @@ def test_what_openai_published_is_known_by_name_and_by_content() -> None:
     assert hub_source("gpt2-medium", "random", None) is None
 
 
-def test_refusals(tmp_path: Path, reviews: str) -> None:
-    source, _, _ = exportable(altered(tmp_path, reviews), tmp_path / "out", ["a"])
+def test_refusals() -> None:
     with pytest.raises(UserError, match=r"has no adapters: .*trainable_layers all\. Pass --format huggingface"):
-        check_peft(source)
-    (tmp_path / "mean").mkdir()
-    options = {"trainable_layers": "lora", "token_position": "mean"}
-    source, _, _ = exportable(altered(tmp_path / "mean", reviews, options), tmp_path / "out", ["a"])
+        check_peft(export_source({"trainable_layers": "all"}))
+    lora: dict[str, object] = {"trainable_layers": "lora", "lora": LoRAConfig()}
     with pytest.raises(UserError, match="model.token_position is mean"):
-        check_peft(source)
-    head = replace(source.settings, lora=LoRAConfig(targets=("out_head",), train_head=False))
-    with pytest.raises(UserError, match="has one adapter, of the head, and peft's format holds a new head whole"):
-        check_peft(replace(source, settings=head))
+        check_peft(export_source({**lora, "token_position": "mean"}))
+    with pytest.raises(UserError, match="has one adapter, on the head, and peft stores a new head whole"):
+        check_peft(export_source({**lora, "lora": LoRAConfig(targets=("out_head",), train_head=False)}))
 
 
-def test_adapters_in_another_order_are_noticed(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+def test_adapters_in_another_order_are_noticed(
+    tmp_path: Path, altered_checkpoint: OncePerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = altered_checkpoint({"trainable_layers": "lora"})
     monkeypatch.setattr(peft_module, "_QKV", ("W_key", "W_query", "W_value"))
     with pytest.raises(RunError, match="logits, peft and the checkpoint, batches of 1: .* no label may differ"):
         write(path, tmp_path / "out")

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
-from lit_cls.commands.checkpoint_options import add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import add_checkpoint_options, open_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.commands.prediction_counts import PredictionCounts
 from lit_cls.commands.prediction_writer import OutputFormat, PredictionWriter, output_format
@@ -61,7 +61,7 @@ def predict(words: Sequence[str]) -> int:
     if output is not None:
         form = output_format(output, form)
         check_output_file(output, "--output")
-    trained = trained_of("predict", args, words, print_error)
+    trained = open_checkpoint("predict", args, words, print_error)
     choice = _column_choice(args, trained.checkpoint[DATA_KEY]["settings"])
     rows, notes = _open(args, choice, output is None)
     for note in [*notes, *_column_notes(args, choice, rows)]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_cls.evaluation.figures import Figures, LabelFigures, Predictions, assemble
+from lit_cls.evaluation.figures import Figures, Predictions, assemble, label_figures
 
 
 @dataclass(frozen=True)
@@ -71,33 +71,20 @@ def shifted_figures(predictions: Predictions, shift: PriorShift) -> Figures | No
     """
     if shift.weights is None or not len(predictions.labels):
         return None
-    counts = predictions.confusion().numpy()
-    mass = shifted_confusion(counts, shift.shares)
+    mass = shifted_confusion(predictions.confusion().numpy(), shift.shares)
     weights = torch.tensor(shift.weights, dtype=torch.float64)[predictions.labels]  # (N,)
+
+    def weighted_ranking(scores: Tensor, positive: Tensor) -> tuple[float | None, float]:
+        return ranking(scores.numpy(), positive.numpy(), weights.numpy())
+
     return assemble(
         predictions,
         accuracy=float(mass.trace() / mass.sum()),
         wilson_95=None,
         mcc=_correlation(mass),
-        labels=tuple(_label_figures(predictions, k, counts, mass, weights) for k in range(len(counts))),
+        labels=label_figures(predictions, torch.from_numpy(mass), weighted_ranking),
         weights=weights,
     )
-
-
-def _label_figures(
-    predictions: Predictions, k: int, counts: np.ndarray, mass: np.ndarray, weights: Tensor
-) -> LabelFigures:
-    texts, predicted = int(counts[k].sum()), int(counts[:, k].sum())
-    name = predictions.label_names[k]
-    if not texts:
-        return LabelFigures(name, 0, predicted)
-    hit, of_label, as_label = float(mass[k, k]), float(mass[k].sum()), float(mass[:, k].sum())
-    auroc = average_precision = None
-    if predictions.finite:
-        scores, is_label = predictions.probabilities[:, k].numpy(), (predictions.labels == k).numpy()
-        auroc, average_precision = ranking(scores, is_label, weights.numpy())
-    precision, f1 = hit / as_label if predicted else None, 2 * hit / (of_label + as_label)
-    return LabelFigures(name, texts, predicted, precision, hit / of_label, f1, auroc, average_precision)
 
 
 def ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float | None, float]:

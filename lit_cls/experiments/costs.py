@@ -17,7 +17,7 @@ from lit_cls.experiments.step_counts import StepCounts, count_step
 from lit_cls.model.classifier import GPTClassifier, ModelSettings, count_positions
 from lit_cls.model.pretrained import check_pretrained, is_downloaded
 from lit_cls.model.weights import ModelSize
-from lit_cls.runs.folder import checkpoint_size
+from lit_cls.runs.checks import checkpoint_size
 from lit_cls.training.feature_cache import count_kept, kept_positions, why_not
 from lit_cls.training.feature_files import GB, states_key
 from lit_cls.training.precision import MIXED, TRUE

@@ -1,8 +1,8 @@
-"""A folder that `transformers.pipeline("text-classification")` loads.
+"""Folder for `transformers.pipeline("text-classification")`.
 
-transformers' `GPT2ForSequenceClassification` reads the last token that is no pad through a head
-without bias, and its pipeline takes the largest probability. What a checkpoint chose otherwise is
-refused; a bias and a temperature are folded into the weights, exactly.
+transformers' `GPT2ForSequenceClassification` reads the last token that is not padding, has a head without bias, and its
+pipeline takes the largest probability. Checkpoints with other settings are refused; a bias and a temperature are folded
+into the weights exactly.
 
 Shapes: N texts, C emb_dim, K classes.
 """
@@ -18,37 +18,36 @@ from torch import Tensor
 
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
-from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
+from lit_cls.exports.parity import Log, log_each, measure
+from lit_cls.exports.readme import readme
+from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import merge_lora
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.weights import SIZES, to_hugging_face
 
 _FOLDED = 1e-5
-"""How far the folded bias may be from the bias: a tenth of what a logit may."""
+"""Largest error of the folded bias: a tenth of what a logit may differ by."""
 BATCHES = (1, 8)
 
 
-def check_huggingface(source: Source) -> None:
-    """Refuses choices that `GPT2ForSequenceClassification` has no place for.
-
-    Raises:
-        UserError: all of them, or packages that are not installed.
-    """
+def check_huggingface(source: ExportSource) -> None:
+    """Refuses settings that `GPT2ForSequenceClassification` cannot express; see `Format`."""
     require_packages("transformers", "tokenizers")
     settings, decision = source.settings, source.decision
     wrong = []
     if settings.token_position != "flexible":
-        wrong.append(f"model.token_position is {settings.token_position}; it reads the last real token (flexible)")
+        wrong.append(
+            f"model.token_position is {settings.token_position}; transformers reads the last real token (flexible)"
+        )
     if not settings.causal:
-        wrong.append("model.causal is false; it has the causal mask")
+        wrong.append("model.causal is false; transformers has the causal mask")
     if source.truncation == "head_tail":
-        wrong.append("data.truncation is head_tail; its tokenizer keeps the head or the tail")
+        wrong.append("data.truncation is head_tail; transformers' tokenizer keeps the head or the tail")
     if decision.label is not None:
         label = source.label_names[decision.label]
         wrong.append(
-            f"a threshold is set ({label} from {decision.threshold:.4g} on); its pipeline takes the most probable label"
+            f"a threshold is set ({label} if at least {decision.threshold:.4g}); the pipeline takes the likeliest label"
         )
     if wrong:
         raise UserError(
@@ -58,36 +57,26 @@ def check_huggingface(source: Source) -> None:
         )
 
 
-def write_huggingface(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
-    """Writes weights, configuration and tokenizer; loads them as anybody would; then compares.
-
-    Args:
-        source: the checkpoint's choices.
-        net: in float32 on the processor; its adapters are merged.
-        answers: of the original.
-        folder: empty.
-        tell: prints what was found, line by line.
-
-    Raises:
-        UserError: the head's bias cannot be folded.
-        RunError: the answers of what was written are not the original's.
-    """
+def write_huggingface(
+    source: ExportSource, net: GPTClassifier, reference: ReferenceOutputs, folder: Path, log: Log
+) -> None:
+    """Writes weights, configuration, tokenizer and a README; see `Format`."""
     merge_lora(net)
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
-        told = told_each(_compare(source, answers, folder), tell)
-    (folder / "README.md").write_text(_readme(source, told), encoding="utf-8")
+        comparison = log_each(_compare(source, reference, folder), log)
+    (folder / "README.md").write_text(_readme(source, comparison), encoding="utf-8")
 
 
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
-    """The same logits, divided by the temperature, from a head without bias.
+    """Tensors that give the same logits, divided by the temperature, from a head without bias.
 
     The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b.
 
     Args:
         tensors: by our names, without adapters.
-        temperature: what the logits are divided by.
+        temperature: divisor of the logits.
 
     Raises:
         UserError: there is no such d.
@@ -98,25 +87,25 @@ def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tenso
     try:
         moved = (shift + torch.linalg.pinv(weight.double()) @ bias).float()
         left = (weight.double() @ (moved.double() - shift) - bias).abs().max().item()
-    except RuntimeError:  # of numbers that are not finite
+    except RuntimeError:  # the tensors are not finite
         left = float("nan")
     if not left <= _FOLDED:
         K, C = weight.shape
         raise UserError(
-            f"the bias of the head, of which transformers has none, cannot be folded into the final norm: the {K} rows "
-            f"of {C} weights depend on each other, and {left:.1e} would be left. ONNX can express it: --format onnx"
+            f"the bias of the head, which transformers lacks, cannot be folded into the final norm: the {K} rows "
+            f"of {C} weights are linearly dependent, with an error of {left:.1e}. ONNX can express it: --format onnx"
         )
     kept = {name: tensor for name, tensor in tensors.items() if name != "out_head.bias"}
     return {**kept, "out_head.weight": weight, "final_norm.shift": moved}
 
 
-def save_model(source: Source, tensors: dict[str, Tensor], folder: Path) -> None:
+def save_model(source: ExportSource, tensors: dict[str, Tensor], folder: Path) -> None:
     """Writes `model.safetensors` and `config.json`.
 
     Args:
-        source: the checkpoint's choices.
+        source: the exported checkpoint.
         tensors: by our names, without a bias of the head.
-        folder: where to.
+        folder: that is written.
     """
     from safetensors.torch import save_file
 
@@ -124,8 +113,8 @@ def save_model(source: Source, tensors: dict[str, Tensor], folder: Path) -> None
     configuration(source).save_pretrained(folder)
 
 
-def configuration(source: Source) -> Any:
-    """transformers' `GPT2Config` of it."""
+def configuration(source: ExportSource) -> Any:
+    """transformers' `GPT2Config`."""
     from transformers import GPT2Config
 
     size = SIZES[source.settings.size]
@@ -147,8 +136,8 @@ def configuration(source: Source) -> Any:
     )
 
 
-def save_tokenizer(source: Source, folder: Path) -> None:
-    """Writes `tokenizer.json` and how transformers is to use it."""
+def save_tokenizer(source: ExportSource, folder: Path) -> None:
+    """Writes `tokenizer.json` and transformers' settings for it."""
     tokenizer = tokenizer_for("gpt2")
     tokenizer.write(folder)
     settings = {
@@ -165,7 +154,7 @@ def save_tokenizer(source: Source, folder: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, transformers shows neither bars nor warnings."""
+    """Silences transformers' progress bars and warnings."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -182,73 +171,57 @@ def quiet() -> Iterator[None]:
 
 @torch.inference_mode()
 def logits_of(model: Any, tokenizer: Any, texts: Sequence[str], size: int) -> Tensor:
-    """(N, K) of a network of transformers, in batches of `size`, cut and padded by its tokenizer."""
-    rows, texts = [], spelt(texts)
+    """(N, K) of a transformers network, in batches of `size`, truncated and padded by its tokenizer."""
+    rows, texts = [], or_pad_token(texts)
     for i in range(0, len(texts), size):
         inputs = tokenizer(texts[i : i + size], truncation=True, padding=True, return_tensors="pt")
         rows.append(model(**inputs).logits)
     return torch.cat(rows)
 
 
-def spelt(texts: Sequence[str]) -> list[str]:
-    """An empty text as the one token that it is here: transformers fails on a text without tokens."""
+def or_pad_token(texts: Sequence[str]) -> list[str]:
+    """Replaces an empty text by the token that lit_cls reads it as: transformers fails on a text without tokens."""
     pad_token = tokenizer_for("gpt2").pad_token
     return [text or pad_token for text in texts]
 
 
-def _compare(source: Source, answers: Answers, folder: Path) -> Iterator[str]:
+def _compare(source: ExportSource, reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = answers.logits / source.decision.temperature
+    expected = reference.logits / source.decision.temperature
     for size in BATCHES:
-        parity = measure(expected, logits_of(model, tokenizer, answers.texts, size))
+        parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
         yield parity.require(f"logits, transformers and the checkpoint, batches of {size}")
     del model
     classify = pipeline("text-classification", str(folder), device="cpu", truncation=True)
-    rows: Any = classify(spelt(answers.texts), top_k=None, batch_size=BATCHES[-1])
-    shares = [{answer["label"]: answer["score"] for answer in row} for row in rows]
-    # By name: a label that the folder does not know, or knows by another's place, shows.
+    rows: Any = classify(or_pad_token(reference.texts), top_k=None, batch_size=BATCHES[-1])
+    shares = [{entry["label"]: entry["score"] for entry in row} for row in rows]
+    # By name: a missing or exchanged label shows.
     found = torch.tensor([[row.get(name, float("nan")) for name in source.label_names] for row in shares])
     yield measure(expected.softmax(dim=-1), found).require("probabilities, pipeline and the checkpoint")
 
 
-def _readme(source: Source, told: list[str]) -> str:
-    use = [
+def _readme(source: ExportSource, comparison: list[str]) -> str:
+    usage = [
         "from transformers import pipeline",
         f'classify = pipeline("text-classification", "{source.out.name}", truncation=True)',
         'classify(["a text", "another"], batch_size=8)',
     ]
     folded = "The head's bias is folded into the final norm's shift (`ln_f.bias`): transformers' head has none."
-    return readme("A text classifier for transformers", source, use, [folded], told)
+    return readme("A text classifier for transformers", source, usage, [*usage_notes(source), folded], comparison)
 
 
-def readme(title: str, source: Source, use: list[str], notes: list[str], told: list[str]) -> str:
-    """What lies in a folder for transformers, in words for whoever finds it.
-
-    Args:
-        title: its heading.
-        source: the checkpoint's choices.
-        use: lines of Python that classify two texts.
-        notes: paragraphs on the format.
-        told: the comparison's lines.
-    """
+def usage_notes(source: ExportSource) -> list[str]:
+    """Paragraphs of a README on how transformers reads texts."""
     rule = source.decision.told(source.label_names)
-    if rule:
-        notes = [*notes, f"The logits are divided by the temperature: {rule}."]
-    paragraphs = [
-        f"# {title}",
-        f"Labels: {', '.join(source.label_names)}. Written by lit_cls from {source.path.name}.",
-        "\n".join(f"    {line}" for line in use),
-        f"With `truncation=True` a text is cut to {source.cut_to} tokens, of which the {source.truncation} is kept, as "
-        "lit_cls cuts it. Without, a longer one is read to its end, or fails where the network cannot read it.",
-        "`<|endoftext|>` in a text is ordinary text: the token, which pads, is spelt with a noncharacter, U+FDD0, "
-        "before it. transformers fails on an empty text: pass `text or classify.tokenizer.pad_token`, which is what "
-        "lit_cls reads an empty text as.",
-        *notes,
-        f"Compared when it was written (at most {LIMIT:.0e} is allowed):",
-        "\n".join(f"- {line}" for line in told),
-        "NOTICE has the licence of the vocabulary.",
+    return [
+        f"With `truncation=True` a text is truncated to {source.cut_to} tokens, of which the {source.truncation} is "
+        "kept, as lit_cls does. Without it, a longer text is read to its end, or fails where it is too long for the "
+        "network.",
+        "`<|endoftext|>` in a text is ordinary text: the padding token is spelled with a noncharacter, U+FDD0, before "
+        "it. transformers fails on an empty text: pass `text or classify.tokenizer.pad_token`, which is how lit_cls "
+        "reads an empty text.",
+        *([f"The logits are divided by the temperature: {rule}."] if rule else []),
     ]
-    return "\n\n".join(paragraphs) + "\n"

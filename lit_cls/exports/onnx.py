@@ -1,4 +1,4 @@
-"""ONNX: one graph from token ids to probabilities and a label, with all that is needed to feed it.
+"""Folder with an ONNX graph from token ids to probabilities and a label, a tokenizer and an example.
 
 Shapes: B batch, T tokens, K classes.
 """
@@ -14,41 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from lit_cls.data.tokenizers import tokenizer_for
-from lit_cls.exports.parity import LIMIT, Tell, measure, told_each
-from lit_cls.exports.source import Answers, Source, require_packages
+from lit_cls.exports.parity import Log, log_each, measure
+from lit_cls.exports.readme import readme
+from lit_cls.exports.source import ExportSource, ReferenceOutputs, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import merge_lora
 from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.decision import Decision
 
-_OPSET = 18  # has all that the network is made of, and runs on an onnxruntime of 2023
-_MOST_BYTES_IN_ONE = 1 << 30  # a protobuf ends at 2 GB; larger weights lie in a file of their own
+_OPSET = 18  # has all operators of the network, and runs on an onnxruntime of 2023
+_MAX_BYTES_IN_GRAPH = 1 << 30  # a protobuf ends at 2 GB; larger weights get a file of their own
 
 
-def check_onnx(source: Source) -> None:
-    """Every choice of a classifier can be expressed; the packages must be there.
-
-    Raises:
-        UserError: they are not.
-    """
+def check_onnx(source: ExportSource) -> None:
+    """Refuses missing packages only: every setting can be expressed; see `Format`."""
     require_packages("onnxscript", "onnxruntime", "tokenizers")
 
 
-def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
-    """Writes the graph, its tokenizer, its labels and an example that runs; then compares.
-
-    Args:
-        source: the checkpoint's choices.
-        net: in float32 on the processor; its adapters are merged.
-        answers: of the original.
-        folder: empty.
-        tell: prints what was found, line by line.
-
-    Raises:
-        RunError: the graph's answers are not the original's.
-    """
+def write_onnx(source: ExportSource, net: GPTClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
+    """Writes the graph, its tokenizer, its labels, an example and a README; see `Format`."""
     merge_lora(net)
-    graph = _Answering(net, source.decision).eval()
+    graph = _DecisionGraph(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
     tokenizer = tokenizer_for("gpt2")
     tokenizer.write(folder)
@@ -65,12 +51,12 @@ def write_onnx(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     from lit_cls.exports import classify
 
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
-    told = told_each(_compare_shapes(graph, source, folder, classify), tell)
-    told += told_each(_compare_texts(source, answers, folder, classify), tell)
-    (folder / "README.md").write_text(_readme(source, told), encoding="utf-8")
+    comparison = log_each(_compare_shapes(graph, source, folder, classify), log)
+    comparison += log_each(_compare_texts(source, reference, folder, classify), log)
+    (folder / "README.md").write_text(_readme(source, comparison), encoding="utf-8")
 
 
-class _Answering(nn.Module):
+class _DecisionGraph(nn.Module):
     """Token ids to probabilities and labels, as `Classifier.predict` makes them."""
 
     def __init__(self, net: GPTClassifier, decision: Decision) -> None:
@@ -84,7 +70,7 @@ class _Answering(nn.Module):
         return probabilities, self.decision.labels(probabilities)
 
 
-def _export(graph: _Answering, path: Path) -> None:
+def _export(graph: _DecisionGraph, path: Path) -> None:
     ids = torch.zeros((2, 5), dtype=torch.int64)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     longest = graph.net.config.context_length
@@ -92,7 +78,7 @@ def _export(graph: _Answering, path: Path) -> None:
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)  # what it passes over, and how long it takes
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -111,11 +97,11 @@ def _export(graph: _Answering, path: Path) -> None:
             logger.setLevel(level)
     assert program is not None, "torch.onnx.export with dynamo returns the program"
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
-    program.save(str(path), external_data=size > _MOST_BYTES_IN_ONE)
+    program.save(str(path), external_data=size > _MAX_BYTES_IN_GRAPH)
 
 
-def _compare_shapes(graph: _Answering, source: Source, folder: Path, classify: ModuleType) -> Iterator[str]:
-    """Against torch, on ids drawn at random: one token, and batches of different lengths."""
+def _compare_shapes(graph: _DecisionGraph, source: ExportSource, folder: Path, classify: ModuleType) -> Iterator[str]:
+    """Compares with torch on random ids: one token, and batches of different lengths."""
     session = classify.Classifier(folder).session
     generator = torch.Generator().manual_seed(0)
     longest = source.pad_to or source.cut_to
@@ -132,38 +118,28 @@ def _compare_shapes(graph: _Answering, source: Source, folder: Path, classify: M
         yield parity.require(f"probabilities, ONNX and torch, batch {B}, length {T}")
 
 
-def _compare_texts(source: Source, answers: Answers, folder: Path, classify: ModuleType) -> Iterator[str]:
-    """Through the example's own tokenizer, cutting and padding, against the classifier as it was."""
-    found, others = (torch.from_numpy(array) for array in classify.Classifier(folder).classify(answers.texts))
-    expected = source.decision.probabilities(answers.logits)
+def _compare_texts(
+    source: ExportSource, reference: ReferenceOutputs, folder: Path, classify: ModuleType
+) -> Iterator[str]:
+    """Compares the example, with its own tokenizer, truncation and padding, with the checkpoint."""
+    found, others = (torch.from_numpy(array) for array in classify.Classifier(folder).classify(reference.texts))
+    expected = source.decision.probabilities(reference.logits)
     labels = source.decision.labels(expected)
     yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
 
 
-def _readme(source: Source, told: list[str]) -> str:
+def _readme(source: ExportSource, comparison: list[str]) -> str:
     rule = source.decision.told(source.label_names)
-    lines = [
-        "# A text classifier in ONNX",
-        "",
-        f"Labels: {', '.join(source.label_names)}. Written by lit_cls from {source.path.name}.",
-        "",
-        "    pip install numpy onnxruntime tokenizers",
-        '    python classify.py "a text" "another"',
-        "",
-        "| file | what it is |",
+    usage = ["pip install numpy onnxruntime tokenizers", 'python classify.py "a text" "another"']
+    files = [
+        "| file | content |",
         "|---|---|",
         "| `model.onnx` | `input_ids` and `attention_mask`, (batch, length) int64, right-padded, to `probabilities` "
         "(batch, labels) float32 and `label` (batch,) int64; `model.onnx.data` beside it, if there, has its weights |",
         "| `labels.json` | the labels, by class id |",
-        "| `tokenizer.json` | for the `tokenizers` library; of an empty text `classify.py` makes one pad |",
-        "| `reading.json` | how texts are cut and padded |",
+        "| `tokenizer.json` | for the `tokenizers` library; `classify.py` reads an empty text as one pad |",
+        "| `reading.json` | how texts are truncated and padded |",
         "| `classify.py` | the example: change it, or copy from it |",
-        "| `NOTICE` | the licence of the vocabulary |",
-        "",
-        f"The label follows from: {rule or 'the largest probability'}. It is inside the graph.",
-        "",
-        f"Compared when it was written (at most {LIMIT:.0e} is allowed):",
-        "",
-        *(f"- {line}" for line in told),
     ]
-    return "\n".join(lines) + "\n"
+    label = f"The label follows from: {rule or 'the largest probability'}. It is inside the graph."
+    return readme("A text classifier in ONNX", source, usage, ["\n".join(files), label], comparison)

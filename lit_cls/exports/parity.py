@@ -1,4 +1,4 @@
-"""How far another form of a classifier is from the original, and whether that is near enough.
+"""Comparison of an exported classifier with the original.
 
 Shapes: N texts, K classes.
 """
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lit_cls.errors import RunError
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 LIMIT = 1e-4
-"""What a logit or a probability may differ by: ten times what float32 rounding makes of GPT-2 small."""
+"""Largest allowed difference of a logit or probability: ten times the float32 rounding of GPT-2 small."""
 
 ODD_TEXTS = (
     "",
@@ -25,67 +25,65 @@ ODD_TEXTS = (
     "two  spaces, then three   ",
     "word " * 1500,
 )
-"""Beside texts of the user's own: nothing, a mark in ordinary spelling, other scripts, more than any GPT-2 reads."""
+"""Compared beside the user's texts: empty, a special token spelled out, other scripts, longer than any GPT-2 reads."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Two forms of a classifier on the same texts."""
+    """Differences between two forms of a classifier on the same texts."""
 
     n_texts: int
     largest: float
-    """Difference of two numbers, over all texts and classes; NaN where one of them is."""
+    """Largest difference, over all texts and classes; NaN if a value is NaN."""
     flips: int
-    """Texts whose label is not the same."""
+    """Number of texts with different labels."""
 
     @property
     def holds(self) -> bool:
-        """Whether the two are the same classifier."""
+        """Whether the two agree."""
         return self.largest <= LIMIT and not self.flips
 
-    def told(self, what: str) -> str:
+    def describe(self, compared: str) -> str:
         """The figures in words.
 
         Args:
-            what: was compared: logits or probabilities, of which two.
+            compared: logits or probabilities, and of which two.
         """
-        return f"{what}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
+        return f"{compared}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
 
-    def require(self, what: str) -> str:
-        """The figures in words.
-
-        Args:
-            what: as in `told`.
+    def require(self, compared: str) -> str:
+        """The figures in words, as `describe`.
 
         Raises:
-            RunError: they fall short.
+            RunError: the two do not agree.
         """
+        line = self.describe(compared)
         if not self.holds:
-            raise RunError(f"{self.told(what)}; at most {LIMIT:.0e} and no label may differ: nothing was written")
-        return self.told(what)
+            raise RunError(f"{line}; at most {LIMIT:.0e} and no label may differ: nothing was written")
+        return line
 
 
-def told_each(lines: Iterable[str], tell: Tell) -> list[str]:
-    """The lines, each told as soon as it is known: a comparison of a large network takes minutes."""
-    told = []
+def log_each(lines: Iterable[str], log: Log) -> list[str]:
+    """The lines, each logged as soon as it is known: a comparison of a large network takes minutes."""
+    logged = []
     for line in lines:
-        tell(line)
-        told.append(line)
-    return told
+        log(line)
+        logged.append(line)
+    return logged
 
 
 def measure(expected: Tensor, found: Tensor, labels: Tensor | None = None, others: Tensor | None = None) -> Parity:
-    """Compares numbers and labels.
+    """Compares logits or probabilities, and labels.
 
     Args:
         expected: (N, K) of the original.
         found: (N, K) of the other form.
-        labels: (N,) class ids of the original; None for the largest number's.
+        labels: (N,) class ids of the original; None for the largest value.
         others: (N,) likewise of the other form.
     """
     labels = expected.argmax(dim=-1) if labels is None else labels
     others = found.argmax(dim=-1) if others is None else others
     difference = (expected.double() - found.double()).abs()
-    # max passes NaN on; it knows no largest of nothing.
+    # max propagates NaN, and fails for an empty tensor.
     largest = difference.max().item() if difference.numel() else 0.0
     return Parity(len(expected), largest, int(torch.ne(labels, others).sum()))

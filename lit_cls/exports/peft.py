@@ -1,8 +1,8 @@
-"""LoRA adapters in peft's format, for transformers' GPT-2.
+"""Folder with LoRA adapters in peft's format, for transformers' GPT-2.
 
-transformers has query, key and value in one layer, `c_attn`: their adapters become one of the sum of
-their ranks, whose B is zero but for a block for each. The head and the final norm, into which the
-head's bias is folded, travel whole (peft's `modules_to_save`).
+transformers has query, key and value in one layer, `c_attn`: their adapters become one adapter, whose rank is the sum
+of theirs and whose B is block diagonal. The head and the final norm, into which the head's bias is folded, are stored
+whole (peft's `modules_to_save`).
 
 Shapes: r rank, C emb_dim.
 """
@@ -23,12 +23,13 @@ from lit_cls.exports.huggingface import (
     fold_head,
     logits_of,
     quiet,
-    readme,
     save_model,
     save_tokenizer,
+    usage_notes,
 )
-from lit_cls.exports.parity import Tell, measure, told_each
-from lit_cls.exports.source import Answers, Source, plain_tensors, require_packages
+from lit_cls.exports.parity import Log, log_each, measure
+from lit_cls.exports.readme import readme
+from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.classifier import GPTClassifier
@@ -38,12 +39,8 @@ from lit_cls.model.weights import hugging_face_name, to_hugging_face
 _QKV = ("W_query", "W_key", "W_value")
 
 
-def check_peft(source: Source) -> None:
-    """Refuses what has no adapters, and what `check_huggingface` refuses.
-
-    Raises:
-        UserError: which choice.
-    """
+def check_peft(source: ExportSource) -> None:
+    """Refuses checkpoints without adapters, and what `check_huggingface` refuses; see `Format`."""
     require_packages("peft")
     if source.settings.lora is None:
         raise UserError(
@@ -52,26 +49,14 @@ def check_peft(source: Source) -> None:
         )
     if set(source.settings.lora.targets) == {"out_head"}:
         raise UserError(
-            f"{source.path} has one adapter, of the head, and peft's format holds a new head whole, without adapters: "
+            f"{source.path} has one adapter, on the head, and peft stores a new head whole, without adapters: "
             "pass --format huggingface"
         )
     check_huggingface(source)
 
 
-def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Path, tell: Tell) -> None:
-    """Writes the adapters; loads them with peft onto the frozen network; then compares.
-
-    Args:
-        source: the checkpoint's choices.
-        net: in float32 on the processor; an adapter of its head is merged.
-        answers: of the original.
-        folder: empty.
-        tell: prints what was found, line by line.
-
-    Raises:
-        UserError: the head's bias cannot be folded.
-        RunError: the answers of what was written are not the original's.
-    """
+def write_peft(source: ExportSource, net: GPTClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
+    """Writes the adapters, the tokenizer and a README; see `Format`. An adapter of the head is merged."""
     from safetensors.torch import save_file
 
     if isinstance(net.out_head, LoRALinear):
@@ -91,12 +76,12 @@ def write_peft(source: Source, net: GPTClassifier, answers: Answers, folder: Pat
     save_tokenizer(source, folder)
     write_json(folder / "labels.json", list(source.label_names), indent=None)
     with quiet():
-        told = told_each(_compare(source, base, answers, folder), tell)
-    (folder / "README.md").write_text(_readme(source, hub, told), encoding="utf-8")
+        comparison = log_each(_compare(source, base, reference, folder), log)
+    (folder / "README.md").write_text(_readme(source, hub, comparison), encoding="utf-8")
 
 
 def _adapters(net: GPTClassifier) -> dict[str, dict[str, Tensor]]:
-    """peft's two matrices of each layer that has an adapter, by transformers' names."""
+    """peft's two matrices of each layer with an adapter, by transformers' names."""
     found: dict[str, dict[str, LoRALinear]] = {}
     for name, layer in net.trf_blocks.named_modules(prefix="trf_blocks"):
         if isinstance(layer, LoRALinear):
@@ -106,12 +91,12 @@ def _adapters(net: GPTClassifier) -> dict[str, dict[str, Tensor]]:
 
 
 def _down(layers: dict[str, LoRALinear]) -> Tensor:
-    """(r, in), or the A of all that are in `c_attn`, one below the other: (n r, C)."""
+    """(r, in), or for `c_attn` the A of its n layers stacked: (n r, C)."""
     return torch.cat([layer.lora_A.detach() for layer in layers.values()])
 
 
 def _up(layers: dict[str, LoRALinear]) -> Tensor:
-    """(out, r), or (3C, n r): the rows of query, key and value, each of which reads its own columns alone."""
+    """(out, r), or for `c_attn` the block diagonal of its n layers' B: (3C, n r)."""
     if not layers.keys() & set(_QKV):
         [layer] = layers.values()
         return layer.lora_B.detach()
@@ -123,14 +108,14 @@ def _up(layers: dict[str, LoRALinear]) -> Tensor:
     return up
 
 
-def _adapter_config(source: Source, net: GPTClassifier, hub: tuple[str, str] | None) -> Any:
+def _adapter_config(source: ExportSource, net: GPTClassifier, hub: tuple[str, str] | None) -> Any:
     from peft import LoraConfig
 
     lora = source.settings.lora
     assert lora is not None, "check_peft has refused"
     targets = sorted({name.split(".", 3)[3] for name in _adapters(net)})
     fused = sum(name in lora.targets for name in _QKV)
-    # peft scales by alpha / rank: of c_attn, whose rank is larger, alpha is larger too.
+    # peft scales by alpha / rank: c_attn has a larger rank, hence a larger alpha.
     return LoraConfig(
         task_type="SEQ_CLS",
         inference_mode=True,
@@ -148,8 +133,8 @@ def _adapter_config(source: Source, net: GPTClassifier, hub: tuple[str, str] | N
     )
 
 
-def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: Path) -> Iterator[str]:
-    """With the frozen tensors at hand: those of the hub are the same, by their sha256."""
+def _compare(source: ExportSource, base: dict[str, Tensor], reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
+    """Compares on our frozen tensors: those of the hub have the same sha256."""
     from peft import PeftModel
     from transformers import AutoTokenizer, GPT2ForSequenceClassification
 
@@ -160,15 +145,15 @@ def _compare(source: Source, base: dict[str, Tensor], answers: Answers, folder: 
         network.load_state_dict(to_hugging_face(base))
     model = PeftModel.from_pretrained(network, str(folder)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = answers.logits / source.decision.temperature
+    expected = reference.logits / source.decision.temperature
     for size in BATCHES:
-        parity = measure(expected, logits_of(model, tokenizer, answers.texts, size))
+        parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
         yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
 
 
-def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str:
+def _readme(source: ExportSource, hub: tuple[str, str] | None, comparison: list[str]) -> str:
     where = f'"{hub[0]}", revision="{hub[1]}"' if hub else 'folder + "/base"'
-    use = [
+    usage = [
         "import json",
         "from peft import PeftModel",
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline",
@@ -185,8 +170,9 @@ def _readme(source: Source, hub: tuple[str, str] | None, told: list[str]) -> str
         'classify(["a text", "another"], batch_size=8)',
     ]
     notes = [
-        "The adapters of query, key and value are one, of `c_attn`. The head's bias is folded into the final norm's "
-        "shift, which travels with the head (`modules_to_save`).",
-        *([] if hub else ["`base` has the frozen network: it is on no hub."]),
+        *usage_notes(source),
+        "The adapters of query, key and value are one adapter of `c_attn`. The head's bias is folded into the final "
+        "norm's shift, which is stored with the head (`modules_to_save`).",
+        *([] if hub else ["`base` has the frozen network, which is on no hub."]),
     ]
-    return readme("LoRA adapters for transformers' GPT-2", source, use, notes, told)
+    return readme("LoRA adapters for transformers' GPT-2", source, usage, notes, comparison)

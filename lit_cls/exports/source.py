@@ -1,4 +1,4 @@
-"""What is exported: a classifier, how it reads texts, and its own answers to some, for comparison."""
+"""The checkpoint that is exported, and its own outputs to compare with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,25 +17,25 @@ from lit_cls.training.checkpoints import DATA_KEY, KEY, decision_of
 
 
 @dataclass(frozen=True)
-class Source:
-    """A checkpoint's choices, without its tensors, and where they go."""
+class ExportSource:
+    """A checkpoint's settings, without its tensors, and the folder that is written."""
 
     path: Path
     out: Path
-    """The folder that is written, when all of it is."""
+    """The final folder."""
     settings: ModelSettings
     weights_sha256: str | None
     label_names: tuple[str, ...]
     decision: Decision
     cut_to: int
-    """Tokens that are read of a text."""
+    """Maximum number of tokens of a text."""
     pad_to: int | None
-    """Tokens that every text is padded to; None for those of the longest beside it."""
+    """Tokens that every text is padded to; None for the longest of its batch."""
     truncation: Truncation
 
     @classmethod
-    def of(cls, path: Path, checkpoint: dict[str, Any], out: Path) -> "Source":
-        """Of a checkpoint as `read_checkpoint` returns it."""
+    def of(cls, path: Path, checkpoint: dict[str, Any], out: Path) -> "ExportSource":
+        """From a checkpoint as `read_checkpoint` returns it."""
         described, data = checkpoint[KEY], checkpoint[DATA_KEY]
         return cls(
             path,
@@ -51,8 +51,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the original says, before anything is merged or folded."""
+class ReferenceOutputs:
+    """Logits of the checkpoint itself, before anything is merged or folded."""
 
     texts: Sequence[str]
     logits: Tensor
@@ -61,15 +61,15 @@ class Answers:
     @classmethod
     def of(
         cls, classifier: Classifier, texts: Sequence[str], after_batch: Callable[[int], None] | None = None
-    ) -> "Answers":
-        """Asks it; it should compute in float32 on the processor, where others are measured too.
+    ) -> "ReferenceOutputs":
+        """Computes them; in float32 on the CPU, as the exported form is compared there too.
 
         Raises:
-            UserError: what it answers are no numbers.
+            UserError: they are not finite.
         """
         logits = classifier.logits(texts, after_batch)
         if not logits.isfinite().all():
-            raise UserError("the network's outputs are no numbers: its training has diverged. Train anew")
+            raise UserError("the network's outputs are not numbers: its training has diverged. Train anew")
         return cls(texts, logits)
 
 
@@ -79,10 +79,10 @@ def plain_tensors(net: GPTClassifier) -> dict[str, Tensor]:
 
 
 def require_packages(*names: str) -> None:
-    """Tells before any work what its end would lack.
+    """Refuses, before any work, an export without its packages.
 
     Raises:
-        UserError: which packages are not installed.
+        UserError: packages are not installed.
     """
     missing = [name for name in names if find_spec(name) is None]
     if missing:

@@ -8,7 +8,7 @@ from typing import Any
 from lit_cls.report.blocks import Block, Heading, Image, Paragraph, Table
 from lit_cls.report.sections import report_sections
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #d8d8d8; --soft: #f4f4f4; --ink: #1b1b1b; --page: #fff; --warn: #a33b00; }
 @media (prefers-color-scheme: dark) {
   :root { --line: #3d4147; --soft: #23262b; --ink: #e6e6e6; --page: #16181c; --warn: #ffae70; }
@@ -40,7 +40,7 @@ def render_html(content: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     body = "\n".join(_render(block, plots) for block in report_sections(content))
     # Plots have style attributes, which a hash does not allow.
     policy = "style-src 'unsafe-inline'; img-src data:"
-    return html_page(f"{content['name']}: {content['split']} report", body, _STYLE, policy)
+    return html_page(f"{content['name']}: {content['split']} report", body, STYLE, policy)
 
 
 def html_page(title: str, body: str, style: str, policy: str) -> str:

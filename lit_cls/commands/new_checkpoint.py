@@ -1,0 +1,46 @@
+"""The checkpoint that a command writes beside the one it was given."""
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+from lit_cls.errors import RunError, UserError
+from lit_cls.io.atomic import check_output_file
+from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS
+
+
+def new_checkpoint_path(out: str | None, source: Path, stem: str) -> Path:
+    """The path of the new checkpoint; nothing is overwritten.
+
+    Args:
+        out: `--out`; None for `<stem>.ckpt`, or else `<stem>_1.ckpt` and so on, beside the source.
+        source: the given checkpoint.
+        stem: what is done to it: `tuned`, say.
+
+    Raises:
+        UserError: it exists already, cannot be written, or has a name that training overwrites.
+    """
+    if out is None:
+        names = (f"{stem}_{n}.ckpt" if n else f"{stem}.ckpt" for n in itertools.count())
+        target = next(path for path in map(source.with_name, names) if not os.path.lexists(path))
+    else:
+        target = Path(os.path.expanduser(out))
+        if target.name in (BEST, LAST, PREVIOUS):
+            raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
+    check_output_file(target, "--out")
+    return target
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint as a whole.
+
+    Raises:
+        RunError: the disk refuses it.
+    """
+    from lit_cls.training.checkpoint_io import AtomicCheckpointIO  # imports Lightning, which takes seconds
+
+    try:
+        AtomicCheckpointIO().save_checkpoint(content, path)
+    except OSError as error:
+        raise RunError(f"{path} could not be written: {error}. Choose another place with --out") from error
