@@ -34,7 +34,7 @@ def describe_data(data: ClassificationData, token_position: str) -> list[Any]:
         )
     if token_position in ("last", "mean") and data.options.padding == "longest_in_batch":
         lines.append(
-            f"note: token_position {token_position} reads pads, and data.options.padding longest_in_batch changes their number "
+            f"note: token_position {token_position} reads pads, and data.padding longest_in_batch changes their number "
             "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"
         )
     return lines
