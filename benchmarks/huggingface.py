@@ -21,7 +21,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, logging
 
 from benchmarks.published import LORA_ALPHA, LORA_RANK
 from benchmarks.tasks import Task, Timing, measure
-from lit_cls.model.weights import _HF_BLOCK, _HF_TOP, _QKV  # the only table that translates names
+from lit_cls.model.backbones.gpt2 import to_hub_names
 
 PREDICTION_BATCH = 32
 _GROUP = 50  # batches among which texts are sorted by length, the most that transformers' own sampler takes
@@ -75,7 +75,7 @@ def build(task: Task) -> nn.Module:
     if task.token_position == "last":
         # The rightmost id that is not this one is read: one that never occurs, so that pads are read too.
         model.config.pad_token_id = -1
-    model.load_state_dict(to_hugging_face(task.state, task.n_layers))
+    model.load_state_dict(to_hub_names({n: t for n, t in task.state.items() if n != "out_head.bias"}))
 
     model.requires_grad_(task.trainable_layers == "all")
     model.score.requires_grad_(True)
@@ -92,19 +92,6 @@ def build(task: Task) -> nn.Module:
         )
         return get_peft_model(model, lora)
     return model
-
-
-def to_hugging_face(state: dict[str, Tensor], n_layers: int) -> dict[str, Tensor]:
-    """Weights in the published naming to those of `GPT2ForSequenceClassification`; the head's bias is left out."""
-    theirs = {f"transformer.{name}": state[ours] for name, ours in _HF_TOP.items() if name != "lm_head.weight"}
-    theirs["score.weight"] = state["out_head.weight"]
-    for i in range(n_layers):
-        block = {name: state[f"trf_blocks.{i}.{ours}"] for name, ours in _HF_BLOCK.items()}
-        for kind in ("weight", "bias"):
-            block[f"attn.c_attn.{kind}"] = torch.cat([state[f"trf_blocks.{i}.att.{part}.{kind}"] for part in _QKV])
-        # Conv1D stores its matrices (in, out); the vectors stay as they are.
-        theirs |= {f"transformer.h.{i}.{name}": v.t() if v.dim() == 2 else v for name, v in block.items()}
-    return theirs
 
 
 def training_batches(task: Task) -> Iterator[tuple[Tensor, Tensor]]:

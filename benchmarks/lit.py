@@ -12,10 +12,10 @@ from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, answers
 from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.tokenizers import tokenizer_for
-from lit_cls.model.adapters.lora import LoRAConfig
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model import LoRA
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.callbacks import EpochLog
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_cache import CacheFeatures
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.trainer import ClassifierTrainer
 
@@ -32,7 +32,8 @@ class Stopwatch(Callback):
         """Puts the weights in place that every contender has."""
         assert isinstance(pl_module, ClassifierModule)
         assert pl_module.net is not None
-        pl_module.net.load_state_dict(self.state, strict=False)  # adapters are new
+        ours = {name if name.startswith("out_head.") else f"backbone.{name}": t for name, t in self.state.items()}
+        pl_module.net.load_state_dict(ours, strict=False)  # adapters are new
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The time before the first step."""
@@ -72,7 +73,7 @@ def run(
     texts = ClassificationData(
         path=str(data), split="ch06", padding="longest_in_train", batch_size=task.batch_size, num_workers=0
     )
-    watch, trunk = Stopwatch(task.state), FrozenTrunk(lambda line: None, Path("."))
+    watch, trunk = Stopwatch(task.state), CacheFeatures(lambda line: None, Path("."))
     trainer = make_trainer(task, max_steps, precision, [EpochLog(lambda line: None), trunk, watch])
     trainer.fit(module, datamodule=texts)
     skipped = 0 if max_steps is None else WARM_UP_STEPS
@@ -83,7 +84,7 @@ def run(
         task, lambda chosen: predict(net, chosen, trainer, pad_to), max_predictions
     )
     return Timing(
-        seconds_once=trunk.seconds.get("train", 0.0),
+        seconds_once=module.feature_cache.seconds.get("train", 0.0),
         seconds_steps=watch.times[-1] - watch.times[skipped],
         steps=len(watch.losses) - skipped,
         steps_whole=-(-len(task.train_ids) // task.batch_size) * task.epochs,
@@ -96,15 +97,14 @@ def run(
 
 def build(task: Task, fast: bool) -> ClassifierModule:
     """The module with the row's choices; its weights come with `Stopwatch`."""
-    targets = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
-    lora = LoRAConfig(rank=16, alpha=16, scaling="alpha", targets=targets)  # type: ignore[arg-type]
+    is_lora = task.trainable_layers == "lora"
     size = {768: "gpt2-small", 48: "gpt2-nano"}[task.emb_dim]
     return ClassifierModule(
-        size=size,  # type: ignore[arg-type]
+        size=size,
         weights="random",
         token_position=task.token_position,
-        trainable_layers=task.trainable_layers,
-        lora=lora if task.trainable_layers == "lora" else None,
+        trainable_layers=None if is_lora else task.trainable_layers,
+        adapter=LoRA(rank=16, alpha=16, scaling="alpha", targets=("all_linear", "head")) if is_lora else None,
         learning_rate=task.learning_rate,
         weight_decay=task.weight_decay,
         fast=fast,
@@ -129,7 +129,7 @@ def make_trainer(task: Task, max_steps: int | None, precision: str, callbacks: l
 
 
 @torch.inference_mode()
-def predict(net: GPTClassifier, texts: list[list[int]], trainer: Trainer, pad_to: int | None) -> Tensor:
+def predict(net: TextClassifier, texts: list[list[int]], trainer: Trainer, pad_to: int | None) -> Tensor:
     """Class ids, (n,), in the order given, as `lit_cls.Classifier` finds them."""
     net.eval()
     dataset = TextDataset(texts, None, pad_to, pad_id=tokenizer_for("gpt2").pad_id)

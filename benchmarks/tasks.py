@@ -12,8 +12,8 @@ import yaml
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.model.classifier import ModelSettings
-from lit_cls.model.weights import SIZES, ModelSize
+from lit_cls.model.backbones import BACKBONES, BackboneName
+from lit_cls.model.settings import ModelSettings
 
 WARM_UP_STEPS = 2  # the first steps also fetch memory and choose kernels
 SUPPORTED = (1, 3, 10, 11, 16)  # GPT-2 small, position `last` or `flexible`, LoRA of rank 16 and alpha 16
@@ -132,7 +132,7 @@ def _timed(steps: Iterator[Tensor], n: int | None) -> tuple[float, list[float]]:
     return time.perf_counter() - start, losses
 
 
-def load(row: int, data: Path, size: ModelSize = "gpt2-small", seed: int = 123) -> Task:
+def load(row: int, data: Path, size: BackboneName = "gpt2-small", seed: int = 123) -> Task:
     """A row's task on the published split, from random weights.
 
     Args:
@@ -154,15 +154,15 @@ def load(row: int, data: Path, size: ModelSize = "gpt2-small", seed: int = 123) 
     return Task(
         row=row,
         token_position=model.get("token_position", "last"),
-        trainable_layers=model.get("trainable_layers", "last_block"),
+        trainable_layers="lora" if "adapter" in model else model.get("trainable_layers", "last_block"),
         pad_to=texts.pad_to,
         train_ids=train.token_ids,
         train_labels=train.label_ids,
         predict_ids=[ids[: texts.pad_to] for part in (train, *others) for ids in part.token_ids],
         predict_labels=[label for part in (train, *others) for label in part.label_ids],
-        state=dict(net.state_dict()),
-        n_layers=SIZES[size].n_layers,
-        emb_dim=SIZES[size].emb_dim,
-        n_heads=SIZES[size].n_heads,
+        state={name.removeprefix("backbone."): tensor for name, tensor in net.state_dict().items()},
+        n_layers=BACKBONES[size].config.n_layers,
+        emb_dim=BACKBONES[size].config.emb_dim,
+        n_heads=BACKBONES[size].config.n_heads,
         seed=seed,
     )

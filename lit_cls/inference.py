@@ -13,9 +13,10 @@ from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, truncate
 from lit_cls.data.options import Truncation
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 from lit_cls.model.packed import pack
+from lit_cls.model.settings import ModelSettings
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.training.checkpoints import (
     DATA_KEY,
@@ -55,7 +56,7 @@ class Classifier:
 
     def __init__(
         self,
-        net: GPTClassifier,
+        net: TextClassifier,
         label_names: tuple[str, ...],
         data: dict[str, Any],
         device: torch.device,
@@ -104,15 +105,7 @@ class Classifier:
         ]
 
     def logits(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> Tensor:
-        """Logits: (N, K) float32, on the CPU.
-
-        Args:
-            texts: as for `predict`.
-            after_batch: as for `predict`.
-
-        Raises:
-            UserError: as for `predict`.
-        """
+        """Logits: (N, K) float32, on the CPU; arguments as for `predict`."""
         return self._logits(self._encode(texts, "logits"), after_batch)
 
     def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
@@ -128,11 +121,7 @@ class Classifier:
         return logits
 
     def batches(self, token_ids: Sequence[list[int]]) -> Iterator[Batch]:
-        """Batches of texts: truncated, padded, texts of similar length together, on the network's device.
-
-        Args:
-            token_ids: of each text, not truncated.
-        """
+        """Batches of whole texts: truncated, padded, texts of similar length together, on the network's device."""
         truncated = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
         dataset = TextDataset(truncated, None, self._pad_to, self._unpadded, pad_id=self.tokenizer.pad_id)
         # Without a DataLoader, which would start a thread for each call.

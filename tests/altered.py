@@ -8,8 +8,9 @@ from conftest import data, module, save
 
 from lit_cls.exports.source import ExportSource, ReferenceOutputs
 from lit_cls.inference import classifier_of
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
 

@@ -13,9 +13,10 @@ changing it, and pass `--out` or a folder of your own to whatever writes beside 
 Reports have no plots, which take a third of a small run, except in tests marked `plots`.
 """
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.model import LoRA
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.trainer import ClassifierTrainer
@@ -115,13 +117,42 @@ def shared_reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_reviews(tmp_path_factory.mktemp("reviews") / "reviews.csv")
 
 
+def pairwise(*axes: Iterable[Any], strength: int = 2) -> list[Any]:
+    """The full product of some values for `parametrize`, of which all but a few are marked `slow`.
+
+    Args:
+        axes: the values of each parameter.
+        strength: of how many axes each combination of values is in at least one of those few; with 1,
+            each value is.
+    """
+    product = list(itertools.product(*axes))
+    parts = [
+        set(itertools.combinations(((axis, repr(value)) for axis, value in enumerate(case)), strength))
+        for case in product
+    ]
+    missing = set().union(*parts)
+    chosen = set()
+    while missing:
+        best = max(range(len(product)), key=lambda i: len(missing & parts[i]))
+        missing -= parts[best]
+        chosen.add(best)
+    return [pytest.param(*case, marks=() if i in chosen else pytest.mark.slow) for i, case in enumerate(product)]
+
+
 def data(reviews: str, **options: object) -> ClassificationData:
     return ClassificationData(path=reviews, balance="none", **options)  # type: ignore[arg-type]
 
 
+def training(layers: object, **lora: Any) -> dict[str, Any]:
+    """The options of a network that train these layers; `"lora"` stands for adapters beside the head."""
+    return {"adapter": LoRA(**lora)} if layers == "lora" else {"trainable_layers": layers}
+
+
 def module(**options: object) -> ClassifierModule:
-    chosen = {"size": "gpt2-nano", "weights": "random", "learning_rate": 1e-3, "trainable_layers": "all", **options}
-    return ClassifierModule(**chosen)  # type: ignore[arg-type]
+    """A module of gpt2-nano that trains all layers; of `trainable_layers`, `"lora"` is as for `training`."""
+    layers = options.pop("trainable_layers", None if "adapter" in options else "all")
+    chosen = {"size": "gpt2-nano", "weights": "random", "learning_rate": 1e-3, **training(layers), **options}
+    return ClassifierModule(**chosen)
 
 
 def trainer(tmp_path: Path, **options: object) -> ClassifierTrainer:
@@ -200,3 +231,11 @@ def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(
             "lit_cls.report.content.find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
         )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """A run flushes some seventy times, which takes longer than its training; test_atomic_writes.py proves that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield

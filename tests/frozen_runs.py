@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import trainer
+from conftest import trainer, training
 from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_cls.data.batches import EvaluationBatches
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.model import GPTClassifier
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import TextClassifier
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_cache import CacheFeatures
 from lit_cls.training.module import ClassifierModule
 
 MAX_LENGTH = 16
@@ -59,6 +59,7 @@ def texts(path: str, **options: Any) -> ClassificationData:
 
 
 def network(weights: str, **options: Any) -> ClassifierModule:
+    options = {**training(options.pop("trainable_layers", None)), **options}
     return ClassifierModule(**{"size": "gpt2-nano", "weights": weights, "learning_rate": 1e-3, **options})
 
 
@@ -91,7 +92,7 @@ def fitted(
     """Trains, then evaluates every split with the Trainer's own verbs, as a run of the command does."""
     told: list[str] = []
     steps, predictions = StepLosses(), CollectPredictions()
-    ours = [steps, predictions, FrozenTrunk(told.append, scratch=folder / "scratch")]
+    ours = [steps, predictions, CacheFeatures(told.append, scratch=folder / "scratch")]
     runner = trainer(folder, **{"max_epochs": 2, "callbacks": ours, **options})
     seed_everything(11, verbose=False)
     runner.fit(module, datamodule=data, ckpt_path=ckpt)
@@ -115,17 +116,17 @@ def assert_same(got: Fitted, expected: Fitted, atol: float = 1e-4) -> None:
 
 
 @contextmanager
-def counted_trunks() -> Iterator[list[int]]:
-    """How many texts each call of the trunk had."""
+def counted_features() -> Iterator[list[int]]:
+    """How many texts each computation of the frozen layers' outputs had."""
     calls: list[int] = []
-    plain = GPTClassifier.trunk
+    plain = TextClassifier.features
 
-    def counting(self: GPTClassifier, input_ids: Tensor, lengths: Tensor) -> Tensor:
+    def counting(self: TextClassifier, input_ids: Tensor, lengths: Tensor) -> Tensor:
         calls.append(len(input_ids))
         return plain(self, input_ids, lengths)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GPTClassifier, "trunk", counting)
+        patch.setattr(TextClassifier, "features", counting)
         yield calls
 
 

@@ -19,15 +19,15 @@ from lit_cls.explain import attribution
 from lit_cls.explain.attribution import Attribution, _Path, integrated_gradients, leave_one_word_out
 from lit_cls.explain.words import TokenizedText
 from lit_cls.inference import Classifier
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
-from lit_cls.model.classifier import TokenPosition
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model.decision import Decision
+from lit_cls.model.head import TokenPosition
 
 TOKENIZER = tokenizer_for("gpt2")
 BYTES_OF = {i: token for token, i in merge_ranks().items()}
 
 CONFIG = GPTConfig(context_length=64, emb_dim=16, n_heads=4, n_layers=2)
-LORA = LoRAConfig(rank=2)
+LORA = LoRA(rank=2)
 TEXT = "You won a naïve 🙂 prize:\n call  now, don't wait"
 TRUNCATIONS: list[Truncation] = ["head", "tail", "head_tail"]
 
@@ -44,7 +44,8 @@ def classifier(
 ) -> Classifier:
     """A tiny network whose answers depend on every word: weights far larger than the initial ones."""
     torch.manual_seed(0)
-    choices = {"trainable_layers": "lora" if "lora" in choices else "all", **choices}
+    if "adapter" not in choices:
+        choices = {"trainable_layers": "all", **choices}
     net = GPTClassifier(CONFIG, num_classes=len(labels), **choices)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -76,7 +77,7 @@ def plain_integral(reader: Classifier, text: str, label: int, steps: int = 400) 
         mixed.append((baseline + shares[:, None, None] * (x.detach() - baseline)).requires_grad_())
         return mixed[0]
 
-    hook = net.tok_emb.register_forward_hook(exchange)
+    hook = net.backbone.tok_emb.register_forward_hook(exchange)
     shares_of_labels = (net(input_ids, torch.full((steps + 2,), len(ids))) / reader.decision.temperature).softmax(1)
     hook.remove()
     log_odds = torch.logit(shares_of_labels[:, label])
@@ -90,7 +91,7 @@ def plain_integral(reader: Classifier, text: str, label: int, steps: int = 400) 
 CASES: list[dict[str, Any]] = [
     *({"token_position": position, "causal": True} for position in get_args(TokenPosition)),
     *({"token_position": position, "causal": False, "pad_to": 40} for position in get_args(TokenPosition)),
-    {"lora": LORA, "decision": Decision(temperature=2.5)},
+    {"adapter": LORA, "decision": Decision(temperature=2.5)},
     {"trainable_layers": "last_layer", "labels": ("a", "b", "c")},
     {"trainable_layers": 1, "token_position": "mean", "labels": ("a", "b", "c")},
 ]
@@ -120,22 +121,22 @@ def test_integrated_gradients_are_the_plain_sum(case: dict[str, Any]) -> None:
 def test_of_a_linear_network_they_are_weight_times_difference() -> None:
     reader = classifier(token_position="mean_flexible", decision=Decision(temperature=0.5))
     net = reader.net
-    for block in net.trf_blocks:
+    for block in net.backbone.trf_blocks:
         block.forward = lambda x, *masks: x  # type: ignore[method-assign]
-    net.final_norm = nn.Identity()  # type: ignore[assignment]
+    net.backbone.final_norm = nn.Identity()  # type: ignore[assignment]
     found = integrated_gradients(reader, "good film , really", "spam")
     assert found.completeness is not None
     assert found.completeness.steps == 16
     ids = TOKENIZER.encode(["good film , really"])[0]
     with torch.no_grad():
-        change = net.tok_emb.weight[ids] - net.tok_emb.weight[TOKENIZER.pad_id]
+        change = net.backbone.tok_emb.weight[ids] - net.backbone.tok_emb.weight[TOKENIZER.pad_id]
         expected = change @ (net.out_head.weight[1] - net.out_head.weight[0]) / len(ids) / 0.5
     assert scores(found) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_where_order_does_not_count_scores_go_with_their_words() -> None:
     reader = classifier(token_position="mean_flexible", causal=False)
-    nn.init.zeros_(reader.net.pos_emb.weight)
+    nn.init.zeros_(reader.net.backbone.pos_emb.weight)
     for method in (integrated_gradients, leave_one_word_out):
         there, back = method(reader, " good film here", "spam"), method(reader, " here good film", "spam")
         by_word = {word.text: word.score for word in there.words}
@@ -146,7 +147,7 @@ def test_where_order_does_not_count_scores_go_with_their_words() -> None:
 def test_points_are_added_until_the_sums_are_right_or_there_are_too_many() -> None:
     reader = classifier(packed=False)
     with torch.no_grad():
-        for parameter in reader.net.trf_blocks.parameters():
+        for parameter in reader.net.backbone.trf_blocks.parameters():
             parameter.mul_(2)  # sharp attention
     told: list[tuple[int, int]] = []
     found = integrated_gradients(reader, TEXT, progress=lambda *done: told.append(done))

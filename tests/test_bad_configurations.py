@@ -35,7 +35,8 @@ def options_of(verb: str) -> list[str]:
 
 
 OPTIONS = options_of("fit")
-LORA = [f"model.lora.{name}" for name in ("rank", "alpha", "dropout", "scaling", "targets", "train_head", "nothing")]
+ADAPTER = [f"model.adapter.{f}" for f in ("rank", "alpha", "dropout", "scaling", "targets", "train_head", "nothing")]
+OLD = ["model.lora", "model.lora.rank"]
 
 # Named classes and words that Lightning knows, with and without what they need.
 NAMED: dict[str, list[str]] = {
@@ -49,6 +50,13 @@ NAMED: dict[str, list[str]] = {
         '{"class_path": "ModelPruning", "init_args": {"pruning_fn": "l1_unstructured"}}',
         '{"class_path": "os.system", "init_args": {"command": "false"}}',
         '[{"class_path": "Timer", "init_args": {"duration": "soon"}}]',
+    ],
+    "model.adapter": [
+        *("LoRA", "lit_cls.model.LoRA", "lora", "Adapter", "{rank: 4}", "null"),
+        '{"class_path": "LoRA", "init_args": {"rank": 0}}',
+        '{"class_path": "LoRA", "init_args": {"targets": ["mlp_gate"]}}',
+        '{"class_path": "LoRA", "init_args": {"rank": "many"}}',
+        '{"class_path": "os.system", "init_args": {"command": "false"}}',
     ],
     "trainer.logger": [
         *("TensorBoardLogger", "CSVLogger", "WandbLogger", "MLFlowLogger", "CometLogger", "true", "false", "[]"),
@@ -172,6 +180,7 @@ KINDS = [
     *(
         "all",
         "lora",
+        "LoRA",
         "auto",
         "none",
         "last",
@@ -194,7 +203,7 @@ def words(draw: st.DrawFn) -> list[str]:
     """One to three options with values of every kind, mostly one: a second fault would hide behind the first."""
     found = []
     for _ in range(draw(st.sampled_from([1, 1, 1, 1, 2, 3]))):
-        name = draw(st.sampled_from([*OPTIONS, *LORA, *NAMED]))
+        name = draw(st.sampled_from([*OPTIONS, *ADAPTER, *OLD, *NAMED]))
         value = draw(st.sampled_from([*NAMED.get(name, KINDS), *KINDS]) | st.text(max_size=5) | st.integers().map(str))
         found += [f"--{name}={value}"] if draw(st.booleans()) or value.startswith("-") else [f"--{name}", value]
     return found
@@ -210,7 +219,7 @@ TREES = st.recursive(
 @st.composite
 def yaml_files(draw: st.DrawFn) -> bytes:
     """The bytes of a --config file: wrong values, wrong nesting, or no YAML at all."""
-    name = draw(st.sampled_from([*OPTIONS, *LORA]))
+    name = draw(st.sampled_from([*OPTIONS, *ADAPTER, *OLD]))
     value = draw(TREES)
     group, _, last = name.rpartition(".")
     broken = draw(st.sampled_from(["tree", "tree", "nested", "nested", "bytes", "words", "deep", "odd"]))

@@ -17,13 +17,10 @@ from benchmarks.bench import Case
 from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, load
 from lit_cls.data import sources
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.model import GPTClassifier, GPTConfig
-from lit_cls.model.adapters.lora import LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 
 CONFIG = GPTConfig(vocab_size=50257, context_length=64, emb_dim=48, n_heads=3, n_layers=3)
-PUBLISHED_LORA = LoRAConfig(
-    rank=16, alpha=16, scaling="alpha", targets=("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
-)
+PUBLISHED_LORA = LoRA(rank=16, alpha=16, scaling="alpha", targets=("all_linear", "head"))
 Position = Literal["last", "flexible"]
 Layers = Literal["last_layer", "last_block", "all", "lora"]
 
@@ -39,7 +36,7 @@ def state() -> dict[str, Tensor]:
     torch.manual_seed(0)
     network = GPTClassifier(CONFIG)
     return {
-        name: torch.randn_like(values) * 0.15 + float(name.endswith(".scale"))
+        name.removeprefix("backbone."): torch.randn_like(values) * 0.15 + float(name.endswith(".scale"))
         for name, values in network.state_dict().items()
     }
 
@@ -68,13 +65,15 @@ def some_task(state: dict[str, Tensor], position: Position, layers: Layers) -> T
 
 
 def our_network(task: Task) -> GPTClassifier:
+    is_lora = task.trainable_layers == "lora"
     network = GPTClassifier(
         CONFIG,
         token_position=task.token_position,
-        trainable_layers=task.trainable_layers,
-        lora=PUBLISHED_LORA if task.trainable_layers == "lora" else None,
+        trainable_layers=None if is_lora else task.trainable_layers,
+        adapter=PUBLISHED_LORA if is_lora else None,
     )
-    missing, unexpected = network.load_state_dict(task.state, strict=False)
+    named = {name if name.startswith("out_head.") else f"backbone.{name}": t for name, t in task.state.items()}
+    missing, unexpected = network.load_state_dict(named, strict=False)
     assert all("lora_" in name for name in missing)
     assert not unexpected
     return network
@@ -146,7 +145,8 @@ def copy_published_adapters(network: GPTClassifier, task: Task) -> None:
     """The start of `published.run`'s A, which is random; B is zero in both."""
     for name, module in published.build(task).named_modules():
         if isinstance(module, published.LinearWithLoRA):
-            network.get_parameter(f"{name}.lora_A").data.copy_(module.A.detach().T)
+            ours = name if name == "out_head" else f"backbone.{name}"
+            network.get_parameter(f"{ours}.lora_A").data.copy_(module.A.detach().T)
 
 
 @all_layers
@@ -346,7 +346,7 @@ def test_our_contender_adapts_what_the_published_one_does(messages: Path) -> Non
     module.take_labels(("ham", "spam"))
     net = module.settings.build(2)
     assert n_trained(net) == n_trained(published.build(task))
-    assert module.settings.lora == PUBLISHED_LORA
+    assert module.settings.adapter == PUBLISHED_LORA
 
 
 # What is measured, and what is made of it.

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
 from lit_cls.io.terminal import stdout_console
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.training.callbacks import EpochLog, ProgressBar
 from lit_cls.training.tables import data_table, parameter_table
 
@@ -37,7 +37,7 @@ def test_parameter_table_counts_what_trains() -> None:
 
 def test_adapters_are_a_group_of_their_own() -> None:
     config = GPTConfig(vocab_size=100, context_length=10, emb_dim=8, n_heads=2, n_layers=2)
-    net = GPTClassifier(config, trainable_layers="lora", lora=LoRAConfig(2, targets=("W_query", "out_head")))
+    net = GPTClassifier(config, adapter=LoRA(2, targets=("query", "head")))
     text = shown(parameter_table(net))
     assert re.search(r"LoRA adapters\s*│\s*84 │\s*84 │ 100.00%", text)
     assert re.search(r"blocks 0–1\s*│\s*1,744 │\s*0 │", text)

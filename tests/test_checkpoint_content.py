@@ -10,6 +10,7 @@ from conftest import data, module, save
 
 import lit_cls
 from lit_cls.errors import UserError
+from lit_cls.model.adapters import LoRA, adapter_as_dict
 from lit_cls.training.checkpoint_content import problem_of
 
 OURS, DATA = "lit_cls", "ClassificationData"
@@ -30,8 +31,16 @@ CHANGES: list[tuple[list[str], object]] = [
     ([OURS, "model", "size"], "x"),
     ([OURS, "model", "size"], [1]),
     ([OURS, "model", "weights"], 5),
-    ([OURS, "model", "lora"], {"rank": 10**12}),
-    ([OURS, "model", "lora"], 5),
+    ([OURS, "model", "adapter"], {"rank": 10**12}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "rank": 10**12}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "rank": True}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "alpha": "16"}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "targets": [1]}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "targets": "query"}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "more": 1}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "name": "os.system"}),
+    ([OURS, "model", "adapter"], {**adapter_as_dict(LoRA()), "name": ["LoRA"]}),
+    ([OURS, "model", "adapter"], 5),
     ([OURS, "model", "causal"], "x"),
     ([OURS, "label_names"], 5),
     ([OURS, "label_names"], ["a"] * 10),
@@ -49,7 +58,7 @@ CHANGES: list[tuple[list[str], object]] = [
     ([DATA, "pad_to"], -1),
     (["state_dict"], 5),
     (["state_dict"], {5: torch.zeros(1)}),
-    (["state_dict", "net.tok_emb.weight"], 5),
+    (["state_dict", "net.backbone.tok_emb.weight"], 5),
     (["state_dict", "net.out_head.weight"], torch.zeros(2, 48).to_sparse()),
     (["state_dict", "net.out_head.weight"], torch.zeros(2, 48, dtype=torch.complex64)),
 ]

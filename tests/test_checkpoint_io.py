@@ -42,7 +42,7 @@ def test_the_state_before_the_last_is_kept(tmp_path: Path) -> None:
         io.save_checkpoint(content, path)
     for name, content in ((LAST, contents[2]), (PREVIOUS, contents[1])):
         kept = read_checkpoint(tmp_path / name)["state_dict"]
-        assert torch.equal(kept["net.tok_emb.weight"], content["state_dict"]["net.tok_emb.weight"])
+        assert torch.equal(kept["net.backbone.tok_emb.weight"], content["state_dict"]["net.backbone.tok_emb.weight"])
     copy_checkpoint(path, tmp_path / BEST)
     assert (tmp_path / BEST).read_bytes() == path.read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted((LAST, PREVIOUS, BEST))

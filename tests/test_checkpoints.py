@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import (
     BEST,
@@ -96,9 +96,9 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         (SETTINGS, ("neg", "pos"), "the data's labels are neg, pos, the checkpoint's ham, spam"),
         (ModelSettings("gpt2-nano", "a.pth"), (), "model.weights is a.pth, the checkpoint's is random"),
         (
-            ModelSettings("gpt2-nano", "random", trainable_layers="lora", lora=LoRAConfig(4)),
+            ModelSettings("gpt2-nano", "random", adapter=LoRA(4)),
             (),
-            "(?s)trainable_layers is lora.*model.lora is {'rank': 4",
+            "(?s)trainable_layers is last_layer.*model.adapter is {'name': 'LoRA', 'rank': 4",
         ),
     ],
 )
@@ -142,9 +142,11 @@ def test_a_checkpoint_of_another_version(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_not_whole() -> None:
     net = GPTClassifier(TINY, trainable_layers="last_block")
     whole = checkpoint(net)
-    frozen = {"net.tok_emb.weight", "net.trf_blocks.0.norm1.scale"}
+    frozen = {"net.backbone.tok_emb.weight", "net.backbone.trf_blocks.0.norm1.scale"}
     without = {name: t for name, t in whole["state_dict"].items() if name not in frozen}
-    with pytest.raises(UserError, match=r"2 tensors missing \['tok_emb.weight', 'trf_blocks.0.norm1.scale'\]"):
+    with pytest.raises(
+        UserError, match=r"2 tensors missing \['backbone.tok_emb.weight', 'backbone.trf_blocks.0.norm1.scale'\]"
+    ):
         checked_state(net, {**whole, "state_dict": without})
     named = checkpoint(net, "a" * 64)  # the frozen ones are in a named file: they may be missing
     assert set(checked_state(net, {**named, "state_dict": without})) >= trained_tensors(net)

@@ -3,22 +3,26 @@
 import copy
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import pad_rows
+from conftest import pad_rows, pairwise, training
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model.adapters.lora import LoRALinear
-from lit_cls.model.classifier import ModelSettings, TokenPosition, count_positions
-from lit_cls.model.weights import SIZES
+from lit_cls.model.backbones import BACKBONES
+from lit_cls.model.backbones.base import run_blocks
+from lit_cls.model.head import TokenPosition, count_positions
+from lit_cls.model.layers import AttentionMask
+from lit_cls.model.settings import ModelSettings
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=3)
-EVERY_LAYER = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
+EVERY_LAYER = ("all_linear", "head")
 
 
 def classifier(**choices: object) -> GPTClassifier:
@@ -51,9 +55,9 @@ def test_pads_and_neighbours_change_nothing(position: str, causal: bool) -> None
 @torch.no_grad()
 def test_from_token_embeddings_on_it_is_the_same(position: str, layers: str) -> None:
     for causal in (True, False):
-        net = classifier(token_position=position, trainable_layers=layers, causal=causal)
+        net = classifier(token_position=position, causal=causal, **training(layers))
         ids, lengths = pad_rows(ROWS, 12)
-        assert torch.equal(net.forward_embedded(net.tok_emb(ids), lengths), net(ids, lengths))
+        assert torch.equal(net.forward_embedded(net.backbone.tok_emb(ids), lengths), net(ids, lengths))
     with pytest.raises(UserError, match="a batch of 33 tokens exceeds the model's context length of 32"):
         net.forward_embedded(torch.zeros(1, 33, 16), torch.tensor([33]))
 
@@ -79,7 +83,8 @@ def test_a_token_with_the_pad_id_is_read_like_any_other() -> None:
 def test_each_position_is_what_it_says() -> None:
     ids, lengths = pad_rows(ROWS, 9)
     net = classifier(token_position="last")
-    x = net.final_norm(net.run_blocks(net.trf_blocks, net.embed(ids), causal=True, key_mask=None))
+    trunk = net.backbone
+    x = trunk.final_norm(run_blocks(trunk.trf_blocks, trunk.add_positions(trunk.tok_emb(ids)), AttentionMask(True)))
     real = torch.arange(9) < lengths[:, None]
     expected = {
         "first": x[:, 0],
@@ -111,6 +116,9 @@ def test_a_batch_without_rows_has_a_loss_of_zero_and_zero_gradients() -> None:
     assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
 
 
+NEW = {"out_head.weight", "out_head.bias"}
+
+
 def trained_names(net: GPTClassifier) -> set[str]:
     return {name for name, p in net.named_parameters() if p.requires_grad}
 
@@ -128,12 +136,13 @@ def trained_names(net: GPTClassifier) -> set[str]:
 def test_what_trains(layers: str | int, blocks: set[int], norm: bool) -> None:
     net = classifier(trainable_layers=layers)
     names = trained_names(net)
-    assert {int(name.split(".")[1]) for name in names if name.startswith("trf_blocks")} == blocks
-    assert ("final_norm.scale" in names) is norm
-    assert {"out_head.weight", "out_head.bias"} <= names
-    assert not names & {"tok_emb.weight", "pos_emb.weight"}
+    assert {int(name.split(".")[2]) for name in names if name.startswith("backbone.trf_blocks.")} == blocks
+    assert ("backbone.final_norm.scale" in names) is norm
+    assert names >= NEW
+    assert not names & {"backbone.tok_emb.weight", "backbone.pos_emb.weight"}
     for index in blocks:  # whole blocks
-        inside = {name for name, _ in net.named_parameters() if name.startswith(f"trf_blocks.{index}.")}
+        inside = {name for name, _ in net.named_parameters() if name.startswith(f"backbone.trf_blocks.{index}.")}
+        assert inside
         assert inside <= names
 
 
@@ -148,8 +157,8 @@ def test_all_trains_all() -> None:
         ({"trainable_layers": "last_layer"}, 1_538),
         ({"trainable_layers": "last_block"}, 7_090_946),
         ({"trainable_layers": "all"}, 124_441_346),
-        ({"trainable_layers": "lora", "lora": LoRAConfig(8, targets=EVERY_LAYER, train_head=False)}, 1_333_264),
-        ({"trainable_layers": "lora", "lora": LoRAConfig(8, targets=EVERY_LAYER)}, 1_334_802),
+        ({"adapter": LoRA(8, targets=EVERY_LAYER, train_head=False)}, 1_333_264),
+        ({"adapter": LoRA(8, targets=EVERY_LAYER)}, 1_334_802),
     ],
 )
 def test_parameter_counts_of_gpt2_small(choices: dict, trained: int) -> None:
@@ -183,7 +192,8 @@ def test_frozen_parameters_keep_their_values_and_get_no_gradient() -> None:
         ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),
         ({"trainable_layers": "some"}, "trainable_layers 'some' is neither a number of blocks nor one of last_layer"),
         ({"trainable_layers": True}, "trainable_layers True is neither"),
-        ({"lora": LoRAConfig()}, "model.lora is set, but model.trainable_layers is 'last_block'"),
+        ({"trainable_layers": "lora"}, "'lora' is neither .*: LoRA is an option of its own, --model.adapter LoRA"),
+        ({"adapter": LoRA(0)}, "model.adapter.rank 0 is less than 1"),
     ],
 )
 def test_wrong_choices_are_refused(choices: dict, message: str) -> None:
@@ -192,44 +202,71 @@ def test_wrong_choices_are_refused(choices: dict, message: str) -> None:
 
 
 def test_settings_survive_a_checkpoint() -> None:
-    lora = LoRAConfig(4, 8, scaling="alpha", targets=("W_query", "ff"), train_head=True)
-    settings = ModelSettings("gpt2-nano", "random", "mean", "lora", False, lora, 0.1)
+    lora = LoRA(4, 8, scaling="alpha", targets=("query", "mlp_in", "mlp_out"), train_head=True)
+    settings = ModelSettings("gpt2-nano", "random", "mean", 2, False, lora, 0.1)
     again = ModelSettings.from_dict(settings.as_dict())
     assert again == settings
     assert ModelSettings.from_dict(ModelSettings().as_dict()) == ModelSettings()
 
 
+def test_what_trains_by_default() -> None:
+    assert ModelSettings().trainable_layers == "last_block"
+    assert ModelSettings(adapter=LoRA()).trainable_layers == "last_layer"
+    assert trained_names(GPTClassifier(TINY)) == trained_names(GPTClassifier(TINY, trainable_layers="last_block"))
+    beside = trained_names(GPTClassifier(TINY, adapter=LoRA(), trainable_layers="last_block"))
+    assert beside > trained_names(GPTClassifier(TINY, trainable_layers="last_block"))
+    adapters = {name for name in beside if ".lora_" in name}
+    assert trained_names(GPTClassifier(TINY, adapter=LoRA())) == adapters | NEW
+
+
 def test_settings_build_the_network_they_describe() -> None:
     net = ModelSettings("gpt2-nano", "random", "first", 2, False, None, 0.25).build(num_classes=4)
-    assert net.config == replace(SIZES["gpt2-nano"], drop_rate=0.25)
-    assert (net.token_position, net.n_frozen_blocks, net.causal, net.out_head.out_features) == ("first", 1, False, 4)
+    assert net.config == replace(BACKBONES["gpt2-nano"].config, drop_rate=0.25)
+    assert (net.token_position, net.first_trained_block, net.causal, net.out_head.out_features) == (
+        "first",
+        1,
+        False,
+        4,
+    )
 
 
-def test_the_head_is_the_same_whatever_the_trunk(tmp_path) -> None:
-    """From a file, only new tensors draw random numbers."""
+@pytest.mark.parametrize("adapter", [None, LoRA(2)])
+def test_new_parameters_are_the_same_whatever_the_backbone(adapter: LoRA | None, tmp_path) -> None:
+    """With weights of a file, only new tensors draw random numbers: the head first, then the adapter."""
     from safetensors.torch import save_file
 
-    trunk: dict[str, Tensor] = {
-        name: p.detach().clone() for name, p in classifier().named_parameters() if not name.startswith("out_head")
-    }
-    heads = []
+    settings = ModelSettings("gpt2-nano", str(tmp_path / "backbone.safetensors"), adapter=adapter)
+    plain = ModelSettings("gpt2-nano", "random").build(3).backbone.named_parameters()
+    backbone: dict[str, Tensor] = {name: p.detach().clone() for name, p in plain}
+    found = []
     for scale in (1.0, 2.0):
-        save_file({name: t * scale for name, t in trunk.items()}, tmp_path / "trunk.safetensors")
+        save_file({name: t * scale for name, t in backbone.items()}, settings.weights)
         torch.manual_seed(5)
-        with torch.device("meta"):
-            net = GPTClassifier(TINY, num_classes=3)
-        net.load_weights(tmp_path / "trunk.safetensors")
-        heads.append(net.out_head.weight.clone())
-    torch.testing.assert_close(heads[0], heads[1], atol=0, rtol=0)
-    assert heads[0].std() > 0.01
+        net, notes = settings.load(3, Path(settings.weights))
+        assert notes == []
+        assert torch.equal(net.backbone.tok_emb.weight, backbone["tok_emb.weight"] * scale)
+        assert not any(p.is_meta for p in net.parameters())
+        found.append(
+            {name: p.clone() for name, p in net.named_parameters() if name in NEW or name in net.adapter_names}
+        )
+        torch.manual_seed(5)
+        assert torch.equal(torch.nn.Linear(48, 3).weight, net.out_head.weight)
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) == 2 + (0 if adapter is None else 3 * 6 * 2)
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name
+    assert found[0]["out_head.weight"].std() > 0.01
 
 
-@pytest.mark.parametrize("position", ["first", "last", "flexible"])
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("layers", ["last_layer", "last_block", "last_two_blocks", "all", "lora"])
+@pytest.mark.parametrize(
+    ("layers", "causal", "position"),
+    pairwise(
+        ["last_layer", "last_block", "last_two_blocks", "all", "lora"], [True, False], ["first", "last", "flexible"]
+    ),
+)
 def test_the_last_block_at_one_position_is_the_whole_block_at_it(position: str, causal: bool, layers: str) -> None:
     """The fast path against its plain twin: logits, and every gradient."""
-    net = classifier(token_position=position, causal=causal, trainable_layers=layers)
+    net = classifier(token_position=position, causal=causal, **training(layers))
     ids, lengths = pad_rows(ROWS, 9)
     found = []
     for net.fast in (True, False):
@@ -260,12 +297,12 @@ def test_with_dropout_all_positions_are_computed() -> None:
 POSITIONS = ("first", "last", "flexible", "mean", "mean_flexible")
 
 
-@pytest.mark.parametrize("layers", ["last_layer", "last_block", 2, "all", "lora"])
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(
+    ("layers", "causal", "position"), pairwise(["last_layer", "last_block", 2, "all", "lora"], [True, False], POSITIONS)
+)
 def test_columns_that_are_trimmed_change_nothing(position: str, causal: bool, layers: str | int) -> None:
     """Logits and every gradient; and where pads are read none is trimmed."""
-    net = classifier(token_position=position, causal=causal, trainable_layers=layers)
+    net = classifier(token_position=position, causal=causal, **training(layers))
     ids, lengths = pad_rows(ROWS, 20)
     assert net.needs == {"last": "all", "mean": "all", "first": "first" if causal else "text"}.get(position, "text")
     found = []
@@ -299,38 +336,41 @@ def test_counts_of_positions() -> None:
     assert count_positions("all", lengths, 5).tolist() == [5, 5, 5]
 
 
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("layers", ["last_layer", "last_block", "last_two_blocks", 3, "all", "lora"])
+@pytest.mark.parametrize(
+    ("layers", "position", "fast"),
+    pairwise(["last_layer", "last_block", "last_two_blocks", 3, "all", "lora"], POSITIONS, [True, False]),
+)
 @torch.no_grad()
-def test_the_trunk_is_what_does_not_train(layers: str | int, position: str, fast: bool) -> None:
-    net = classifier(token_position=position, trainable_layers=layers)
+def test_features_are_of_what_does_not_train(layers: str | int, position: str, fast: bool) -> None:
+    net = classifier(token_position=position, **training(layers))
     net.fast = fast
     ids, lengths = pad_rows(ROWS, 9)
-    before, x = net(ids, lengths), net.trunk(ids, lengths)
+    before, x = net(ids, lengths), net.features(ids, lengths)
+    assert net.head_alone is (layers == "last_layer")
+    assert net.first_trained_block == {"last_layer": 3, "last_block": 2, "last_two_blocks": 1}.get(str(layers), 0)
     assert x.shape == ((4, 1, 16) if layers == "last_layer" else (4, 9, 16))
-    assert torch.equal(net.rest(x, lengths), before)
-    # With blocks frozen, whatever training changes, the trunk's output stays.
+    assert torch.equal(net.from_features(x, lengths), before)
+    # With blocks frozen, whatever training changes, their output stays.
     if layers in ("all", "lora"):
         return
     for parameter in net.parameters():
         if parameter.requires_grad:
             parameter.add_(torch.randn_like(parameter))
-    assert torch.equal(net.trunk(ids, lengths), x)
-    assert not torch.allclose(net.rest(x, lengths), before, atol=0.1)
+    assert torch.equal(net.features(ids, lengths), x)
+    assert not torch.allclose(net.from_features(x, lengths), before, atol=0.1)
 
 
 # Frozen matrices in bfloat16.
 
 
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("layers", ["last_layer", "last_block", "last_two_blocks", "lora"])
+@pytest.mark.parametrize(
+    ("layers", "position", "causal", "fast"),
+    pairwise(["last_layer", "last_block", "last_two_blocks", "lora"], POSITIONS, [True, False], [True, False]),
+)
 def test_frozen_matrices_held_in_bfloat16_change_no_bit_under_autocast(
     layers: str, position: str, causal: bool, fast: bool
 ) -> None:
-    plain = classifier(token_position=position, causal=causal, trainable_layers=layers)
+    plain = classifier(token_position=position, causal=causal, **training(layers))
     plain.fast = fast
     held = copy.deepcopy(plain)
     held.hold_frozen(torch.bfloat16)
@@ -347,7 +387,7 @@ def test_frozen_matrices_held_in_bfloat16_change_no_bit_under_autocast(
 
 @pytest.mark.parametrize("layers", ["last_layer", "last_block", "lora", "all"])
 def test_what_is_held_in_bfloat16(layers: str) -> None:
-    net = classifier(trainable_layers=layers)
+    net = classifier(**training(layers))
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     net.hold_frozen(torch.bfloat16)
     held = {name for name, p in net.named_parameters() if p.dtype == torch.bfloat16}
@@ -362,20 +402,19 @@ def test_what_is_held_in_bfloat16(layers: str) -> None:
     for name, parameter in net.named_parameters():
         assert parameter.dtype == (torch.bfloat16 if name in held else torch.float32), name
         torch.testing.assert_close(parameter, before[name].to(parameter.dtype), atol=0, rtol=0, msg=name)
-    assert trained_names(net) == trained_names(classifier(trainable_layers=layers))
+    assert trained_names(net) == trained_names(classifier(**training(layers)))
 
 
 # Gradient checkpointing.
 
 
-@pytest.mark.parametrize("drop_rate", [0.0, 0.3])
-@pytest.mark.parametrize("position", ["flexible", "mean"])
-@pytest.mark.parametrize("layers", ["all", "lora", "last_block", 2])
+@pytest.mark.parametrize(
+    ("layers", "position", "drop_rate"), pairwise(["all", "lora", "last_block", 2], ["flexible", "mean"], [0.0, 0.3])
+)
 def test_recomputing_changes_neither_loss_nor_gradients(layers: str | int, position: str, drop_rate: float) -> None:
     torch.manual_seed(0)
-    lora = LoRAConfig(2, dropout=drop_rate) if layers == "lora" else None
-    config = replace(TINY, drop_rate=drop_rate)
-    net = GPTClassifier(config, token_position=position, trainable_layers=layers, lora=lora).train()
+    trains = training(layers, rank=2, dropout=drop_rate)
+    net = GPTClassifier(replace(TINY, drop_rate=drop_rate), token_position=position, **trains).train()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -385,7 +424,7 @@ def test_recomputing_changes_neither_loss_nor_gradients(layers: str | int, posit
         calls: Counter[int] = Counter()
         hooks = [
             block.ff.register_forward_pre_hook(lambda *_, i=i, calls=calls: calls.update([i]))
-            for i, block in enumerate(net.trf_blocks)
+            for i, block in enumerate(net.backbone.trf_blocks)
         ]
         net.zero_grad()
         torch.manual_seed(3)
@@ -405,12 +444,28 @@ def test_recomputing_changes_neither_loss_nor_gradients(layers: str | int, posit
     assert counts[1] == [1] * (3 - trained) + [2] * (trained - 1) + [1 if alone else 2]
 
 
-@pytest.mark.parametrize("trainable_layers", ["all", "lora"])
-def test_a_network_without_numbers_has_the_same_tensors(trainable_layers: str) -> None:
-    settings = ModelSettings("gpt2-nano", "random", trainable_layers=trainable_layers)  # type: ignore[arg-type]
+def test_recomputing_is_for_training_alone() -> None:
+    net = classifier(trainable_layers="all")
+    net.recompute = True
+    calls: Counter[bool] = Counter()
+    net.backbone.trf_blocks[0].ff.register_forward_pre_hook(lambda *_: calls.update([net.training]))
+    ids, lengths = pad_rows(ROWS, 9)
+    for net.training, gradients, times in ((True, False, 1), (False, True, 1), (True, True, 2)):
+        calls.clear()
+        with torch.set_grad_enabled(gradients):
+            logits = net(ids, lengths)
+        assert logits.isfinite().all()
+        if gradients:
+            logits.sum().backward()
+        assert calls == Counter({net.training: times})
+
+
+@pytest.mark.parametrize("layers", ["all", "lora"])
+def test_a_network_without_numbers_has_the_same_tensors(layers: str) -> None:
+    settings = ModelSettings("gpt2-nano", "random", **training(layers))
     empty, made = (dict(build(3).named_parameters()) for build in (settings.build_empty, settings.build))
     assert list(empty) == list(made)
     assert all(parameter.is_meta for parameter in empty.values())
     for name, parameter in made.items():
         assert (empty[name].shape, empty[name].requires_grad) == (parameter.shape, parameter.requires_grad)
-    assert made["tok_emb.weight"].std() > 0.01  # numbers are drawn again
+    assert made["backbone.tok_emb.weight"].std() > 0.01  # numbers are drawn again

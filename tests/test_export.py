@@ -13,13 +13,14 @@ from lit_cls.exports import huggingface
 from lit_cls.exports.formats import FORMATS
 from lit_cls.exports.parity import ODD_TEXTS
 from lit_cls.exports.source import ReferenceOutputs
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 
 
 def test_a_folder_is_written(
     tmp_path: Path, shared_reviews: str, altered_checkpoint: OncePerOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = altered_checkpoint({"trainable_layers": "lora"}, decision=Decision(1.25, goal="a test"))
+    path = altered_checkpoint({"adapter": LoRA()}, decision=Decision(1.25, goal="a test"))
     out = tmp_path / "exported"
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(out)]
     assert main(words) == 0
@@ -41,7 +42,7 @@ def test_a_folder_is_written(
 def test_the_data_may_have_moved(
     tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+    path = altered(tmp_path, reviews, {"adapter": LoRA()})
     moved = Path(reviews).rename(tmp_path / "moved.csv")
     compared: list[int] = []
 
@@ -64,7 +65,7 @@ def test_the_data_may_have_moved(
 def test_nothing_is_left_of_an_export_that_falls_short(
     tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = altered(tmp_path, reviews, {"trainable_layers": "lora"})
+    path = altered(tmp_path, reviews, {"adapter": LoRA()})
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)  # the adapters are lost
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(tmp_path / "out")]

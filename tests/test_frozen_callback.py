@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -15,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import trainer
+from conftest import pairwise, trainer
 from frozen_runs import (
     MAX_LENGTH,
     Fitted,
     assert_same,
-    counted_trunks,
+    counted_features,
     fitted,
     network,
     small_evaluation_batches,
@@ -33,11 +32,11 @@ from lightning.pytorch import seed_everything
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier
-from lit_cls.training import feature_cache_callback as frozen_callback
+from lit_cls.model import LoRA, TextClassifier
+from lit_cls.training import feature_cache as frozen_callback
 from lit_cls.training import feature_files as frozen_files
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_cache import CacheFeatures
 
 TOKENIZER = tokenizer_for("gpt2")
 
@@ -88,20 +87,10 @@ def test_the_texts_are_not_all_alike(files: Files) -> None:
         assert len({batch["input_ids"].shape for batch in loader}) > 1
 
 
-# Every position, mask and padding, with one of the layers in turn: each layer meets each other choice.
-# All of them with all layers, without a Trainer, are in test_frozen_cache.py.
-CASES = [
-    (position, causal, padding, LAYERS[(i + 2 * j + k) % 4])
-    for (i, position), (j, causal), (k, padding) in product(*map(enumerate, (POSITIONS, (True, False), PADDINGS)))
-]
-
-
-def test_the_cases_pair_every_layer_with_every_choice() -> None:
-    for place, choices in enumerate((POSITIONS, (True, False), PADDINGS)):
-        assert {(case[place], case[3]) for case in CASES} == set(product(choices, LAYERS))
-
-
-@pytest.mark.parametrize(("position", "causal", "padding", "layers"), CASES)
+# Without a Trainer, the same choices are in test_frozen_cache.py.
+@pytest.mark.parametrize(
+    ("position", "causal", "padding", "layers"), pairwise(POSITIONS, (True, False), PADDINGS, LAYERS)
+)
 def test_a_training_is_the_same_with_and_without(
     position: str, causal: bool, padding: str | int, layers: str | int, files: Files, tmp_path: Path
 ) -> None:
@@ -116,23 +105,24 @@ def test_a_training_is_the_same_with_and_without(
     assert len(plain.losses) == (34 if padding == "none" else 2 * 9)
     assert np.std(plain.losses) > 0.01
     assert plain.logits["test"].std(dim=0).min() > 0.01
-    assert plain.module.frozen == {}
+    assert plain.module.feature_cache.splits == {}
     assert plain.told == ["note: the frozen layers are computed in every step: model.fast is false"]
     if position in ("last", "mean") and padding == "longest_in_batch":
         assert fast.told == [
             f"note: the frozen layers are computed in every step: token_position {position} reads pads, of which every "
             "batch has another number"
         ]
-        assert fast.module.frozen == {}
+        assert fast.module.feature_cache.splits == {}
     else:
-        assert list(fast.module.frozen) == ["train", "validation", "test"]
-        assert [line.split(":")[0] for line in fast.told] == [f"frozen layers, {s}" for s in fast.module.frozen]
+        assert list(fast.module.feature_cache.splits) == ["train", "validation", "test"]
+        assert [line.split(":")[0] for line in fast.told] == [
+            f"frozen layers, {s}" for s in fast.module.feature_cache.splits
+        ]
 
 
-@pytest.mark.parametrize("layers", ["all", "lora"])
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(("position", "layers"), pairwise(POSITIONS, ["all", "lora", 3], strength=1))
 def test_where_nothing_is_frozen_the_training_is_the_same_too(
-    position: str, layers: str, files: Files, tmp_path: Path
+    position: str, layers: str | int, files: Files, tmp_path: Path
 ) -> None:
     plain, fast = (
         run(tmp_path, files, {"token_position": position, "trainable_layers": layers, "fast": fast}, max_epochs=1)
@@ -141,13 +131,21 @@ def test_where_nothing_is_frozen_the_training_is_the_same_too(
     # All of a strong network moves further in a step than its last block: rounding is passed on.
     assert_same(fast, plain, atol=1e-3)
     assert plain.told == fast.told == []
-    assert fast.module.frozen == {}
+    assert fast.module.feature_cache.splits == {}
 
 
-@pytest.mark.parametrize("layers", [3, "last_block"])
-def test_the_trunk_is_computed_once(layers: str | int, files: Files, tmp_path: Path) -> None:
-    """With as many trained blocks as there are, the trunk is the embeddings."""
-    with counted_trunks() as calls:
+def test_an_adapter_of_the_head_alone_leaves_the_backbone_frozen(files: Files, tmp_path: Path) -> None:
+    adapter = LoRA(2, dropout=0.1, targets=("head",))
+    plain, fast = (
+        run(tmp_path, files, {"adapter": adapter, "token_position": "first", "fast": fast}) for fast in (False, True)
+    )
+    assert_same(fast, plain)
+    assert list(fast.module.feature_cache.splits) == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize("layers", [2, "last_block"])
+def test_the_frozen_layers_are_computed_once(layers: str | int, files: Files, tmp_path: Path) -> None:
+    with counted_features() as calls:
         found = run(tmp_path, files, {"trainable_layers": layers}, max_epochs=3)
     assert sum(calls) == 48
     assert len(found.losses) == 27
@@ -156,7 +154,7 @@ def test_the_trunk_is_computed_once(layers: str | int, files: Files, tmp_path: P
     for line, name, n in zip(found.told, SPLIT_NAMES, n_positions, strict=True):
         assert line.startswith(f"frozen layers, {name}: {len(data.splits[name].token_ids)} texts, {n} positions, ")
         assert line.endswith(" GB in memory")
-    assert all(states.values.shape[1] == 48 for states in found.module.frozen.values())
+    assert all(states.values.shape[1] == 48 for states in found.module.feature_cache.splits.values())
 
 
 # Notes, where every step computes everything.
@@ -182,7 +180,7 @@ def test_a_note_tells_why_steps_compute_everything(
 ) -> None:
     found = run(tmp_path, files, model, **options)
     assert found.told == [f"note: the frozen layers are computed in every step: {note}"]
-    assert found.module.frozen == {}
+    assert found.module.feature_cache.splits == {}
 
 
 def test_dropout_draws_the_same_with_and_without(files: Files, tmp_path: Path) -> None:
@@ -199,13 +197,13 @@ def test_dropout_draws_the_same_with_and_without(files: Files, tmp_path: Path) -
 
 
 def cached(folder: Path, files: Files, model: dict[str, Any] | None = None, **options: Any) -> tuple[Fitted, int]:
-    """A training with a folder for the outputs; and how many texts the trunk read."""
-    with counted_trunks() as calls:
+    """A training with a folder for the outputs; and how many texts the frozen layers read."""
+    with counted_features() as calls:
         found = run(folder, files, {"cache_dir": str(folder / "cache"), **(model or {})}, **options)
     return found, sum(calls)
 
 
-def names(folder: Path, suffix: str = ".states") -> set[str]:
+def names(folder: Path, suffix: str = ".features") -> set[str]:
     return {path.name for path in (folder / "cache").glob(f"*{suffix}")}
 
 
@@ -235,7 +233,7 @@ def test_what_a_run_tells_of_time_is_that_of_the_one_that_computed(files: Files,
         note["seconds"] = 61.5
         path.write_text(json.dumps(note))
     module = network(files.weights, cache_dir=str(tmp_path / "cache"))
-    frozen = FrozenTrunk(lambda line: None, tmp_path)
+    frozen = CacheFeatures(lambda line: None, tmp_path)
     trainer(tmp_path, callbacks=[frozen]).fit(module, datamodule=texts(files.texts))
     assert frozen.seconds == {"train": 61.5, "validation": 61.5}
 
@@ -308,7 +306,7 @@ def test_a_file_with_more_positions_serves_a_run_that_needs_fewer(
 @pytest.mark.parametrize("damage", ["short", "long", "empty"])
 def test_a_file_of_the_wrong_size_is_computed_anew(damage: str, files: Files, tmp_path: Path) -> None:
     first, _ = cached(tmp_path, files)
-    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.states")}
+    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.features")}
     broken = max(content, key=lambda path: len(content[path]))  # that of the train split
     broken.write_bytes({"short": content[broken][:-4], "long": content[broken] + bytes(4), "empty": b""}[damage])
     second, computed = cached(tmp_path, files)
@@ -319,7 +317,7 @@ def test_a_file_of_the_wrong_size_is_computed_anew(damage: str, files: Files, tm
 
 def test_half_a_file_of_a_killed_run_is_cleared(files: Files, tmp_path: Path) -> None:
     first, _ = cached(tmp_path, files)
-    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.states")}
+    content = {path: path.read_bytes() for path in (tmp_path / "cache").glob("*.features")}
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     for i, path in enumerate(content):
@@ -372,7 +370,7 @@ def test_too_little_disk_is_told_with_both_numbers(
 
 def sizes_on_disk(files: Files, folder: Path) -> list[int]:
     """Bytes of each split's outputs."""
-    return [states.values.nbytes for states in run(folder, files, {}).module.frozen.values()]
+    return [states.values.nbytes for states in run(folder, files, {}).module.feature_cache.splits.values()]
 
 
 @pytest.mark.parametrize("kept_in", ["cache", "scratch"])
@@ -393,12 +391,12 @@ def test_room_for_all_splits_is_looked_for_before_the_first(
             assert all("found in" in line for line in run(tmp_path, files, model).told)
         return
     told = rf"layers take {sum(sizes) / 1000:.1f} GB, {tmp_path / kept_in} has {room[0] / 1000:.1f} GB free: make room"
-    with counted_trunks() as calls, pytest.raises(UserError, match=told):
+    with counted_features() as calls, pytest.raises(UserError, match=told):
         run(tmp_path, files, model)
     assert not calls
     # A split that is not evaluated, or of which a part is, needs no room.
     found = run(tmp_path, files, model, limit_test_batches=1)
-    assert list(found.module.frozen) == ["train", "validation"]
+    assert list(found.module.feature_cache.splits) == ["train", "validation"]
 
 
 def test_splits_in_memory_need_no_room_on_disk(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,7 +439,7 @@ def test_a_disk_that_fills_up_during_the_training_does_not_end_it(
         monkeypatch.setattr(frozen_callback, "new_file", new_file)
     model = {"cache_dir": str(tmp_path / "cache")} if kept_in == "cache" else {"cache_gb": 0.0}
     found = run(tmp_path, files, model)
-    assert list(found.module.frozen) == ["train"]
+    assert list(found.module.feature_cache.splits) == ["train"]
     assert len(found.told) == 3  # once, not in every epoch
     for line, split in zip(found.told[1:], ("validation", "test"), strict=True):
         why = "the outputs of the frozen layers take 0.0 GB, .* has 0.0 GB free" if failure == "full" else ".*output"
@@ -469,7 +467,7 @@ def test_beyond_the_budget_values_are_mapped_and_nothing_stays(layers: str, file
 
 def test_the_budget_is_that_of_all_splits_together(files: Files, tmp_path: Path) -> None:
     """Each in its turn is in memory as long as there is room."""
-    sizes = [states.values.nbytes for states in run(tmp_path, files, {}).module.frozen.values()]
+    sizes = [states.values.nbytes for states in run(tmp_path, files, {}).module.feature_cache.splits.values()]
     found = run(tmp_path, files, {"cache_gb": (sizes[0] + sizes[2] + 1) / 1e9})
     assert sizes[1] < sizes[2] < sizes[0]
     assert [line.split(" GB ")[1].split(" (")[0] for line in found.told] == ["in memory", "in memory", "on disk"]
@@ -498,8 +496,8 @@ def test_values_on_a_device_are_picked_there(
     in_memory = run(tmp_path, files, {"trainable_layers": layers})
     monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda self: False), raising=False)
     seen: list[bool] = []
-    rest = GPTClassifier.rest
-    monkeypatch.setattr(GPTClassifier, "rest", lambda *arguments: seen.append(True) or rest(*arguments))
+    plain = TextClassifier.from_features
+    monkeypatch.setattr(TextClassifier, "from_features", lambda *arguments: seen.append(True) or plain(*arguments))
     picked = run(tmp_path, files, {"trainable_layers": layers})
     assert seen
     assert_same(picked, in_memory, atol=0)
@@ -536,7 +534,7 @@ def test_random_weights_are_resumed_from_the_checkpoints_own(files: Files, tmp_p
     module.take_labels(("a", "b"))
     module.trainer = trainer(tmp_path)
     module.configure_model()  # other random weights than the checkpoint's
-    with counted_trunks() as calls:
+    with counted_features() as calls:
         rest = fitted(tmp_path, module, texts(files.texts), str(tmp_path / "middle.ckpt"), max_epochs=2)
     assert not calls
     assert rest.losses == whole.losses[9:]
@@ -544,12 +542,12 @@ def test_random_weights_are_resumed_from_the_checkpoints_own(files: Files, tmp_p
 
 def test_a_second_training_of_one_callback_begins_anew(files: Files, tmp_path: Path) -> None:
     told: list[str] = []
-    frozen = FrozenTrunk(told.append, tmp_path)
+    frozen = CacheFeatures(told.append, tmp_path)
     found = []
     for weights in (files.weights, files.others):
         module = network(weights)
         trainer(tmp_path, callbacks=[frozen]).fit(module, datamodule=texts(files.texts))
-        found.append(module.frozen["train"].values)
+        found.append(module.feature_cache.splits["train"].values)
     assert len(told) == 4
     assert not torch.allclose(found[0], found[1], atol=0.1)
 
@@ -558,9 +556,9 @@ def test_a_second_training_of_one_callback_begins_anew(files: Files, tmp_path: P
 def test_a_split_of_which_a_part_is_read_is_not_computed_as_a_whole(
     batches: float, files: Files, tmp_path: Path
 ) -> None:
-    with counted_trunks() as calls:
+    with counted_features() as calls:
         found = run(tmp_path, files, {}, limit_val_batches=batches, limit_test_batches=batches)
-    assert list(found.module.frozen) == ["train"]
+    assert list(found.module.feature_cache.splits) == ["train"]
     assert sum(calls) < 48 + 15
 
 

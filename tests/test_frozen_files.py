@@ -18,13 +18,13 @@ from torch import Tensor
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig
 from lit_cls.training.feature_files import (
-    StatesKey,
+    FeatureKey,
     check_folder,
+    feature_key,
     find,
     frozen_sha256,
     new_file,
     publish,
-    states_key,
 )
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=3)
@@ -38,9 +38,9 @@ def key(
     precision: str = "32-true",
     config: GPTConfig = TINY,
     **choices: Any,
-) -> StatesKey:
+) -> FeatureKey:
     torch.manual_seed(0)
-    return states_key(GPTClassifier(config, **choices), token_ids or TEXTS, pad_to, sha256, precision)
+    return feature_key(GPTClassifier(config, **choices), token_ids or TEXTS, pad_to, sha256, precision)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_weights_that_came_from_no_file_are_told_apart_by_what_is_frozen() -> No
     first = of(net)
     with torch.no_grad():
         net.out_head.weight.add_(1)
-        net.trf_blocks[2].att.W_key.weight.add_(1)
+        net.backbone.trf_blocks[2].att.W_key.weight.add_(1)
     assert of(net) == first  # these train
     with torch.no_grad():
-        net.trf_blocks[1].ff.layers[2].bias[3] += 1e-6
+        net.backbone.trf_blocks[1].ff.layers[2].bias[3] += 1e-6
     assert of(net) != first
     net.hold_frozen(torch.bfloat16)
     assert len(of(net)) == 64
@@ -125,42 +125,42 @@ def filled(folder: Path, n: int = 6, width: int = 4, dtype: torch.dtype = torch.
 
 def published(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Path, Tensor]:
     partial, values = filled(folder, dtype=dtype)
-    publish(partial, folder / "x.states", key(), "text", 61.5)
-    return folder / "x.states", values
+    publish(partial, folder / "x.features", key(), "text", 61.5)
+    return folder / "x.features", values
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_written_is_found(dtype: torch.dtype, tmp_path: Path) -> None:
     check_folder(tmp_path / "new")
-    assert find(tmp_path / "new" / "x.states", 6, 4, dtype) is None
+    assert find(tmp_path / "new" / "x.features", 6, 4, dtype) is None
     target, written = published(tmp_path / "new", dtype)
     found, seconds = find(target, 6, 4, dtype) or (torch.empty(0), 0)
     assert found.dtype == dtype
     assert torch.equal(found, written)
     assert seconds == 61.5
     assert target.stat().st_size == 6 * 4 * dtype.itemsize
-    assert {path.name for path in target.parent.iterdir()} == {"x.states", "x.json"}
+    assert {path.name for path in target.parent.iterdir()} == {"x.features", "x.json"}
     note = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
     assert note["positions"] == "text"
-    assert {field.name for field in fields(StatesKey)} < set(note)
+    assert {field.name for field in fields(FeatureKey)} < set(note)
 
 
 def test_a_file_of_another_size_is_not_found(tmp_path: Path) -> None:
     published(tmp_path)
-    assert find(tmp_path / "x.states", 6, 4, torch.float32) is not None
+    assert find(tmp_path / "x.features", 6, 4, torch.float32) is not None
     for n, width, dtype in ((5, 4, torch.float32), (6, 5, torch.float32), (6, 4, torch.bfloat16)):
-        assert find(tmp_path / "x.states", n, width, dtype) is None
-    (tmp_path / "folder.states").mkdir()
-    assert find(tmp_path / "folder.states", 0, 4, torch.float32) is None
+        assert find(tmp_path / "x.features", n, width, dtype) is None
+    (tmp_path / "folder.features").mkdir()
+    assert find(tmp_path / "folder.features", 0, 4, torch.float32) is None
 
 
 def test_nothing_written_to_what_was_found_reaches_the_file(tmp_path: Path) -> None:
     published(tmp_path)
-    before = (tmp_path / "x.states").read_bytes()
-    found, _ = find(tmp_path / "x.states", 6, 4, torch.float32) or (torch.empty(0), 0)
+    before = (tmp_path / "x.features").read_bytes()
+    found, _ = find(tmp_path / "x.features", 6, 4, torch.float32) or (torch.empty(0), 0)
     assert found.shape == (6, 4)
     found.zero_()
-    assert (tmp_path / "x.states").read_bytes() == before
+    assert (tmp_path / "x.features").read_bytes() == before
 
 
 @pytest.mark.parametrize("note", [None, "", "{", "[]", "{}", '{"seconds": "soon"}'])
@@ -178,25 +178,25 @@ def test_two_that_fill_the_same_have_a_file_each(tmp_path: Path) -> None:
     one, first = filled(tmp_path)
     two, second = new_file(tmp_path, 6, 4, torch.float32)
     assert one != two
-    publish(one, tmp_path / "x.states", key(), "text", 1.0)
-    found, _ = find(tmp_path / "x.states", 6, 4, torch.float32) or (torch.empty(0), 0)
+    publish(one, tmp_path / "x.features", key(), "text", 1.0)
+    found, _ = find(tmp_path / "x.features", 6, 4, torch.float32) or (torch.empty(0), 0)
     assert torch.equal(found, first)
     second.copy_(first)
-    publish(two, tmp_path / "x.states", key(), "text", 2.0)
+    publish(two, tmp_path / "x.features", key(), "text", 2.0)
     assert torch.equal(found, first)
-    later, seconds = find(tmp_path / "x.states", 6, 4, torch.float32) or (torch.empty(0), 0)
+    later, seconds = find(tmp_path / "x.features", 6, 4, torch.float32) or (torch.empty(0), 0)
     assert torch.equal(later, first)
     assert seconds == 2.0
 
 
 def test_any_number_may_publish_the_same_at_the_same_moment(tmp_path: Path) -> None:
     def one(_: int) -> None:
-        publish(filled(tmp_path)[0], tmp_path / "x.states", key(), "text", 1.0)
+        publish(filled(tmp_path)[0], tmp_path / "x.features", key(), "text", 1.0)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(400)))
-    assert find(tmp_path / "x.states", 6, 4, torch.float32) is not None
-    assert {path.name for path in tmp_path.iterdir()} == {"x.states", "x.json"}
+    assert find(tmp_path / "x.features", 6, 4, torch.float32) is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"x.features", "x.json"}
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:

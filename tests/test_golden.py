@@ -11,7 +11,7 @@ from conftest import SHARED
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 
 pytestmark = pytest.mark.shared
 
@@ -43,16 +43,14 @@ def case(request: pytest.FixtureRequest, tmp_path) -> tuple[dict[str, Any], GPTC
     """A case and the classifier that it describes, its weights read from a file."""
     description, tensors = golden()
     case = next(case for case in description["cases"] if case["name"] == request.param)
-    lora = None
-    if case["trainable"] == "lora":
-        targets = ("W_query", "W_key", "W_value", "out_proj", "ff", "out_head")
-        lora = LoRAConfig(case["lora_rank"], case["lora_alpha"], scaling="alpha", targets=targets)
+    is_lora = case["trainable"] == "lora"
+    targets = ("query", "key", "value", "output", "mlp_in", "mlp_out", "head")
     net = GPTClassifier(
         GPTConfig(**description["config"]),
         token_position="mean" if case.get("average") else case["token_position"],
-        trainable_layers=case["trainable"],
+        trainable_layers=None if is_lora else case["trainable"],
         causal=not case.get("disable_causal_mask", False),
-        lora=lora,
+        adapter=LoRA(case["lora_rank"], case["lora_alpha"], scaling="alpha", targets=targets) if is_lora else None,
     )
     weights = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
     save_file(weights, tmp_path / "golden.safetensors")
@@ -68,7 +66,8 @@ def case(request: pytest.FixtureRequest, tmp_path) -> tuple[dict[str, Any], GPTC
 
 
 def our_name(name: str) -> str:
-    return name.replace(".lora.A", ".lora_A").replace(".lora.B", ".lora_B").replace(".linear.", ".")
+    name = name.replace(".lora.A", ".lora_A").replace(".lora.B", ".lora_B").replace(".linear.", ".")
+    return name if name.startswith("out_head.") else f"backbone.{name}"
 
 
 def loss_of(net: GPTClassifier) -> Tensor:
@@ -84,10 +83,10 @@ def test_logits_and_loss(case: tuple[dict[str, Any], GPTClassifier]) -> None:
     assert loss_of(net).item() == pytest.approx(described["loss"], abs=1e-5)
 
 
-def test_trunk_and_rest_are_the_whole(case: tuple[dict[str, Any], GPTClassifier]) -> None:
+def test_features_and_what_follows_are_the_whole(case: tuple[dict[str, Any], GPTClassifier]) -> None:
     described, net = case
     ids, lengths = golden()[1]["input_ids"], golden()[1]["lengths"]
-    logits = net.rest(net.trunk(ids, lengths), lengths)
+    logits = net.from_features(net.features(ids, lengths), lengths)
     torch.testing.assert_close(logits, golden()[1][f"{described['name']}.logits"], atol=1e-5, rtol=0)
 
 

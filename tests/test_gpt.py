@@ -1,8 +1,5 @@
 """GPT-2 against an independent implementation, with random weights made here."""
 
-import math
-from collections import Counter
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +8,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTConfig, GPTModel
-from lit_cls.model.backbones.gpt2 import MultiHeadAttention, attention
+from lit_cls.model.layers import AttentionMask, MultiHeadAttention, attention
 from lit_cls.model.weights import load_weights
 
 CONFIG = GPTConfig(vocab_size=211, context_length=40, emb_dim=24, n_heads=3, n_layers=4)
@@ -142,19 +139,19 @@ def both_ways(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Output and gradients at one position of each row: of that alone, and picked from all."""
     torch.manual_seed(0)
-    layer = MultiHeadAttention(GPTConfig(emb_dim=24, n_heads=3, qkv_bias=qkv_bias))
+    layer = MultiHeadAttention(24, 3, qkv_bias, 0.0)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_(std=0.4)  # scores far apart, and no bias zero
     at, lengths = torch.tensor([6, 0, 3, 8]), torch.tensor([7, 1, 5, 9])
-    mask = (torch.arange(9) < lengths[:, None])[:, None, None, :] if masked else None
-    found = []
+    keys = (torch.arange(9) < lengths[:, None])[:, None, None, :] if masked else None
+    mask, found = AttentionMask(causal, keys), []
     for alone in (True, False):
         x = torch.randn(4, 9, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
         layer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             seen = x.bfloat16() if autocast else x  # as the block rounds it, once for every product
-            y = layer(seen, causal, mask, at) if alone else layer(seen, causal, mask)[torch.arange(4), at][:, None]
+            y = layer(seen, mask, at) if alone else layer(seen, mask)[torch.arange(4), at][:, None]
         assert y.shape == (4, 1, 24)
         (y.float() * torch.linspace(-1, 1, 24)).sum().backward()
         gradients = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
@@ -163,7 +160,7 @@ def both_ways(
     return found[0], found[1]
 
 
-# A key mask is for networks without the causal one, as in `GPTBackbone.run_blocks`.
+# A key mask is for networks without the causal one, see `AttentionMask`.
 MASKS = [(True, False), (False, False), (False, True)]
 
 
@@ -198,16 +195,16 @@ def test_attention_at_one_position_in_bfloat16(causal: bool, masked: bool) -> No
 
 def test_nothing_hidden_is_seen_at_one_position() -> None:
     torch.manual_seed(0)
-    layer = MultiHeadAttention(GPTConfig(emb_dim=24, n_heads=3))
+    layer = MultiHeadAttention(24, 3, True, 0.0)
     x, at = torch.randn(2, 6, 24), torch.tensor([3, 1])
-    mask = (torch.arange(6) < torch.tensor([[4], [2]]))[:, None, None, :]
-    for causal, key_mask in ((True, None), (False, mask)):
-        before = layer(x, causal, key_mask, at)
+    keys = (torch.arange(6) < torch.tensor([[4], [2]]))[:, None, None, :]
+    for mask in (AttentionMask(True), AttentionMask(False, keys)):
+        before = layer(x, mask, at)
         changed = x.clone()
         changed[0, 4:], changed[1, 2:] = 9.0, -9.0
-        assert torch.equal(layer(changed, causal, key_mask, at), before)
+        assert torch.equal(layer(changed, mask, at), before)
         changed[1, 0] += 1
-        assert not torch.allclose(layer(changed, causal, key_mask, at)[1], before[1], atol=1e-3)
+        assert not torch.allclose(layer(changed, mask, at)[1], before[1], atol=1e-3)
 
 
 # Attention in bfloat16 on a processor, by plain products.
@@ -243,47 +240,3 @@ def test_which_attention_runs(dtype: torch.dtype, plain: int, monkeypatch: pytes
     calls.clear()
     attention(*(torch.randn(1, 1, 7, 4, dtype=dtype) for _ in range(3)), None, True, 0.5)
     assert calls == [7]
-
-
-# Gradient checkpointing.
-
-
-def gradients(model: GPTModel, recompute: bool) -> tuple[Tensor, dict[str, Tensor], Counter]:
-    model.recompute = recompute
-    model.zero_grad()
-    calls: Counter = Counter()
-    hooks = [
-        block.ff.register_forward_pre_hook(lambda *_, i=i: calls.update([i]))
-        for i, block in enumerate(model.trf_blocks)
-    ]
-    torch.manual_seed(5)
-    loss = model(some_ids()).logsumexp(-1).mean()
-    loss.backward()
-    for hook in hooks:
-        hook.remove()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, calls
-
-
-@pytest.mark.parametrize("drop_rate", [0.0, 0.3])
-def test_recomputing_changes_neither_loss_nor_gradients(drop_rate: float) -> None:
-    """Dropout is drawn as the first time; every block's inside really is computed twice."""
-    torch.manual_seed(4)
-    config = GPTConfig(vocab_size=211, context_length=40, emb_dim=24, n_heads=3, n_layers=4, drop_rate=drop_rate)
-    model = GPTModel(config).train()
-    (plain_loss, plain, once), (loss, found, twice) = gradients(model, False), gradients(model, True)
-    assert once == Counter({0: 1, 1: 1, 2: 1, 3: 1})
-    assert twice == Counter({0: 2, 1: 2, 2: 2, 3: 2})
-    assert torch.equal(loss, plain_loss)
-    assert found.keys() == plain.keys()
-    for name, gradient in plain.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
-
-
-def test_recomputing_is_for_training_alone() -> None:
-    model = GPTModel(CONFIG)
-    for setting in (model.eval, model.train):
-        setting()
-        with torch.no_grad():
-            assert math.isfinite(model(some_ids()).sum())
-    model.eval()
-    assert gradients(model, True)[2] == Counter({0: 1, 1: 1, 2: 1, 3: 1})

@@ -14,6 +14,7 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import huggingface
 from lit_cls.exports.huggingface import check_huggingface, fold_head, write_huggingface
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 
 
@@ -32,7 +33,7 @@ def test_transformers_gives_our_logits_labels_and_names(
 ) -> None:
     decision = Decision(temperature=2.5, goal="a test") if case == "tail" else Decision()
     path = altered_checkpoint(
-        {"trainable_layers": "lora", "drop_rate": 0.1} if case == "lora" else {"trainable_layers": "last_layer"},
+        {"adapter": LoRA(), "drop_rate": 0.1} if case == "lora" else {"trainable_layers": "last_layer"},
         {"padding": 30, "truncation": "tail"} if case == "tail" else {},
         decision=decision if case == "tail" else None,
     )
@@ -118,7 +119,7 @@ def test_settings_that_transformers_cannot_express_are_named(
 def test_differences_are_noticed(
     broken: str, tmp_path: Path, altered_checkpoint: OncePerOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = altered_checkpoint({"trainable_layers": "lora"})
+    path = altered_checkpoint({"adapter": LoRA()})
     if broken == "adapters":
         monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)
     elif broken == "labels":

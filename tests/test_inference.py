@@ -10,10 +10,9 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import TextClassifier
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
-from lit_cls.training.module import ClassifierModule
 
 TOKENIZER = tokenizer_for("gpt2")
 
@@ -61,7 +60,7 @@ def test_neither_order_nor_neighbours_matter(
 def test_frozen_weights_are_found_again_and_checked(tmp_path: Path, reviews: str) -> None:
     base = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
-    trained = ClassifierModule("gpt2-nano", str(base), trainable_layers="last_block", learning_rate=1e-3)
+    trained = module(weights=str(base), trainable_layers="last_block")
     path = save(tmp_path, trained, data(reviews))
     part = data(reviews).splits["test"]
     for text, ids in zip(part.rows.texts[:4], part.token_ids[:4], strict=True):
@@ -118,14 +117,14 @@ def test_pads_that_nothing_reads_are_not_computed(
 ) -> None:
     classifier = lit_cls.load(save(tmp_path, module(), data(reviews, padding=60), limit_train_batches=1))
     shapes: list[int] = []
-    plain = GPTClassifier.forward
+    plain = TextClassifier.forward
 
-    def forward(self: GPTClassifier, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def forward(self: TextClassifier, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         shapes.append(input_ids.shape[1])
         assert int(lengths.max()) <= input_ids.shape[1]
         return plain(self, input_ids, lengths)
 
-    monkeypatch.setattr(GPTClassifier, "forward", forward)
+    monkeypatch.setattr(TextClassifier, "forward", forward)
     for text in ("good", "good film 3", "word " * 80):
         classifier.predict([text])
     assert shapes == [len(TOKENIZER.encode(["good"])[0]), len(TOKENIZER.encode(["good film 3"])[0]), 60]

@@ -10,15 +10,20 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRAConfig, LoRALinear
-from lit_cls.model.adapters.lora import add_lora, merge_lora
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model.adapters import adapter_as_config, adapter_as_dict, adapter_from_dict
+from lit_cls.model.adapters.lora import LoRALinear
+from lit_cls.model.selection import parameter_groups
 
 TINY = GPTConfig(vocab_size=97, context_length=32, emb_dim=16, n_heads=4, n_layers=2)
 
 
-def adapted(rank: int = 3, scale: float = 0.7, dropout: float = 0.0) -> LoRALinear:
+EVERY = {"att.W_query", "att.W_key", "att.W_value", "att.out_proj", "ff.layers.0", "ff.layers.2"}
+
+
+def adapted(rank: int = 3, scale: float = 0.7, dropout: float = 0.0, bias: bool = True) -> LoRALinear:
     torch.manual_seed(0)
-    layer = LoRALinear(nn.Linear(6, 5), rank, scale, dropout)
+    layer = LoRALinear(nn.Linear(6, 5, bias=bias), rank, scale, dropout)
     with torch.no_grad():
         layer.lora_B.normal_()  # zero at the start: every comparison below would hold without an adapter
     return layer
@@ -64,21 +69,19 @@ def test_weight_and_bias_are_taken_over_not_copied() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_merge_and_unmerge_done_twice_are_done_once(dtype: torch.dtype) -> None:
-    layer = adapted().to(dtype)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_merged_layer_is_plain_and_answers_the_same(bias: bool, dtype: torch.dtype) -> None:
+    layer = adapted(bias=bias).to(dtype)
     before, x = layer.weight.detach().clone(), torch.randn(4, 6, dtype=dtype)
     apart = layer(x)
-    layer.merge()
-    once = layer.weight.detach().clone()
-    layer.merge()
-    torch.testing.assert_close(layer.weight, once, atol=0, rtol=0)
-    torch.testing.assert_close(layer(x), apart, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=0.02)
+    plain = layer.merged()
+    assert type(plain) is nn.Linear
+    assert (plain.in_features, plain.out_features) == (6, 5)
+    assert set(plain.state_dict()) == {"weight", "bias"} - (set() if bias else {"bias"})
+    assert plain.bias is layer.bias
+    torch.testing.assert_close(plain(x), apart, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=0.02)
     exact = before.float() + 0.7 * (layer.lora_B.float() @ layer.lora_A.float())
-    torch.testing.assert_close(once, exact.to(dtype), atol=0, rtol=0)  # one rounding, of the float32 sum
-    layer.unmerge()
-    layer.unmerge()
-    torch.testing.assert_close(layer.weight, before, atol=1e-6 if dtype == torch.float32 else 0.02, rtol=0)
-    torch.testing.assert_close(layer(x), apart, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=0.02)
+    torch.testing.assert_close(plain.weight, exact.to(dtype), atol=0, rtol=0)  # one rounding, of the float32 sum
 
 
 def test_dropout_is_on_the_adapters_input_in_training_alone() -> None:
@@ -92,35 +95,59 @@ def test_dropout_is_on_the_adapters_input_in_training_alone() -> None:
 @pytest.mark.parametrize(
     ("targets", "names"),
     [
-        (("W_query",), {"att.W_query"}),
-        (("ff",), {"ff.layers.0", "ff.layers.2"}),
-        (("W_key", "W_value", "out_proj"), {"att.W_key", "att.W_value", "att.out_proj"}),
+        (("query",), {"att.W_query"}),
+        (("mlp_in",), {"ff.layers.0"}),
+        (("mlp_in", "mlp_out"), {"ff.layers.0", "ff.layers.2"}),
+        (("key", "value", "output"), {"att.W_key", "att.W_value", "att.out_proj"}),
+        (("all_linear",), EVERY),
+        (("all_linear", "query"), EVERY),
     ],
 )
 def test_targets_are_the_layers_named(targets: tuple, names: set[str]) -> None:
-    net = GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(2, targets=targets))
+    net = GPTClassifier(TINY, adapter=LoRA(2, targets=targets))
     found = {name for name, module in net.named_modules() if isinstance(module, LoRALinear)}
-    assert found == {f"trf_blocks.{i}.{name}" for i in range(2) for name in names}
+    assert found == {f"backbone.trf_blocks.{i}.{name}" for i in range(2) for name in names}
+    assert net.adapter_names == {f"{name}.lora_{matrix}" for name in found for matrix in "AB"}
 
 
 def test_the_head_can_be_a_target() -> None:
-    net = GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(2, targets=("out_head",), train_head=False))
+    net = GPTClassifier(TINY, adapter=LoRA(2, targets=("head",), train_head=False))
     trained = {name for name, p in net.named_parameters() if p.requires_grad}
     assert trained == {"out_head.lora_A", "out_head.lora_B"}
 
 
-def test_adapters_are_added_once() -> None:
-    config = LoRAConfig(2)
-    net = GPTClassifier(TINY, trainable_layers="lora", lora=config)
-    names = {name for name, _ in net.named_parameters()}
-    add_lora(net, config)
-    assert {name for name, _ in net.named_parameters()} == names
+def test_a_layer_that_the_family_does_not_have_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model.adapter.targets mlp_gate.*query, key, value, output, mlp_in, mlp_out"):
+        GPTClassifier(TINY, adapter=LoRA(2, targets=("query", "mlp_gate")))
+
+
+def test_adapters_are_a_group_of_their_own_among_the_parameters() -> None:
+    groups = parameter_groups(GPTClassifier(TINY, adapter=LoRA(2, targets=("query",))))
+    counts = {name: sum(p.numel() for p in group if p.requires_grad) for name, group in groups.items()}
+    assert counts.pop("LoRA adapters") == 2 * (2 * 16 + 2 * 16)
+    assert counts.pop("head") == 2 * 16 + 2
+    assert not any(counts.values())
+
+
+def test_plain_values_of_an_adapter() -> None:
+    lora = LoRA(4, 8, 0.1, "alpha", ("query", "head"), False)
+    fields = {"rank": 4, "alpha": 8, "dropout": 0.1, "scaling": "alpha", "targets": ["query", "head"]}
+    plain = {"name": "LoRA", **fields, "train_head": False}
+    assert adapter_as_dict(lora) == plain
+    assert adapter_from_dict(plain) == lora
+    assert adapter_as_config(plain) == {
+        "class_path": "lit_cls.model.LoRA",
+        "init_args": {**fields, "train_head": False},
+    }
+    assert adapter_as_dict(None) is adapter_from_dict(None) is adapter_as_config(None) is None
+    with pytest.raises(KeyError):
+        adapter_from_dict({"name": "os.system"})
 
 
 @pytest.mark.parametrize("position", ["mean", "flexible"])
 def test_every_trained_tensor_gets_a_gradient(position: str) -> None:
     torch.manual_seed(3)
-    net = GPTClassifier(TINY, token_position=position, trainable_layers="lora", lora=LoRAConfig(2))
+    net = GPTClassifier(TINY, token_position=position, adapter=LoRA(2))
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if "lora_B" in name:
@@ -133,22 +160,22 @@ def test_every_trained_tensor_gets_a_gradient(position: str) -> None:
 
 
 def test_scaling() -> None:
-    assert LoRAConfig(16, 8).scale == 0.5
-    assert LoRAConfig(16, 8, scaling="alpha").scale == 8
+    assert LoRA(16, 8).scale == 0.5
+    assert LoRA(16, 8, scaling="alpha").scale == 8
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rank": 0}, "model.lora.rank 0 is less than 1"),
-        ({"dropout": 1.0}, "model.lora.dropout 1.0 is not in"),
-        ({"targets": ()}, "model.lora.targets is empty"),
-        ({"train_head": False}, "train_head is false and out_head is not among .* would stay random"),
+        ({"rank": 0}, "model.adapter.rank 0 is less than 1"),
+        ({"dropout": 1.0}, "model.adapter.dropout 1.0 is not in"),
+        ({"targets": ()}, "model.adapter.targets is empty"),
+        ({"train_head": False}, "train_head is false and head is not among .* would stay random"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        GPTClassifier(TINY, trainable_layers="lora", lora=LoRAConfig(**values))
+        GPTClassifier(TINY, adapter=LoRA(**values))
 
 
 def plain(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
@@ -189,20 +216,19 @@ def test_one_product_under_autocast(shape: tuple[int, ...]) -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters() if p.requires_grad)
 
 
-def test_merging_a_network_merges_every_adapter_once() -> None:
+def test_merging_a_network_leaves_no_adapter() -> None:
     torch.manual_seed(3)
-    net = GPTClassifier(TINY, trainable_layers="lora").eval()
+    net = GPTClassifier(TINY, adapter=LoRA()).eval()
     adapters = [layer for layer in net.modules() if isinstance(layer, LoRALinear)]
+    plain_names = {name for name, _ in GPTClassifier(TINY).named_parameters()}
     with torch.no_grad():
         for layer in adapters:
             layer.lora_B.normal_(std=0.1)
         ids, lengths = pad_rows([[1, 2, 3], [4, 5, 6, 7]], 4)
         before = net(ids, lengths)
-        for _ in range(2):
-            merge_lora(net)
         assert len(adapters) == 12
-        assert all(layer.merged for layer in adapters)
-        torch.testing.assert_close(net(ids, lengths), before)
-        for layer in adapters:
-            layer.lora_B.zero_()  # nothing of it is read any more
-        torch.testing.assert_close(net(ids, lengths), before)
+        for _ in range(2):  # nothing is added a second time
+            LoRA().merge(net)
+            assert not any(isinstance(layer, LoRALinear) for layer in net.modules())
+            assert {name for name, _ in net.named_parameters()} == plain_names
+            torch.testing.assert_close(net(ids, lengths), before)

@@ -15,12 +15,12 @@ from lit_cls.commands import merge as merge_module
 from lit_cls.commands.new_checkpoint import new_checkpoint_path
 from lit_cls.errors import UserError
 from lit_cls.inference import classifier_of
-from lit_cls.model.adapters.lora import LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, RUN_KEY, decision_of, read_checkpoint
 
-LORA = {"trainable_layers": "lora", "lora": LoRAConfig(targets=("W_query", "W_value", "ff", "out_head"))}
+LORA = {"adapter": LoRA(targets=("query", "value", "mlp_in", "mlp_out", "head"))}
 
 
 def test_a_merged_checkpoint_gives_the_same_logits(
@@ -50,7 +50,7 @@ def test_a_merged_checkpoint_gives_the_same_logits(
     assert merged.decision == decision
     content = read_checkpoint(tmp_path / "merged.ckpt")
     assert not any("lora" in name for name in content["state_dict"])
-    assert content[KEY]["model"]["lora"] is None
+    assert content[KEY]["model"]["adapter"] is None
     assert RUN_KEY not in content
     assert "optimizer_states" not in content
 

@@ -2,12 +2,13 @@
 
 import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import data, module, save, trainer
+from conftest import data, module, pairwise, save, trainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 from safetensors.torch import save_file
@@ -15,9 +16,9 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.data.batches import EvaluationBatches, TrainingBatches
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import LoRA, TextClassifier
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
@@ -206,7 +207,7 @@ def test_metrics_are_those_of_the_whole_split(tmp_path: Path, reviews: str, monk
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])
 def test_precisions_train(tmp_path: Path, reviews: str, precision: str) -> None:
     seed_everything(7, verbose=False)
-    trained = module(trainable_layers="lora", token_position="mean")
+    trained = module(adapter=LoRA(), token_position="mean")
     runner = trainer(tmp_path, precision=precision, max_epochs=6)
     runner.fit(trained, datamodule=data(reviews))
     assert trained.net is not None
@@ -232,19 +233,17 @@ def test_a_checkpoint_of_random_weights_holds_all_of_them(tmp_path: Path, review
     assert checkpoint["lit_cls"]["weights_sha256"] is None
 
 
-@pytest.mark.parametrize(
-    ("layers", "lora"), [("last_block", None), ("lora", LoRAConfig(2, targets=("ff", "out_head"), train_head=False))]
-)
+@pytest.mark.parametrize("adapter", [None, LoRA(2, targets=("mlp_in", "mlp_out", "head"), train_head=False)])
 def test_a_checkpoint_names_frozen_weights_instead_of_copying_them(
-    tmp_path: Path, reviews: str, layers: str, lora: LoRAConfig | None
+    tmp_path: Path, reviews: str, adapter: LoRA | None
 ) -> None:
     base = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
-    options = {"weights": str(base), "trainable_layers": layers, "lora": lora}
+    options = {"weights": str(base), "trainable_layers": "last_layer" if adapter else "last_block", "adapter": adapter}
     trained = module(**options)
     path = save(tmp_path, trained, data(reviews))
     kept = {name.removeprefix("net.") for name in read_checkpoint(path)["state_dict"]}
-    assert "tok_emb.weight" not in kept
+    assert "backbone.tok_emb.weight" not in kept
     assert {name for name, p in trained.net.named_parameters() if p.requires_grad} <= kept
     assert {"out_head.weight", "out_head.bias"} <= kept
     assert path.stat().st_size < base.stat().st_size / 4
@@ -296,7 +295,7 @@ def test_a_resumed_optimizer_takes_the_options_of_its_run(tmp_path: Path, review
         ({"learning_rate": -1.0}, r"model.learning_rate -1.0 is not in \[0, 1\]"),
         ({"weight_decay": 2.0}, r"model.weight_decay 2.0 is not in \[0, 1\]"),
         ({"trainable_layers": 4}, "trainable_layers 4 is not between 1 and the model's 3 blocks"),
-        ({"lora": LoRAConfig()}, "model.lora is set, but model.trainable_layers is 'all'"),
+        ({"adapter": LoRA(0)}, "model.adapter.rank 0 is less than 1"),
         ({"cache_gb": -0.5}, "model.cache_gb -0.5 is less than 0"),
         (
             {"cache_dir": "x", "drop_rate": 0.1},
@@ -312,6 +311,11 @@ def test_a_resumed_optimizer_takes_the_options_of_its_run(tmp_path: Path, review
 def test_wrong_options_are_refused_before_anything_is_built(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         module(**options)
+
+
+def test_an_option_that_there_is_not_is_named() -> None:
+    with pytest.raises(TypeError, match="ClassifierModule has no options lora, speed"):
+        module(lora=None, speed=1)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +349,9 @@ def test_a_label_that_never_occurs_changes_nothing(tmp_path: Path, reviews: str)
         seed_everything(7, verbose=False)
         trained, fit = module(), trainer(tmp_path, limit_train_batches=3)
         trained.take_labels(("no", "yes"))
-        trained.ignore_index = ignore_index  # after the check, which would refuse a class
+        trained.options = replace(
+            trained.options, ignore_index=ignore_index
+        )  # after the check, which would refuse a class
         fit.fit(trained, datamodule=data(reviews))
         return fit.callback_metrics["train_loss"], dict(trained.net.state_dict())
 
@@ -401,7 +407,7 @@ def test_compiled_blocks_take_the_same_steps(tmp_path: Path, reviews: str) -> No
     trained = module(compile=True)
     fit = trainer(tmp_path, limit_train_batches=3)
     fit.fit(trained, datamodule=data(reviews, batch_size=8, padding="longest_in_train"))
-    assert trained.net.trf_blocks[0]._compiled_call_impl is not None
+    assert trained.net.backbone.trf_blocks[0]._compiled_call_impl is not None
     assert_same_weights(dict(trained.net.state_dict()), plain)
 
 
@@ -418,8 +424,9 @@ def test_compiling_needs_the_compiler_that_torch_would_call(monkeypatch: pytest.
 # Frozen matrices in bfloat16.
 
 
-@pytest.mark.parametrize("weights", ["file", "random"])
-@pytest.mark.parametrize("layers", ["last_layer", "last_block", "lora"])
+@pytest.mark.parametrize(
+    ("layers", "weights"), pairwise(["last_layer", "last_block", "lora"], ["file", "random"], strength=1)
+)
 def test_a_checkpoint_of_mixed_precision_loads_again(tmp_path: Path, reviews: str, layers: str, weights: str) -> None:
     """Its trained tensors are float32; its frozen ones, in the precision it was trained in, give the same logits."""
     options = {"weights": weights, "trainable_layers": layers}
@@ -457,7 +464,7 @@ def test_mixed_precision_trains_as_it_would_with_float32_matrices(
     found = []
     for held in (True, False):
         if not held:
-            monkeypatch.setattr(GPTClassifier, "hold_frozen", lambda self, dtype: None)
+            monkeypatch.setattr(TextClassifier, "hold_frozen", lambda self, dtype: None)
         seed_everything(7, verbose=False)
         trained = module(trainable_layers=layers)
         trainer(tmp_path, precision="bf16-mixed").fit(trained, datamodule=data(reviews))
@@ -471,8 +478,7 @@ def test_mixed_precision_trains_as_it_would_with_float32_matrices(
 # Gradient checkpointing.
 
 
-@pytest.mark.parametrize("layers", ["all", "lora", "last_block"])
-@pytest.mark.parametrize("drop_rate", [0.0, 0.2])
+@pytest.mark.parametrize(("layers", "drop_rate"), pairwise(["all", "lora", "last_block"], [0.2, 0.0], strength=1))
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reviews: str, layers: str, drop_rate: float) -> None:
     found = []
     for recompute in (False, True):
@@ -482,7 +488,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reviews: str, la
         trained.take_labels(("no", "yes"))
         trained.trainer = trainer(tmp_path)
         trained.configure_model()
-        trained.net.trf_blocks[2].ff.register_forward_pre_hook(
+        trained.net.backbone.trf_blocks[2].ff.register_forward_pre_hook(
             lambda *_, calls=calls: calls.append(torch.is_grad_enabled())
         )
         fit = trainer(tmp_path, limit_train_batches=3, limit_val_batches=0)
@@ -526,11 +532,17 @@ def test_what_is_frozen_needs_no_gradient_and_one_look_is_enough(tmp_path: Path,
     trained.net.forgotten = torch.nn.Parameter(torch.ones(3))
     trained.on_after_backward()  # the first has been
     assert trained.net.forgotten.grad is None
-    assert all(p.grad is None for p in trained.net.trf_blocks.parameters())
+    assert all(p.grad is None for p in trained.net.backbone.trf_blocks.parameters())
 
 
-@pytest.mark.parametrize("position", ["first", "last", "flexible", "mean", "mean_flexible"])
-@pytest.mark.parametrize("layers", ["last_layer", "last_block", "all", "lora"])
+@pytest.mark.parametrize(
+    ("layers", "position"),
+    pairwise(
+        ["last_layer", "last_block", "all", "lora"],
+        ["first", "last", "flexible", "mean", "mean_flexible"],
+        strength=1,
+    ),
+)
 def test_everything_that_trains_gets_a_gradient(layers: str, position: str, tmp_path: Path, reviews: str) -> None:
     runner = trainer(tmp_path, limit_train_batches=1, limit_val_batches=0)
     texts = data(reviews, batch_size=2, padding=12)

@@ -15,12 +15,14 @@ from lit_cls.errors import RunError
 from lit_cls.exports import onnx
 from lit_cls.exports.onnx import check_onnx, write_onnx
 from lit_cls.exports.source import ExportSource
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model import LoRA
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 
 
 @torch.no_grad()
-def between(net: GPTClassifier) -> Decision:
+def between(net: TextClassifier) -> Decision:
     """A threshold that half of the texts reach."""
     shares = (net(torch.randint(0, 50256, (20, 12)), torch.full((20,), 12)) / 1.5).softmax(1)[:, 1]
     return Decision(1.5, 1, shares.median().item(), "a test")
@@ -29,7 +31,7 @@ def between(net: GPTClassifier) -> Decision:
 @pytest.fixture
 def exported(tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch) -> tuple[ExportSource, Path, list[str]]:
     """What no other format can express, with its weights in a file of their own, as those of a large network are."""
-    options = {"trainable_layers": "lora", "token_position": "mean_flexible", "causal": False}
+    options = {"adapter": LoRA(), "token_position": "mean_flexible", "causal": False}
     path = altered(tmp_path, reviews, options, {"truncation": "head_tail", "max_length": 50})
     monkeypatch.setattr(onnx, "_MAX_BYTES_IN_GRAPH", 0)
     source, net, answers = exportable(path, tmp_path / "out")

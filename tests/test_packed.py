@@ -8,9 +8,9 @@ from conftest import data, module, save
 from torch import Tensor, nn
 
 import lit_cls
-from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model import packed as packed_module
-from lit_cls.model.adapters.lora import LoRAConfig, LoRALinear
+from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.packed import PackedLinear, can_pack, pack, padded_rows
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.float32), reason="this torch has no oneDNN beside MKL")
@@ -34,14 +34,12 @@ def batch(rows: int, T: int) -> tuple[Tensor, Tensor]:
     return torch.randint(60, (rows, T)), lengths.flip(0)
 
 
-@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2), LoRAConfig(rank=2, targets=("W_key", "ff", "out_head"))])
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2), LoRA(rank=2, targets=("key", "mlp_in", "mlp_out", "head"))])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_logits_are_the_same(position: str, causal: bool, lora: LoRAConfig | None) -> None:
-    layers = "all" if lora is None else "lora"
-    plain, packed = (
-        network(token_position=position, causal=causal, trainable_layers=layers, lora=lora) for _ in range(2)
-    )
+def test_logits_are_the_same(position: str, causal: bool, lora: LoRA | None) -> None:
+    trains = {"trainable_layers": "all"} if lora is None else {"adapter": lora}
+    plain, packed = (network(token_position=position, causal=causal, **trains) for _ in range(2))
     pack(packed)
     for rows, T in ((1, 1), (1, 7), (5, 33), (16, 40)):
         input_ids, lengths = batch(rows, T)
@@ -51,19 +49,19 @@ def test_logits_are_the_same(position: str, causal: bool, lora: LoRAConfig | Non
 
 def test_what_is_packed() -> None:
     """Six matrices a block, but for the last one's keys and values; no adapter is left, and no second copy."""
-    net = network(trainable_layers="lora", lora=LoRAConfig(rank=2))
+    net = network(adapter=LoRA(rank=2))
     pack(net)
     assert sum(isinstance(layer, PackedLinear) for layer in net.modules()) == 3 * 6 - 2
-    assert not any(isinstance(layer, LoRALinear) for layer in net.trf_blocks.modules())
-    matrices = [name for name, p in net.trf_blocks.named_parameters() if p.ndim == 2]
+    assert not any(isinstance(layer, LoRALinear) for layer in net.backbone.trf_blocks.modules())
+    matrices = [name for name, p in net.backbone.trf_blocks.named_parameters() if p.ndim == 2]
     assert matrices == ["2.att.W_key.weight", "2.att.W_value.weight"]
 
 
 @in_bfloat16
 def test_in_bfloat16_no_adapter_is_rounded_away() -> None:
     """Added into a rounded weight it may be lost: those layers stay, the others are packed, no answer moves."""
-    lora = LoRAConfig(rank=2, targets=("W_query", "ff"))
-    plain, packed = (network(trainable_layers="lora", lora=lora).requires_grad_(False) for _ in range(2))
+    lora = LoRA(rank=2, targets=("query", "mlp_in", "mlp_out"))
+    plain, packed = (network(adapter=lora).requires_grad_(False) for _ in range(2))
     for net in (plain, packed):
         net.hold_frozen(torch.bfloat16)
     pack(packed)

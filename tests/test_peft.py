@@ -16,16 +16,16 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
-from lit_cls.model.adapters.lora import LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.pretrained import hub_source
+from lit_cls.model.settings import ModelSettings
 
 SHAPES = {
-    "all": LoRAConfig(),
-    "the published one": LoRAConfig(3, 7, 0.1, "alpha", ("W_query", "W_value", "out_head"), train_head=False),
-    "the key alone": LoRAConfig(2, 3, targets=("W_key",)),
-    "without attention": LoRAConfig(4, 16, targets=("ff", "out_proj")),
+    "all": LoRA(),
+    "the published one": LoRA(3, 7, 0.1, "alpha", ("W_query", "W_value", "out_head"), train_head=False),
+    "the key alone": LoRA(2, 3, targets=("key",)),
+    "without attention": LoRA(4, 16, targets=("mlp_in", "mlp_out", "output")),
 }
 
 
@@ -44,7 +44,7 @@ def write(path: Path, out: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's, of transformers
 def test_peft_gives_our_logits(shape: str, tmp_path: Path, altered_checkpoint: OncePerOptions) -> None:
     decision = Decision() if shape == "all" else Decision(temperature=1.5, goal="a test")
-    path = altered_checkpoint({"trainable_layers": "lora", "lora": SHAPES[shape]}, decision=decision)
+    path = altered_checkpoint({"adapter": SHAPES[shape]}, decision=decision)
     out = tmp_path / "out"
     told = write(path, out)
     assert len(told) == 2
@@ -72,7 +72,7 @@ def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, mo
     weights = tmp_path / "base.safetensors"
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
     # `write` compares the logits; of these adapters none is of c_attn.
-    model = {"trainable_layers": "lora", "lora": SHAPES["without attention"], "weights": str(weights)}
+    model = {"adapter": SHAPES["without attention"], "weights": str(weights)}
     path = altered(tmp_path, reviews, model)
     monkeypatch.setattr(peft_module, "hub_source", lambda *_: ("somebody/gpt2-nano", "abc"))
     write(path, tmp_path / "out")
@@ -99,17 +99,17 @@ def test_what_openai_published_is_known_by_name_and_by_content() -> None:
 def test_refusals() -> None:
     with pytest.raises(UserError, match=r"has no adapters: .*trainable_layers all\. Pass --format huggingface"):
         check_peft(export_source({"trainable_layers": "all"}))
-    lora: dict[str, object] = {"trainable_layers": "lora", "lora": LoRAConfig()}
+    lora: dict[str, object] = {"adapter": LoRA()}
     with pytest.raises(UserError, match="model.token_position is mean"):
         check_peft(export_source({**lora, "token_position": "mean"}))
     with pytest.raises(UserError, match="has one adapter, on the head, and peft stores a new head whole"):
-        check_peft(export_source({**lora, "lora": LoRAConfig(targets=("out_head",), train_head=False)}))
+        check_peft(export_source({**lora, "lora": LoRA(targets=("head",), train_head=False)}))
 
 
 def test_adapters_in_another_order_are_noticed(
     tmp_path: Path, altered_checkpoint: OncePerOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = altered_checkpoint({"trainable_layers": "lora"})
+    path = altered_checkpoint({"adapter": LoRA()})
     monkeypatch.setattr(peft_module, "_QKV", ("W_key", "W_query", "W_value"))
     with pytest.raises(RunError, match="logits, peft and the checkpoint, batches of 1: .* no label may differ"):
         write(path, tmp_path / "out")

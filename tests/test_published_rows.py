@@ -18,7 +18,7 @@ from lit_cls.runs.presets import PRESETS
 
 NUMBERS = list(range(1, 20))
 PUBLISHED = PRESETS["published"]
-LORA = {"rank": 16, "scaling": "alpha", "targets": ["W_query", "W_key", "W_value", "out_proj", "ff", "out_head"]}
+LORA = {"rank": 16, "scaling": "alpha", "targets": ["all_linear", "head"]}
 
 # What each row changes of row 1, the whole of it.
 CHANGES: dict[int, dict[str, Any]] = {
@@ -32,8 +32,15 @@ CHANGES: dict[int, dict[str, Any]] = {
     8: {"model.size": "gpt2-xl"},
     9: {"model.size": "gpt2-xl", "model.trainable_layers": "all"},
     10: {"model.weights": "random", "model.trainable_layers": "all"},
-    11: {"model.trainable_layers": "lora", "model.lora": {**LORA, "alpha": 16}},
-    12: {"model.size": "gpt2-xl", "model.trainable_layers": "lora", "model.lora": {**LORA, "alpha": 8}},
+    11: {
+        "model.trainable_layers": "last_layer",
+        "model.adapter": {"class_path": "LoRA", "init_args": {**LORA, "alpha": 16}},
+    },
+    12: {
+        "model.size": "gpt2-xl",
+        "model.trainable_layers": "last_layer",
+        "model.adapter": {"class_path": "LoRA", "init_args": {**LORA, "alpha": 8}},
+    },
     13: {"data.padding": "context_length"},
     14: {"data.padding": "none", "data.batch_size": 1},
     15: {"data.padding": "none", "data.batch_size": 1, "trainer.accumulate_grad_batches": 8},
@@ -53,7 +60,7 @@ PADDINGS = {
 
 
 def by_option(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as `group.option`; LoRA's stay together."""
+    """Settings as `group.option`; an adapter's stay together."""
     groups = {name: value for name, value in settings.items() if name in ("trainer", "model", "data")}
     plain = {name: value for name, value in settings.items() if name not in groups}
     return plain | {f"{name}.{option}": value for name, group in groups.items() for option, value in group.items()}
@@ -105,9 +112,11 @@ def test_a_row_differs_from_row_1_in_what_it_is_about_alone(number: int) -> None
     differing = {name for name, value in ours.items() if value != first[name]}
     assert differing - {"run_name"} == set(CHANGES[number])
     changed = {name: deepcopy(ours[name]) for name in CHANGES[number]}
-    if "model.lora" in changed:
-        assert changed["model.lora"].pop("dropout") == 0
-        del changed["model.lora"]["train_head"]  # the head is a target
+    if "model.adapter" in changed:
+        assert changed["model.adapter"]["class_path"] == "lit_cls.model.LoRA"
+        changed["model.adapter"]["class_path"] = "LoRA"
+        assert changed["model.adapter"]["init_args"].pop("dropout") == 0
+        del changed["model.adapter"]["init_args"]["train_head"]  # the head is a target
     assert changed == CHANGES[number]
 
 
@@ -176,17 +185,19 @@ def test_a_file_is_the_published_row(number: int) -> None:
     assert settings["model.size"] == line["model"].split()[0]
     assert settings["model.weights"] == line["weights"]
     assert settings["model.token_position"] == POSITIONS[line["token_position"]]
-    assert settings["model.trainable_layers"] == line["trainable_layers"]
+    is_lora = line["trainable_layers"] == "lora"
+    assert settings["model.trainable_layers"] == ("last_layer" if is_lora else line["trainable_layers"])
     assert settings["model.causal"] == {"yes": True, "no": False}[line["causal_mask"]]
     assert settings["data.padding"] == PADDINGS[line["max_length"]]
     assert settings["data.batch_size"] == int(line["batch_size"])
     assert settings["trainer.accumulate_grad_batches"] == int(line["accumulate_grad_batches"])
-    lora = settings["model.lora"]
-    if line["lora_rank"]:
+    assert bool(line["lora_rank"]) is is_lora
+    if is_lora:
+        lora = settings["model.adapter"]["init_args"]
         assert (lora["rank"], lora["alpha"]) == (int(line["lora_rank"]), float(line["lora_alpha"]))
         assert (line["note"], lora["scaling"]) == ("scale is alpha, not alpha/rank", "alpha")
     else:
-        assert lora is None
+        assert settings["model.adapter"] is None
 
 
 # How they are chosen.

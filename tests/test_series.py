@@ -24,7 +24,7 @@ from lit_cls.experiments.machine import Machine
 from lit_cls.experiments.series import Series
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun, duration
 from lit_cls.model import weight_files
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.module import ClassifierModule
 
 NANO = ("--model.size=gpt2-nano", "--model.weights=random", "--trainer.max_epochs=1", "--data.balance=none")
@@ -188,8 +188,8 @@ def test_a_folder_of_other_settings_data_or_weights_is_refused(
     out, seed = finished.copy(tmp_path), ("--seed_everything=6", "--trainer.deterministic=false")
     with pytest.raises(UserError, match=r"was run with other settings: model.token_position flexible there, mean now"):
         planned(out, [request(shared_reviews, "seed", *seed, "--model.token_position=mean")])
-    with pytest.raises(UserError, match=r"model.lora.rank None there, 4 now; .*Choose another folder with --out"):
-        planned(out, [request(shared_reviews, "seed", *seed, "--model.trainable_layers=lora", "--model.lora.rank=4")])
+    with pytest.raises(UserError, match=r"model.adapter.rank None there, 4 now; .*Choose another folder with --out"):
+        planned(out, [request(shared_reviews, "seed", *seed, "--model.adapter=LoRA", "--model.adapter.rank=4")])
     # The same file elsewhere is the same data; another text in it is not.
     copy = tmp_path / "copy.csv"
     copy.write_text(Path(shared_reviews).read_text())

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from lit_cls.experiments.step_counts import count_step
-from lit_cls.model.adapters.lora import LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import LoRA
+from lit_cls.model.settings import ModelSettings
 
 NANO = ModelSettings(size="gpt2-nano", weights="random", trainable_layers="all", token_position="mean")
 B, T, C, LAYERS = 4, 16, 48, 3
@@ -35,7 +35,7 @@ def test_only_what_is_needed_is_counted() -> None:
     assert one_position.forward < 0.5 * everything.forward / LAYERS
     assert count_step(NANO, 2, B, T, "32-true", gradient_checkpointing=True).backward > 1.3 * everything.backward
     # The gradients of frozen matrices are not computed.
-    adapted = count_step(replace(NANO, trainable_layers="lora", lora=LoRAConfig(rank=1)), 2, B, T, "32-true")
+    adapted = count_step(replace(NANO, adapter=LoRA(rank=1)), 2, B, T, "32-true")
     assert adapted.backward < 0.7 * everything.backward
 
 

@@ -95,8 +95,8 @@ def test_a_killed_sweep_is_resumed(
 
 def test_grids() -> None:
     assert parse_grid(["a.b=1,2", "--c=[1,2],[3,4],x"]) == {"a.b": ["1", "2"], "c": ["[1,2]", "[3,4]", "x"]}
-    lora = '{"rank": 4, "targets": ["ff", "out_head"]}'
-    assert parse_grid([f"model.lora={lora},null"]) == {"model.lora": [lora, "null"]}
+    lora = '{"class_path": "LoRA", "init_args": {"rank": 4, "targets": ["mlp_in", "head"]}}'
+    assert parse_grid([f"model.adapter={lora},null"]) == {"model.adapter": [lora, "null"]}
     assert parse_grid(["d={a: 1, b: 2},{a: 3, b: 4}"]) == {"d": ["{a: 1, b: 2}", "{a: 3, b: 4}"]}
 
 

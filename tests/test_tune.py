@@ -22,9 +22,9 @@ from lit_cls.commands.tune import _candidates, _notes, _predictions, _tune
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
 from lit_cls.evaluation.tuning import Goal, choose_threshold, fit_temperature, parse_goal
-from lit_cls.model import LoRAConfig
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import RUN_KEY, decision_of, read_checkpoint
 
@@ -126,9 +126,8 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
 
     for verb, split, stage in (("validate", "validation", "val"), ("test", "test", "test")):
         assert main([verb, "--ckpt_path", "a.ckpt", "--run_name", verb]) == 0
-        assert (
-            f"note: answers follow the checkpoint's tuning: {decision.told(['no', 'yes'])}" in capsys.readouterr().out
-        )
+        rule = decision.told(["no", "yes"])
+        assert f"note: predictions follow the checkpoint's tuning: {rule}" in capsys.readouterr().out
         folder = Path("checkpoints", verb, "version_0")
         report = json.loads((folder / "report" / "report.json").read_text())
         assert report["decision"] == {**decision.as_dict(), "told": decision.told(["no", "yes"])}
@@ -190,7 +189,7 @@ def test_no_training_resumes_from_it(trained: Path, capsys: pytest.CaptureFixtur
     ("model_options", "data_options", "weights"),
     [
         ({"trainable_layers": "last_block"}, {}, "file"),
-        ({"trainable_layers": "lora", "lora": LoRAConfig(2)}, {"padding": 20}, "file"),
+        ({"adapter": LoRA(2)}, {"padding": 20}, "file"),
         ({"token_position": "mean"}, {"padding": "none", "batch_size": 1, "max_length": 6}, "random"),
     ],
 )
@@ -203,7 +202,7 @@ def test_every_kind_of_checkpoint(tmp_path: Path, model_options: dict, data_opti
     path = save(tmp_path, module(weights=weights, **model_options), texts, limit_train_batches=4)
     tune("--ckpt_path", path, "--goal", "recall>=0.8", "--label", "yes", "--out", "a.ckpt")
     if weights != "random":
-        assert "net.tok_emb.weight" not in read_checkpoint("a.ckpt")["state_dict"]
+        assert "net.backbone.tok_emb.weight" not in read_checkpoint("a.ckpt")["state_dict"]
     assert main(["validate", "--ckpt_path", "a.ckpt", "--trainer.precision", "32-true"]) == 0
     right, answered, of_label = counted(Path("checkpoints/fit/version_0/predictions_validation.csv"), "yes")
     assert right / of_label >= 0.8

@@ -13,15 +13,38 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRAConfig
-from lit_cls.model.classifier import TrainableLayers
+from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRA
+from lit_cls.model.adapters import Adapter
+from lit_cls.model.backbones import BACKBONES
+from lit_cls.model.backbones.base import BackboneSpec
+from lit_cls.model.backbones.gpt2 import FAMILY, hub_name, to_hub_names
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.selection import TrainableLayers
+from lit_cls.model.settings import ModelSettings
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, WeightsCache, hugging_face_name, load_weights, to_hugging_face
+from lit_cls.model.weights import WeightsCache, load_weights
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A named network of the shape of `CONFIG`, for `ModelSettings`."""
+    monkeypatch.setitem(BACKBONES, "tiny", BackboneSpec(FAMILY, CONFIG))
 
 
 @pytest.fixture(scope="module")
 def theirs() -> GPT2LMHeadModel:
     return hugging_face_gpt2(CONFIG)
+
+
+def classifier(
+    path: Path,
+    trainable_layers: TrainableLayers = "last_layer",
+    cache: WeightsCache | None = None,
+    adapter: Adapter | None = None,
+) -> TextClassifier:
+    """As a run makes it: without memory until the file's tensors take their places."""
+    settings = ModelSettings("tiny", str(path), trainable_layers=trainable_layers, adapter=adapter)  # type: ignore[arg-type]
+    return settings.load(2, path, cache)[0]
 
 
 def logits_of(path: Path) -> tuple[Tensor, list[str]]:
@@ -92,7 +115,7 @@ def test_a_classifier_leaves_a_language_models_output_layer_out(theirs: GPT2LMHe
     notes = net.load_weights(tmp_path / "lm.safetensors")
     assert any("output layer" in note and "new head" in note for note in notes)
     torch.testing.assert_close(net.out_head.weight, head, atol=0, rtol=0)
-    torch.testing.assert_close(net.tok_emb.weight, theirs.transformer.wte.weight)
+    torch.testing.assert_close(net.backbone.tok_emb.weight, theirs.transformer.wte.weight)
 
 
 def test_a_classifier_takes_a_head_of_its_own_shape(tmp_path: Path) -> None:
@@ -107,17 +130,16 @@ def test_a_classifier_takes_a_head_of_its_own_shape(tmp_path: Path) -> None:
 
 
 def test_what_trains_stays_so_after_loading(tmp_path: Path) -> None:
-    net = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    net = GPTClassifier(CONFIG, adapter=LoRA(2))
     trained = {name for name, p in net.named_parameters() if p.requires_grad}
     save_file(GPTClassifier(CONFIG).state_dict(), tmp_path / "plain.safetensors")
-    with torch.device("meta"):
-        empty = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    net.load_weights(tmp_path / "plain.safetensors")
+    empty = classifier(tmp_path / "plain.safetensors", adapter=LoRA(2))
     for model in (net, empty):
-        model.load_weights(tmp_path / "plain.safetensors")
         assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
         assert not any(p.is_meta for p in model.parameters())
         assert all(p.isfinite().all() for p in model.parameters())
-    block = empty.trf_blocks[0].att.W_query
+    block = empty.backbone.trf_blocks[0].att.W_query
     assert block.lora_A.std() > 0.01
     assert not block.lora_B.any()
 
@@ -127,9 +149,7 @@ def test_training_never_writes_into_the_weights_file(tmp_path: Path) -> None:
     path = tmp_path / "plain.safetensors"
     save_file(GPTClassifier(CONFIG, trainable_layers="all").state_dict(), path)
     before = file_sha256(path)
-    with torch.device("meta"):
-        net = GPTClassifier(CONFIG, trainable_layers="all")
-    net.load_weights(path)
+    net = classifier(path, "all")
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(1.0)
@@ -160,29 +180,19 @@ def test_all_that_does_not_fit_is_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_size_is_recognised(tmp_path: Path) -> None:
-    save_file(GPTClassifier(SIZES["gpt2-nano"]).state_dict(), tmp_path / "nano.safetensors")
+    save_file(GPTClassifier(BACKBONES["gpt2-nano"].config).state_dict(), tmp_path / "nano.safetensors")
     with torch.device("meta"):
-        small = GPTClassifier(SIZES["gpt2-small"])
+        small = GPTClassifier(BACKBONES["gpt2-small"].config)
     with pytest.raises(UserError, match=r"looks like gpt2-nano: pass --model.size gpt2-nano"):
         small.load_weights(tmp_path / "nano.safetensors")
 
 
 def test_half_of_an_adapter_is_missing_not_new(tmp_path: Path) -> None:
-    net = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
+    net = GPTClassifier(CONFIG, adapter=LoRA(2))
     tensors = {name: t for name, t in net.state_dict().items() if "trf_blocks.0.att.W_query.lora_A" not in name}
     save_file(tensors, tmp_path / "half.safetensors")
     with pytest.raises(UserError, match=r"missing \(1\): trf_blocks.0.att.W_query.lora_A"):
         net.load_weights(tmp_path / "half.safetensors")
-
-
-def classifier(
-    path: Path, trainable_layers: TrainableLayers = "last_layer", cache: WeightsCache | None = None
-) -> GPTClassifier:
-    """As a run makes it: without memory until the file's tensors take their places."""
-    with torch.device("meta"):
-        net = GPTClassifier(CONFIG, trainable_layers=trainable_layers)
-    net.load_weights(path, cache)
-    return net
 
 
 def write_numbers(path: Path, value: float, changed_at: int | None = None) -> None:
@@ -198,7 +208,7 @@ def write_numbers(path: Path, value: float, changed_at: int | None = None) -> No
     new.replace(path)  # not written into: the one before may still be mapped
 
 
-def holds(net: GPTClassifier, value: float) -> bool:
+def holds(net: TextClassifier, value: float) -> bool:
     return all(bool((parameter == value).all()) for parameter in net.parameters())
 
 
@@ -254,9 +264,7 @@ def test_cached_tensors_are_shared_by_the_frozen_weights_below_adapters(tmp_path
     path, cache = tmp_path / "model.safetensors", WeightsCache()
     save_file(GPTClassifier(CONFIG).state_dict(), path)
     plain = classifier(path, cache=cache)
-    with torch.device("meta"):
-        adapted = GPTClassifier(CONFIG, trainable_layers="lora", lora=LoRAConfig(2))
-    adapted.load_weights(path, cache)
+    adapted = classifier(path, cache=cache, adapter=LoRA(2))
     adapters = {name: p for name, p in adapted.named_parameters() if ".lora_" in name}
     assert adapters
     for name, parameter in adapted.named_parameters():
@@ -284,17 +292,14 @@ def test_cached_tensors_stay_apart_from_trained_ones(tmp_path: Path, kind: str, 
 
 MEASURE = """
 import sys, torch
-from dataclasses import replace
+from pathlib import Path
 import safetensors.torch, safetensors
-from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.settings import ModelSettings
 def peak_kb():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
 torch.zeros(1)
-config = GPTConfig(emb_dim=int(sys.argv[2]), n_heads=int(sys.argv[3]), n_layers=int(sys.argv[4]))
 before = peak_kb()
-with torch.device("meta"):
-    net = GPTClassifier(config)
-net.load_weights(sys.argv[1])
+net, _ = ModelSettings(sys.argv[2], sys.argv[1]).load(2, Path(sys.argv[1]))
 assert sum(float(p.sum()) for p in net.parameters()) != 0  # every page has been touched
 print((peak_kb() - before) * 1024)
 """
@@ -324,13 +329,10 @@ def write_hugging_face_file(path: Path, config: GPTConfig) -> None:
 )
 def test_loading_never_holds_the_weights_twice(tmp_path: Path, size: str) -> None:
     """Peak memory of the load, beyond what the imports took, is at most 1.15 times the file."""
-    config = SIZES[size]  # type: ignore[index]
+    config = BACKBONES[size].config  # type: ignore[index]
     path = tmp_path / "model.safetensors"
     write_hugging_face_file(path, config)
-    shape = [str(n) for n in (config.emb_dim, config.n_heads, config.n_layers)]
-    told = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path), *shape], capture_output=True, text=True, check=True
-    )
+    told = subprocess.run([sys.executable, "-c", MEASURE, str(path), size], capture_output=True, text=True, check=True)
     ratio = int(told.stdout) / path.stat().st_size
     assert 0.9 < ratio <= 1.15, f"peak memory is {ratio:.3f} x the file"
 
@@ -342,8 +344,10 @@ def test_a_classifier_in_hugging_faces_names_is_read_back_and_is_theirs(tmp_path
         for parameter in ours.parameters():
             parameter.normal_(std=0.3)  # norms and biases are all the same at the start
         ours.out_head.bias.zero_()
-    tensors = {name: p.detach() for name, p in ours.named_parameters() if name != "out_head.bias"}
-    translated = to_hugging_face(tensors)
+    tensors = {
+        name.removeprefix("backbone."): p.detach() for name, p in ours.named_parameters() if name != "out_head.bias"
+    }
+    translated = to_hub_names(tensors)
     theirs = GPT2ForSequenceClassification(
         GPT2Config(
             vocab_size=CONFIG.vocab_size,
@@ -365,5 +369,5 @@ def test_a_classifier_in_hugging_faces_names_is_read_back_and_is_theirs(tmp_path
     again.load_weights(tmp_path)
     for name, tensor in tensors.items():
         if name != "out_head.weight":
-            assert torch.equal(again.get_parameter(name), tensor), name
-    assert hugging_face_name("trf_blocks.3.att.W_key.weight") == "transformer.h.3.attn.c_attn.weight"
+            assert torch.equal(again.backbone.get_parameter(name), tensor), name
+    assert hub_name("trf_blocks.3.att.W_key.weight") == "transformer.h.3.attn.c_attn.weight"

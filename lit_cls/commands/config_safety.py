@@ -14,6 +14,7 @@ from jsonargparse import _common, set_parsing_settings
 
 from lit_cls.errors import UserError
 
+_ADAPTER = ("model", "adapter")
 _PACKAGES = ("lightning", "lit_cls", "torch", "torchmetrics")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _PLAIN_TEXT = ("default_root_dir", "model_registry", "max_time")  # options of the trainer that take no class
@@ -26,10 +27,6 @@ def check_class_paths(command: str, words: Sequence[str]) -> None:
     `fit` may name any class: its configuration is its user's own. The other commands get files that others wrote.
     Inspects the options among the words, each file of `--config` and each file that those name where a class or a
     group of options may stand.
-
-    Args:
-        command: whose rule applies: `fit`, `validate`, `test`, `resume`.
-        words: that follow the command.
 
     Raises:
         UserError: a class outside the allowed packages, or a configuration that cannot be read.
@@ -49,11 +46,7 @@ def check_class_paths(command: str, words: Sequence[str]) -> None:
 
 
 class _ClassSearch:
-    """Visits options and the files they name, each once.
-
-    Args:
-        command: for messages.
-    """
+    """Visits options and the files they name, each once."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -120,7 +113,7 @@ def _takes_class(at: tuple[str, ...]) -> bool:
     """Whether the parser may read a text at these keys as the name of a class or of its file."""
     if at[:1] == ("trainer",):
         return len(at) > 1 and at[1] not in _PLAIN_TEXT
-    return at[:2] == ("model", "lora") or bool({"init_args", "dict_kwargs"} & set(at))
+    return at[:2] == _ADAPTER or bool({"init_args", "dict_kwargs"} & set(at))
 
 
 def _home(parts: Sequence[str]) -> str:
@@ -173,7 +166,7 @@ def only_allowed_classes(command: str) -> Iterator[None]:
     if command != "fit" and "import_path_verdicts" in before:
         set_parsing_settings(
             import_path_denylist=["*"],
-            import_path_allowlist=list(_PACKAGES),
+            import_path_allowlist=[*_PACKAGES, "lit_cls"],
             instantiate_subclass_spec_in_any=False,  # such a value could be any class
         )
     try:

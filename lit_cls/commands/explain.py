@@ -42,17 +42,7 @@ embeddings, and by leaving out one word at a time. Texts are truncated as predic
 
 
 def explain(words: list[str]) -> int:
-    """Explains the predictions for the given texts.
-
-    Args:
-        words: the options and the texts.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: a mistake in the options, the checkpoint or the file.
-    """
+    """Runs `lit_cls explain` with these arguments; returns the exit code."""
     parser = CommandParser("explain", _DESCRIPTION, 'a text that begins with a dash follows --: -- "-5 degrees"')
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="the texts, each in quotes")
     choices = (*_METHODS, "both")

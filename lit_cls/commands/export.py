@@ -23,25 +23,14 @@ is left.
                the most probable label
   onnx         one graph from token ids to probabilities and a label, with a tokenizer and an
                example beside it; any checkpoint
-  peft         LoRA adapters alone, for transformers' GPT-2; as huggingface
+  peft         the adapters alone, for transformers' GPT-2; as huggingface
 
-LoRA adapters are merged in float32 for the first two."""
+Adapters are merged in float32 for the first two."""
 _MAX_TEXTS = 64
 
 
 def export(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `export`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: settings that the format cannot express, a folder that exists, missing packages.
-        RunError: the predictions differ, or the disk refused the files.
-    """
+    """Runs `lit_cls export` with these arguments; returns the exit code."""
     parser = CommandParser("export", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison, beside texts that are always compared")

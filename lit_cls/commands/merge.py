@@ -12,34 +12,23 @@ from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoin
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.parity import LIMIT, measure
-from lit_cls.exports.source import plain_tensors
+from lit_cls.exports.source import merge_adapter
 from lit_cls.inference import Classifier, classifier_of
 from lit_cls.io.progress import Progress
 from lit_cls.io.terminal import print_line
-from lit_cls.model.adapters.lora import merge_lora
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, describe_network, without_training
 
 _DESCRIPTION = """\
-Writes a checkpoint whose weights have the LoRA adapters added in, in float32: it predicts and is
+Writes a checkpoint whose weights have the adapters merged in, in float32: it predicts and is
 tested like any other, needs no other file, and no training can resume from it. Its logits on the
 validation split are compared with those of the checkpoint: if one differs by more than 1e-4, or a
 label changes, nothing is written."""
 
 
 def merge(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `merge`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: no adapter in the checkpoint, no validation split to compare on, the file exists.
-        RunError: the predictions differ, or the disk refused the file.
-    """
+    """Runs `lit_cls merge` with these arguments; returns the exit code."""
     parser = CommandParser("merge", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison")
@@ -47,15 +36,16 @@ def merge(words: list[str]) -> int:
     args = parser.parse_args(words)
     trained = in_float32(open_checkpoint("merge", args, words, print_line))
     settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
-    if settings.lora is None:
+    if settings.adapter is None:
         raise UserError(
-            f"{trained.path} has no LoRA adapters to merge: it was trained with model.trainable_layers "
+            f"{trained.path} has no adapter to merge: it was trained with model.trainable_layers "
             f"{settings.trainable_layers}, and is complete as it is"
         )
     out = new_checkpoint_path(args.out, trained.path, "merged")
     texts = trained.split("validation", getattr(args, "data.path"), print_line).rows.texts
     classifier = trained.classifier(packed=False)
     before = _logits(classifier, texts, "as it is")
+    n_adapters = len({name.rpartition(".")[0] for name in classifier.net.adapter_names})  # layers that have one
     content = merged(trained.checkpoint, classifier.net)
     decision = classifier.decision
     new = classifier_of(out, content, trained.device, precision=trained.precision, packed=False)
@@ -70,7 +60,6 @@ def merge(words: list[str]) -> int:
         )
     write_checkpoint(content, out)  # before any output, whose reader may close it
     print_line(line)
-    n_adapters = sum(name.endswith(".lora_A") for name in trained.checkpoint["state_dict"])
     print_line(f"{n_adapters} adapters merged: {out}")
     return 0
 
@@ -83,12 +72,7 @@ def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:
 
 
 def add_data_option(parser: CommandParser, use: str) -> None:
-    """Adds `--data.path`, for data that has moved.
-
-    Args:
-        parser: of a command.
-        use: of the validation split.
-    """
+    """Adds `--data.path`, for data that has moved; `use` says what its validation split is for."""
     moved = "the data it was trained on (three files: their folder), if that has moved"
     parser.add_argument("--data.path", metavar="FILE", help=f"{moved}: its validation split is for {use}")
 
@@ -101,25 +85,20 @@ def in_float32(trained: TrainedCheckpoint) -> TrainedCheckpoint:
     return replace(trained, device=torch.device("cpu"), precision="32-true")
 
 
-def merged(checkpoint: Mapping[str, Any], net: GPTClassifier) -> dict[str, Any]:
-    """A checkpoint of the network with its adapters added in; they are added in `net` too.
-
-    Args:
-        checkpoint: with LoRA, as `read_checkpoint` returns it.
-        net: its network in float32.
-    """
-    merge_lora(net)
+def merged(checkpoint: Mapping[str, Any], net: TextClassifier) -> dict[str, Any]:
+    """A checkpoint without adapters: those of `net`, in float32, are added into its weights in place."""
+    merge_adapter(net)
     described = checkpoint[KEY]
     settings = replace(
         ModelSettings.from_dict(described["model"]),
         # As in any checkpoint that holds every tensor itself: no file has these weights.
         weights="random",
         trainable_layers="all",
-        lora=None,
+        adapter=None,
     )
     return {
         **without_training(dict(checkpoint)),
         # Not bf16-mixed, even if it was trained in that: the rounded sum may differ from the sum of rounded terms.
         KEY: describe_network(settings, tuple(described["label_names"]), None, "32-true"),
-        "state_dict": {f"net.{name}": tensor for name, tensor in plain_tensors(net).items()},
+        "state_dict": {f"net.{name}": p.detach() for name, p in net.named_parameters()},
     }

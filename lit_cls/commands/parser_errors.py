@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_cls.errors import UserError
+from lit_cls.model.adapters import ADAPTERS, moved_option_hint
 
 # jsonargparse's names of types, and the words for them.
 _KINDS = {
@@ -22,40 +23,39 @@ _KINDS = {
     "<class 'str'>": "text",
     "tuple[float, float, float]": "three fractions",
     "tuple[str, str, str]": "three files",
+    "<class 'tuple'>": "a list",
 }
 
 
 def describe_parser_error(message: str, subcommand: str) -> str:
-    """Rewrites a message of jsonargparse.
-
-    Args:
-        message: of the parser.
-        subcommand: whose options were parsed.
-
-    Returns:
-        The option, the rule, the value, and a hint where all options are listed.
-    """
+    """Rewrites a message of jsonargparse: the option, the rule, the value, and where all options are listed."""
     hint = f"\nlit_cls {subcommand} --help lists every option and its values"
-    key = re.search(r'Parser key "([\w.]+)"', message)
+    key = ".".join(
+        re.findall(r'Parser key "([\w.]+)"', message)[:1]
+        + re.findall(r'Problem with given class_path.*\s+Parser key "(\w+)"', message)[:1]
+    )
     unknown = re.search(
         r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'|Option '(\w+)' is not accepted",
         message,
         re.IGNORECASE,
     )
     if unknown:
-        name = unknown[1] or unknown[2] or f"{key[1] if key else ''}.{unknown[3]}"
-        return f"there is no option --{name}{hint}"
+        name = unknown[1] or unknown[2] or f"{key}.{unknown[3]}"
+        return f"there is no option --{name}{moved_option_hint(name)}{hint}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)
     allowed = _allowed(message)
+    if "Adapter is abstract" in message and value and re.match(r"NestedArg\(|\{", value[1]):
+        names = " or ".join(ADAPTERS)
+        return f"model.adapter has options, but not which adapter it is: pass --model.adapter {names}{hint}"
     if key and value and allowed:
         nested = re.fullmatch(r"NestedArg\(key='(.*)', val='?(.*?)'?\)", value[1])
-        name, given = (f"{key[1]}.{nested[1]}", nested[2]) if nested else (key[1], value[1])
+        name, given = (f"{key}.{nested[1]}", nested[2]) if nested else (key, value[1])
         choices = " or ".join([", ".join(allowed[:-1]), allowed[-1]]).removeprefix(" or ")
-        return f"{name} must be {choices}, not {given}{hint}"
+        return f"{name} must be {choices}, not {given}{moved_option_hint(name, given)}{hint}"
     if key and value:
-        return f"{key[1]} cannot be {value[1]}{hint}"
+        return f"{key} cannot be {value[1]}{hint}"
     if re.search("NoneType|object has no attribute|unsupported operand", message):  # from the parser's own code
-        return f"{key[1] if key else 'the configuration'} cannot be read: check its value{hint}"
+        return f"{key or 'the configuration'} cannot be read: check its value{hint}"
     return message.replace("Parser key ", "") + hint
 
 
@@ -80,7 +80,8 @@ def _allowed(message: str) -> list[str]:
     kinds = dict.fromkeys(words for kind, words in _KINDS.items() if kind in message)
     if "dict[str, float]" in message:
         kinds.pop("a number", None)  # only as one of several
-    return [*named, *kinds]
+    adapters = ADAPTERS if "base.Adapter'" in message and "Problem with given class_path" not in message else ()
+    return [*adapters, *named, *kinds]
 
 
 def parse(parser: LightningArgumentParser, words: list[str]) -> Namespace:

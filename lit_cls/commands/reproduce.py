@@ -7,7 +7,6 @@ import string
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from lit_cls.commands.series_options import SeriesParser, whole_numbers
 from lit_cls.commands.train import TrainCommand
@@ -23,7 +22,7 @@ from lit_cls.experiments.series_runs import RunRequest, SeriesRun
 from lit_cls.experiments.tables import markdown_table
 from lit_cls.io.atomic import write_text
 from lit_cls.io.terminal import stdout_console
-from lit_cls.model.weights import SIZES, ModelSize
+from lit_cls.model.backbones import BACKBONES
 from lit_cls.runs.folder import version_folders
 from lit_cls.runs.presets import PRESETS
 
@@ -66,8 +65,8 @@ def reproduce(words: Sequence[str]) -> int:
     console = stdout_console()
     if own.check is not None:
         return check_published(Path(os.path.expanduser(own.check)), console)
-    if own.size is not None and own.size not in SIZES:
-        raise UserError(f"--size {own.size} is not one of {', '.join(get_args(ModelSize))}")
+    if own.size is not None and own.size not in BACKBONES:
+        raise UserError(f"--size {own.size} is not one of {', '.join(BACKBONES)}")
     rows, seeds = choose_rows(own.rows), whole_numbers("--seeds", own.seeds)
     require_reports()
     out = Path(os.path.expanduser(own.out))

@@ -29,7 +29,8 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.io.malloc import keep_freed_memory
-from lit_cls.model.weights import SIZES, WeightsCache
+from lit_cls.model.backbones import BACKBONES
+from lit_cls.model.weights import WeightsCache
 from lit_cls.runs.presets import PRESETS, Preset
 from lit_cls.runs.resuming import ResumeState, changed_options, check_resumable, names_other_data, saved_settings
 from lit_cls.runs.run import Keep, Run
@@ -55,14 +56,7 @@ _DESCRIPTIONS = {
 
 
 def train(words: list[str]) -> None:
-    """Runs one of the subcommands.
-
-    Args:
-        words: the subcommand, then its options.
-
-    Raises:
-        UserError: a mistake in the options, the files or the data.
-    """
+    """Runs fit, validate or test, the first of `words`, with the options behind it."""
     check_class_paths(words[0], words[1:])
     with only_allowed_classes(words[0]):
         TrainCommand(words).start()
@@ -130,11 +124,7 @@ class TrainCommand(LightningCLI):
         pass
 
     def start(self) -> None:
-        """Runs the subcommand, from its own seed whatever ran before it in this process.
-
-        Raises:
-            UserError: a mistake in the options, the files or the data.
-        """
+        """Runs the subcommand, from its own seed whatever ran before it in this process."""
         assert self.subcommand is not None
         keep_freed_memory()
         with user_errors(self.subcommand):
@@ -150,9 +140,8 @@ class TrainCommand(LightningCLI):
 
     def settings(self) -> dict[str, Any]:
         """Every value that the run uses, as in its config.yaml."""
-        assert self.subcommand is not None
-        read: dict[str, Any] = yaml.safe_load(self._settings_text())
-        return read
+        settings: dict[str, Any] = yaml.safe_load(self._settings_text())
+        return settings
 
     def _settings_text(self) -> str:
         assert self.subcommand is not None
@@ -182,7 +171,9 @@ class TrainCommand(LightningCLI):
             default=None,
             help="Settings to start from, below --config and options: those of the published table.",
         )
-        parser.link_arguments("model.size", "data.context_length", compute_fn=lambda size: SIZES[size].context_length)
+        parser.link_arguments(
+            "model.size", "data.context_length", compute_fn=lambda size: BACKBONES[size].config.context_length
+        )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # LightningCLI has no public place for an option of one subcommand.

@@ -64,17 +64,7 @@ class _Tuning:
 
 
 def tune(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `tune`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: a mistake in the options, the checkpoint or the data; a goal that no threshold reaches.
-    """
+    """Runs `lit_cls tune` with these arguments; returns the exit code."""
     args = _parser().parse_args(words)
     trained = open_checkpoint("tune", args, words, print_line)
     names: list[str] = trained.checkpoint[KEY]["label_names"]

@@ -156,15 +156,9 @@ def assemble(
     labels: tuple[LabelFigures, ...],
     weights: Tensor | None = None,
 ) -> Figures:
-    """Adds the figures that follow from the labels' ones, or have one formula with and without weights.
+    """Adds the figures that follow from those of the labels, or that have one formula with and without weights.
 
-    Args:
-        predictions: the evaluated ones.
-        accuracy: as in `Figures`, like the next ones.
-        wilson_95: the interval; None for weighted texts.
-        mcc: the correlation.
-        labels: the figures of each label.
-        weights: (N,) weight of each text; None for equal weights.
+    `accuracy`, `wilson_95`, `mcc` and `labels` are those of `Figures`; `weights` (N,) are None for equal weights.
     """
     names, counts, bins = predictions.label_names, predictions.confusion(), reliability(predictions, weights)
     ranked = [labels[predictions.positive]] if len(names) == 2 else labels
@@ -188,13 +182,7 @@ def assemble(
 
 
 def label_figures(predictions: Predictions, mass: Tensor, ranking: Ranking) -> tuple[LabelFigures, ...]:
-    """The figures of each label.
-
-    Args:
-        predictions: the evaluated ones.
-        mass: (K, K) counts or weights of the given labels (rows) by prediction (columns).
-        ranking: AUROC and average precision.
-    """
+    """The figures of each label, from (K, K) counts or weights of the given labels (rows) by prediction (columns)."""
     counts = predictions.confusion()
     hits, of_label, as_label = mass.diagonal(), mass.sum(dim=1), mass.sum(dim=0)
     precision, recall, f1 = (
@@ -229,12 +217,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def log_loss(predictions: Predictions, weights: Tensor | None = None) -> float | None:
-    """Mean negative logarithm of the probability of the given label.
-
-    Args:
-        predictions: the probabilities and the labels.
-        weights: (N,) weight of each text; None for equal weights.
-    """
+    """Mean negative logarithm of the probability of the given label; `weights` (N,) are None for equal weights."""
     if not len(predictions.labels) or not predictions.finite:
         return None
     given = predictions.probabilities.double().gather(1, predictions.labels[:, None])[:, 0].clamp_min(_SMALLEST)
@@ -243,16 +226,11 @@ def log_loss(predictions: Predictions, weights: Tensor | None = None) -> float |
 
 
 def reliability(predictions: Predictions, weights: Tensor | None = None) -> tuple[Bin, ...]:
-    """Bins of confidence, with the accuracy in each.
+    """`N_BINS` bins of confidence, each open below and closed above, with the accuracy in each; none without texts.
 
-    Not torchmetrics': it gives a confidence of exactly 1 a bin of its own, and float32 rounds many to 1.
-
-    Args:
-        predictions: the confidence is the probability of the predicted class, even if it is not the highest.
-        weights: (N,) weight of each text; None for equal weights.
-
-    Returns:
-        `N_BINS` bins, each open below and closed above; none without texts.
+    Not torchmetrics': it gives a confidence of exactly 1 a bin of its own, and float32 rounds many to 1. The
+    confidence is the probability of the predicted class, even if it is not the highest; `weights` (N,) are None for
+    equal weights.
     """
     if not len(predictions.labels) or not predictions.finite:
         return ()

@@ -35,12 +35,7 @@ class PriorShift:
 
 
 def prior_shift(counts: Sequence[int], labels: Tensor) -> PriorShift:
-    """The shift from the labels at hand to those of the source.
-
-    Args:
-        counts: number of texts of each class in the whole source.
-        labels: (N,) classes of the texts at hand.
-    """
+    """The shift from these labels (N,) to a source with so many texts of each class."""
     shares = tuple(count / sum(counts) for count in counts)
     here = torch.bincount(labels, minlength=len(counts)).tolist()
     if not all(n for n, share in zip(here, shares, strict=True) if share):
@@ -50,14 +45,9 @@ def prior_shift(counts: Sequence[int], labels: Tensor) -> PriorShift:
 
 
 def shifted_confusion(confusion: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Shares of all texts by given label and prediction, where the labels have these shares.
+    """Shares of all texts by given label and prediction, if the labels have these shares.
 
-    Args:
-        confusion: (K, K) counts of the given labels (rows) by prediction (columns).
-        shares: of the labels.
-
-    Returns:
-        (K, K); a label without a text has zeros.
+    (K, K) counts of the given labels (rows) by prediction (columns) to (K, K); a label without a text has zeros.
     """
     totals = confusion.sum(axis=1, keepdims=True)
     return np.asarray(shares)[:, None] * confusion / np.maximum(totals, 1)
@@ -88,15 +78,9 @@ def shifted_figures(predictions: Predictions, shift: PriorShift) -> Figures | No
 
 
 def ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float | None, float]:
-    """Area under the ROC curve, and average precision, of weighted texts.
+    """Area under the ROC curve (None without a negative text), and average precision, of weighted texts.
 
-    Args:
-        scores: (N,) higher for texts taken to be positive.
-        positive: (N,) which texts are positive; at least one.
-        weights: (N,)
-
-    Returns:
-        The area, None without a negative text; and the average precision.
+    All are (N,): scores, higher for texts taken to be positive; which texts are positive, at least one; weights.
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of the texts with the same score

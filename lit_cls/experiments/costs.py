@@ -14,12 +14,14 @@ from lit_cls.data.batches import TextDataset
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.experiments.fit import Fit
 from lit_cls.experiments.step_counts import StepCounts, count_step
-from lit_cls.model.classifier import GPTClassifier, ModelSettings, count_positions
-from lit_cls.model.pretrained import check_pretrained, is_downloaded
-from lit_cls.model.weights import ModelSize
+from lit_cls.model.backbones import BackboneName
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.head import count_positions
+from lit_cls.model.pretrained import hub_file, is_downloaded
+from lit_cls.model.settings import ModelSettings
 from lit_cls.runs.checks import checkpoint_size
-from lit_cls.training.feature_cache import count_kept, kept_positions, why_not
-from lit_cls.training.feature_files import GB, states_key
+from lit_cls.training.feature_files import GB, feature_key
+from lit_cls.training.features import count_kept, kept_positions, why_not
 from lit_cls.training.precision import MIXED, TRUE
 
 _LIBRARIES = 500_000_000  # bytes of a process that has imported torch and Lightning
@@ -56,13 +58,13 @@ def expected_cost(run: Fit, rate: float) -> Cost:
     return _Estimate(run).cost(rate)
 
 
-def download_size(size: ModelSize) -> int:
+def download_size(size: BackboneName) -> int:
     """Bytes of the pretrained weights, 0 where they are on this machine.
 
     Raises:
         UserError: there are none of that size.
     """
-    check_pretrained(size)
+    hub_file(size)
     if is_downloaded(size):
         return 0
     return 4 * sum(p.numel() for p in ModelSettings(size=size).build_empty(2).parameters())
@@ -73,10 +75,10 @@ class _Estimate:
 
     def __init__(self, run: Fit) -> None:
         self.run, self.settings, self.data = run, run.model.settings, run.datamodule
-        self.precision, self.fast = str(run.trainer.precision), run.model.fast
+        self.precision, self.fast = str(run.trainer.precision), run.model.options.fast
         self.on_cpu = run.trainer.strategy.root_device.type == "cpu"
         self.from_file = self.settings.weights != "random"
-        self.net: GPTClassifier = self.settings.build_empty(len(self.data.label_names))
+        self.net: TextClassifier = self.settings.build_empty(len(self.data.label_names))
         self.net.fast = self.fast
         self.n_parameters = sum(p.numel() for p in self.net.parameters())
         self.n_trained = sum(p.numel() for p in self.net.parameters() if p.requires_grad)
@@ -91,7 +93,7 @@ class _Estimate:
         disk = copies * checkpoint_size(self.net, frozen_are_named=self.from_file) + 1_000_000
         features = self._features()
         memory, host_memory = self._memory(), 0
-        in_folder = self.run.model.cache_dir is not None
+        in_folder = self.run.model.options.cache_dir is not None
         # A CPU reads from the mapped file what is kept in a folder.
         if not (self.on_cpu and in_folder):
             memory += self._features_in_memory(features)
@@ -113,7 +115,7 @@ class _Estimate:
             n_tokens,
             self.precision,
             self.fast,
-            self.run.model.gradient_checkpointing,
+            self.run.model.options.gradient_checkpointing,
         )
 
     def _memory(self) -> int:
@@ -166,7 +168,7 @@ class _Estimate:
         """Bytes of them that the budget lets into memory: each split in its turn, as long as it fits."""
         taken = 0
         for size in features.values():
-            if taken + size <= self.run.model.cache_gb * GB:
+            if taken + size <= self.run.model.options.cache_gb * GB:
                 taken += size
         return taken
 
@@ -175,5 +177,5 @@ class _Estimate:
         weights, dataset = self.settings.weights, self.datasets["train"]
         if weights == "random":
             weights += str(self.run.settings()["seed_everything"])
-        key = states_key(self.net, dataset.token_ids, dataset.pad_to, weights, self.precision)
+        key = feature_key(self.net, dataset.token_ids, dataset.pad_to, weights, self.precision)
         return key.path(Path(), kept_positions(self.net, dataset)).name

@@ -26,9 +26,10 @@ from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.machine import Machine, free_resources, matmul_rate
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun, duration, series_table
 from lit_cls.io.terminal import print_to
-from lit_cls.model.pretrained import check_pretrained
+from lit_cls.model.backbones import BACKBONES, BackboneName
+from lit_cls.model.pretrained import hub_file
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.model.weights import SIZES, ModelSize, WeightsCache, match_weights
+from lit_cls.model.weights import WeightsCache, match_weights
 from lit_cls.runs.folder import version_folders
 
 # Options that change no result: where a run lands, how it reads its data, where it keeps what it computes once.
@@ -67,11 +68,11 @@ class Series:
         Raises:
             UserError: a mistake in the options or the data, or runs of other settings in the folder.
         """
-        self.console.print(f"checking {len(self.requests)} runs", highlight=False)
+        print_to(self.console, f"checking {len(self.requests)} runs")
         rates: dict[tuple[torch.device, str], float] = {}
         machines: dict[torch.device, Machine] = {}
         planned: list[Fit] = []
-        downloaded: set[ModelSize] = set()
+        downloaded: set[BackboneName] = set()
         features: set[str] = set()  # outputs of frozen layers, for several runs
         disk = 0
         for request in self.requests:
@@ -111,7 +112,7 @@ class Series:
                 "two series with different --out can run side by side"
             )
         if fit.model.settings.weights == "pretrained":
-            check_pretrained(fit.model.settings.size)
+            hub_file(fit.model.settings.size)
         fit.datamodule.prepare_data()
         fit.model.take_labels(fit.datamodule.label_names)
         fit.model.weigh_classes(fit.datamodule.splits["train"].label_ids)
@@ -163,7 +164,7 @@ class Series:
         Args:
             on_change: called after each run that has ended, to write the results.
         """
-        sizes = list(SIZES)
+        sizes = list(BACKBONES)
         waiting = [run for run in self.runs if run.state == "waiting"]
         waiting.sort(key=lambda run: sizes.index(run.size))  # a weights file is then read once
         weights_cache = WeightsCache()

@@ -10,7 +10,7 @@ from rich.text import Text
 from lit_cls.experiments.costs import Cost
 from lit_cls.experiments.finished_run import FinishedRun
 from lit_cls.experiments.fit import Fit
-from lit_cls.model.weights import ModelSize
+from lit_cls.model.backbones import BackboneName
 
 State = Literal["waiting", "running", "finished", "failed", "skipped"]
 
@@ -36,7 +36,7 @@ class SeriesRun:
     request: RunRequest
     words: list[str]
     """Of the command that runs it."""
-    size: ModelSize
+    size: BackboneName
     cost: Cost
     state: State = "waiting"
     reason: str = ""

@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.precision import MIXED, TRUE
 
 
@@ -68,16 +68,16 @@ def count_step(
         lengths = torch.full((batch_size,), n_tokens)
         with torch.autocast("cpu", mixed, enabled=mixed is not None), saved_tensors_hooks(note_saved, lambda x: x):
             with _OperationCounter() as features:
-                x = net.trunk(input_ids, lengths)  # (B, T, C)
+                x = net.features(input_ids, lengths)  # (B, T, C)
             with _OperationCounter() as forward:
-                logits = net.rest(x, lengths).float()
+                logits = net.from_features(x, lengths).float()
         loss = F.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.int64))
         with _OperationCounter() as backward:
             loss.backward()
         kept = sum(saved.values())
     if gradient_checkpointing:  # the backward pass computes one block after the other again
         plain = count_step(settings, num_classes, batch_size, n_tokens, precision, fast)
-        kept += plain.saved // max(1, net.config.n_layers - net.n_frozen_blocks)
+        kept += plain.saved // max(1, net.config.n_layers - net.first_trained_block)
     return StepCounts(features.n, forward.n, backward.n, kept, x.shape[-1] * x.element_size())
 
 

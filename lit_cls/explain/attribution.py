@@ -66,17 +66,11 @@ def integrated_gradients(
     every position: the boundary between GPT-2's training texts, what an empty text is read as, and the padding token,
     which therefore gets no attribution. (A vector of zeros is not a token.) The integral is a Gauss-Legendre sum over
     eight points in each half of the path. In every segment, attributions must add up to the change of the log-odds:
-    segments that miss it most are halved until the sum of all gaps is within 1 % of the whole change.
-
-    Args:
-        classifier: computing in 32-true (or 64-true).
-        text: any string.
-        label: to attribute the log-odds of; by default the predicted one.
-        steps: most points that may be used.
-        progress: called after each batch of points.
+    segments that miss it most are halved until the sum of all gaps is within 1 % of the whole change, or `steps`
+    points are used. `label` defaults to the predicted one.
 
     Raises:
-        UserError: another precision, or no such label.
+        UserError: not in 32-true or 64-true, or no such label.
     """
     _check(classifier, label)
     tokenized = TokenizedText(classifier, text)
@@ -84,8 +78,8 @@ def integrated_gradients(
     [batch] = classifier.batches([tokenized.token_ids])
     lengths: Tensor = batch["lengths"]
     with torch.no_grad():
-        x = net.tok_emb(batch["input_ids"])  # (1, T, C)
-        baseline = net.tok_emb(torch.full_like(batch["input_ids"], classifier.tokenizer.pad_id))
+        x = net.backbone.tok_emb(batch["input_ids"])  # (1, T, C)
+        baseline = net.backbone.tok_emb(torch.full_like(batch["input_ids"], classifier.tokenizer.pad_id))
         logits = net.forward_embedded(torch.cat([x, baseline]), lengths.expand(2))  # (2, K)
     target = _target(classifier, logits, label)
     at_text, at_baseline = decision.log_odds(logits, target).tolist()
@@ -115,14 +109,9 @@ class _Segment:
 
 
 class _Path:
-    """Integral along the path, in segments that are short where the output changes fast.
+    """Integral of `outputs`, (B, T, C) to (B,), along the path from the baseline to x, both (1, T, C).
 
-    Args:
-        outputs: (B, T, C) embeddings to (B,).
-        x: (1, T, C) end of the path.
-        baseline: (1, T, C) its start.
-        ends: outputs of the baseline and of x.
-        progress: called after each batch of points.
+    The segments are short where the output changes fast. `ends` are the outputs of the baseline and of x.
     """
 
     def __init__(
@@ -203,17 +192,11 @@ def leave_one_word_out(
 ) -> Attribution:
     """Decrease of the log-odds when a word is left out, with the white space before it, for each word that is read.
 
-    A score is positive if the word speaks for the label. The shorter text is read as `predict` reads it: if the text
-    was truncated, tokens that were not read move up.
-
-    Args:
-        classifier: computing in 32-true (or 64-true).
-        text: any string.
-        label: to attribute the log-odds of; by default the predicted one.
-        progress: called after each batch of texts.
+    A score is positive if the word speaks for the label, by default the predicted one. The shorter text is read as
+    `predict` reads it: if the text was truncated, tokens that were not read move up.
 
     Raises:
-        UserError: another precision, or no such label.
+        UserError: not in 32-true or 64-true, or no such label.
     """
     _check(classifier, label)
     tokenized = TokenizedText(classifier, text)

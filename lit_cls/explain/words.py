@@ -39,11 +39,7 @@ class TokenizedText:
         self.kept = truncate(list(range(len(self.word_of_token))), *self._limit)
 
     def score_words(self, scores: Sequence[float]) -> tuple[Word, ...]:
-        """The words with the sums of their tokens' scores.
-
-        Args:
-            scores: of the tokens that are read; tokens that the network ignores may be missing at the end.
-        """
+        """The words with the sums of their tokens' scores; ignored tokens may be missing at the end."""
         sums: dict[int, float] = {self.word_of_token[token]: 0.0 for token in self.kept}
         for token, score in zip(self.kept, scores, strict=False):
             sums[self.word_of_token[token]] += score

@@ -9,7 +9,7 @@ from lit_cls.exports.onnx import check_onnx, write_onnx
 from lit_cls.exports.parity import Log
 from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.exports.source import ExportSource, ReferenceOutputs
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 
 
 class Format(NamedTuple):
@@ -17,7 +17,7 @@ class Format(NamedTuple):
 
     check: Callable[[ExportSource], None]
     """Raises UserError for choices that the format cannot express, and for missing packages."""
-    write: Callable[[ExportSource, GPTClassifier, ReferenceOutputs, Path, Log], None]
+    write: Callable[[ExportSource, TextClassifier, ReferenceOutputs, Path, Log], None]
     """Writes the network (float32, on the CPU; its adapters may be merged in place) into an empty folder, loads it as
     users will, and logs how it compares with the reference outputs; raises RunError where they differ."""
 

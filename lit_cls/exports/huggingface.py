@@ -20,11 +20,9 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.parity import Log, log_each, measure
 from lit_cls.exports.readme import readme
-from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
+from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
-from lit_cls.model.adapters.lora import merge_lora
-from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.weights import SIZES, to_hugging_face
+from lit_cls.model.classifier import TextClassifier
 
 _FOLDED = 1e-5
 """Largest error of the folded bias: a tenth of what a logit may differ by."""
@@ -37,18 +35,14 @@ def check_huggingface(source: ExportSource) -> None:
     settings, decision = source.settings, source.decision
     wrong = []
     if settings.token_position != "flexible":
-        wrong.append(
-            f"model.token_position is {settings.token_position}; transformers reads the last real token (flexible)"
-        )
+        wrong.append(f"model.token_position is {settings.token_position}; transformers reads the last real token")
     if not settings.causal:
         wrong.append("model.causal is false; transformers has the causal mask")
     if source.truncation == "head_tail":
         wrong.append("data.truncation is head_tail; transformers' tokenizer keeps the head or the tail")
     if decision.label is not None:
-        label = source.label_names[decision.label]
-        wrong.append(
-            f"a threshold is set ({label} if at least {decision.threshold:.4g}); the pipeline takes the likeliest label"
-        )
+        rule = f"{source.label_names[decision.label]} if at least {decision.threshold:.4g}"
+        wrong.append(f"a threshold is set ({rule}); transformers' pipeline takes the most probable label")
     if wrong:
         raise UserError(
             f"{source.path} cannot be expressed as transformers' GPT2ForSequenceClassification:\n  "
@@ -58,10 +52,10 @@ def check_huggingface(source: ExportSource) -> None:
 
 
 def write_huggingface(
-    source: ExportSource, net: GPTClassifier, reference: ReferenceOutputs, folder: Path, log: Log
+    source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log
 ) -> None:
     """Writes weights, configuration, tokenizer and a README; see `Format`."""
-    merge_lora(net)
+    merge_adapter(net)
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
@@ -70,13 +64,9 @@ def write_huggingface(
 
 
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
-    """Tensors that give the same logits, divided by the temperature, from a head without bias.
+    """Tensors, by our names, that give the same logits divided by the temperature from a head without bias.
 
     The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b.
-
-    Args:
-        tensors: by our names, without adapters.
-        temperature: divisor of the logits.
 
     Raises:
         UserError: there is no such d.
@@ -100,16 +90,12 @@ def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tenso
 
 
 def save_model(source: ExportSource, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Writes `model.safetensors` and `config.json`.
-
-    Args:
-        source: the exported checkpoint.
-        tensors: by our names, without a bias of the head.
-        folder: that is written.
-    """
+    """Writes `model.safetensors`, from tensors by our names without a bias of the head, and `config.json`."""
     from safetensors.torch import save_file
 
-    save_file(to_hugging_face(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        source.settings.spec.family.to_hub_names(tensors), folder / "model.safetensors", metadata={"format": "pt"}
+    )
     configuration(source).save_pretrained(folder)
 
 
@@ -117,18 +103,10 @@ def configuration(source: ExportSource) -> Any:
     """transformers' `GPT2Config`."""
     from transformers import GPT2Config
 
-    size = SIZES[source.settings.size]
-    rate = source.settings.drop_rate
+    settings = source.settings
     return GPT2Config(
         architectures=["GPT2ForSequenceClassification"],
-        vocab_size=size.vocab_size,
-        n_positions=size.context_length,
-        n_embd=size.emb_dim,
-        n_layer=size.n_layers,
-        n_head=size.n_heads,
-        resid_pdrop=rate,
-        embd_pdrop=rate,
-        attn_pdrop=rate,
+        **settings.spec.family.hub_config(settings.config),
         id2label=dict(enumerate(source.label_names)),
         label2id={name: i for i, name in enumerate(source.label_names)},
         pad_token_id=tokenizer_for("gpt2").pad_id,

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.exports.parity import Log, log_each, measure
 from lit_cls.exports.readme import readme
-from lit_cls.exports.source import ExportSource, ReferenceOutputs, require_packages
+from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, require_packages
 from lit_cls.io.atomic import write_json
-from lit_cls.model.adapters.lora import merge_lora
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 
 _OPSET = 18  # has all operators of the network, and runs on an onnxruntime of 2023
@@ -31,9 +30,9 @@ def check_onnx(source: ExportSource) -> None:
     require_packages("onnxscript", "onnxruntime", "tokenizers")
 
 
-def write_onnx(source: ExportSource, net: GPTClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
+def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
     """Writes the graph, its tokenizer, its labels, an example and a README; see `Format`."""
-    merge_lora(net)
+    merge_adapter(net)
     graph = _DecisionGraph(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
     tokenizer = tokenizer_for("gpt2")
@@ -59,7 +58,7 @@ def write_onnx(source: ExportSource, net: GPTClassifier, reference: ReferenceOut
 class _DecisionGraph(nn.Module):
     """Token ids to probabilities and labels, as `Classifier.predict` makes them."""
 
-    def __init__(self, net: GPTClassifier, decision: Decision) -> None:
+    def __init__(self, net: TextClassifier, decision: Decision) -> None:
         super().__init__()
         self.net = net
         self.decision = decision

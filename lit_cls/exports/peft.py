@@ -31,10 +31,11 @@ from lit_cls.exports.parity import Log, log_each, measure
 from lit_cls.exports.readme import readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
-from lit_cls.model.adapters.lora import LoRALinear
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.adapters.lora import LoRA, LoRALinear
+from lit_cls.model.backbones.base import HubFile
+from lit_cls.model.backbones.gpt2 import hub_name, to_hub_names
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.pretrained import hub_source
-from lit_cls.model.weights import hugging_face_name, to_hugging_face
 
 _QKV = ("W_query", "W_key", "W_value")
 
@@ -42,12 +43,13 @@ _QKV = ("W_query", "W_key", "W_value")
 def check_peft(source: ExportSource) -> None:
     """Refuses checkpoints without adapters, and what `check_huggingface` refuses; see `Format`."""
     require_packages("peft")
-    if source.settings.lora is None:
+    adapter = source.settings.adapter
+    if not isinstance(adapter, LoRA):
         raise UserError(
-            f"{source.path} has no adapters: it was trained with model.trainable_layers "
+            f"{source.path} has no LoRA adapters: it was trained with model.trainable_layers "
             f"{source.settings.trainable_layers}. Pass --format huggingface for the whole network"
         )
-    if set(source.settings.lora.targets) == {"out_head"}:
+    if set(adapter.targets) == {"head"}:
         raise UserError(
             f"{source.path} has one adapter, on the head, and peft stores a new head whole, without adapters: "
             "pass --format huggingface"
@@ -55,19 +57,23 @@ def check_peft(source: ExportSource) -> None:
     check_huggingface(source)
 
 
-def write_peft(source: ExportSource, net: GPTClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
+def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
     """Writes the adapters, the tokenizer and a README; see `Format`. An adapter of the head is merged."""
     from safetensors.torch import save_file
 
     if isinstance(net.out_head, LoRALinear):
-        net.out_head.merge()
+        net.out_head = net.out_head.merged()
     frozen = plain_tensors(net)
     folded = fold_head(frozen, source.decision.temperature)
     adapters = {f"{layer}.{kind}": tensor for layer, pair in _adapters(net).items() for kind, tensor in pair.items()}
     whole = {name: folded[name] for name in ("out_head.weight", "final_norm.scale", "final_norm.shift")}
-    tensors = {f"base_model.model.{name}": t.contiguous() for name, t in (to_hugging_face(whole) | adapters).items()}
+    tensors = {f"base_model.model.{name}": t.contiguous() for name, t in (to_hub_names(whole) | adapters).items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    hub = hub_source(source.settings.size, source.settings.weights, source.weights_sha256)
+    settings = source.settings
+    # Layers that train beside the adapters are another network's than those on the hub.
+    hub = None
+    if settings.trainable_layers == "last_layer":
+        hub = hub_source(settings.size, settings.weights, source.weights_sha256)
     base = {name: tensor for name, tensor in frozen.items() if name != "out_head.bias"}
     if hub is None:
         (folder / "base").mkdir()
@@ -80,12 +86,12 @@ def write_peft(source: ExportSource, net: GPTClassifier, reference: ReferenceOut
     (folder / "README.md").write_text(_readme(source, hub, comparison), encoding="utf-8")
 
 
-def _adapters(net: GPTClassifier) -> dict[str, dict[str, Tensor]]:
+def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
     """peft's two matrices of each layer with an adapter, by transformers' names."""
     found: dict[str, dict[str, LoRALinear]] = {}
-    for name, layer in net.trf_blocks.named_modules(prefix="trf_blocks"):
+    for name, layer in net.backbone.trf_blocks.named_modules(prefix="trf_blocks"):
         if isinstance(layer, LoRALinear):
-            theirs = hugging_face_name(f"{name}.weight").removesuffix(".weight")
+            theirs = hub_name(f"{name}.weight").removesuffix(".weight")
             found.setdefault(theirs, {})[name.rpartition(".")[2]] = layer
     return {theirs: {"lora_A.weight": _down(layers), "lora_B.weight": _up(layers)} for theirs, layers in found.items()}
 
@@ -108,19 +114,19 @@ def _up(layers: dict[str, LoRALinear]) -> Tensor:
     return up
 
 
-def _adapter_config(source: ExportSource, net: GPTClassifier, hub: tuple[str, str] | None) -> Any:
+def _adapter_config(source: ExportSource, net: TextClassifier, hub: HubFile | None) -> Any:
     from peft import LoraConfig
 
-    lora = source.settings.lora
-    assert lora is not None, "check_peft has refused"
+    lora = source.settings.adapter
+    assert isinstance(lora, LoRA), "check_peft has refused others"
     targets = sorted({name.split(".", 3)[3] for name in _adapters(net)})
-    fused = sum(name in lora.targets for name in _QKV)
+    fused = 3 if "all_linear" in lora.targets else sum(role in lora.targets for role in ("query", "key", "value"))
     # peft scales by alpha / rank: c_attn has a larger rank, hence a larger alpha.
     return LoraConfig(
         task_type="SEQ_CLS",
         inference_mode=True,
-        base_model_name_or_path=hub[0] if hub else str(source.out.absolute() / "base"),
-        revision=hub[1] if hub else None,
+        base_model_name_or_path=hub.repository if hub else str(source.out.absolute() / "base"),
+        revision=hub.revision if hub else None,
         r=lora.rank,
         lora_alpha=lora.scale * lora.rank,  # type: ignore[arg-type]  # a float in ours
         lora_dropout=lora.dropout,
@@ -142,7 +148,7 @@ def _compare(source: ExportSource, base: dict[str, Tensor], reference: Reference
         network = GPT2ForSequenceClassification.from_pretrained(folder / "base")
     else:
         network = GPT2ForSequenceClassification(configuration(source))
-        network.load_state_dict(to_hugging_face(base))
+        network.load_state_dict(to_hub_names(base))
     model = PeftModel.from_pretrained(network, str(folder)).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     expected = reference.logits / source.decision.temperature
@@ -151,8 +157,8 @@ def _compare(source: ExportSource, base: dict[str, Tensor], reference: Reference
         yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
 
 
-def _readme(source: ExportSource, hub: tuple[str, str] | None, comparison: list[str]) -> str:
-    where = f'"{hub[0]}", revision="{hub[1]}"' if hub else 'folder + "/base"'
+def _readme(source: ExportSource, hub: HubFile | None, comparison: list[str]) -> str:
+    where = f'"{hub.repository}", revision="{hub.revision}"' if hub else 'folder + "/base"'
     usage = [
         "import json",
         "from peft import PeftModel",

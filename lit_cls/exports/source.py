@@ -11,8 +11,9 @@ from torch import Tensor
 from lit_cls.data.options import Truncation
 from lit_cls.errors import UserError
 from lit_cls.inference import Classifier
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import DATA_KEY, KEY, decision_of
 
 
@@ -73,17 +74,23 @@ class ReferenceOutputs:
         return cls(texts, logits)
 
 
-def plain_tensors(net: GPTClassifier) -> dict[str, Tensor]:
-    """The network's tensors without adapters."""
-    return {name: p.detach() for name, p in net.named_parameters() if ".lora_" not in name}
+def plain_tensors(net: TextClassifier) -> dict[str, Tensor]:
+    """The network's tensors by the published code's names, without an adapter's."""
+    return {
+        name.removeprefix("backbone."): p.detach()
+        for name, p in net.named_parameters()
+        if name not in net.adapter_names
+    }
+
+
+def merge_adapter(net: TextClassifier) -> None:
+    """Puts a mergeable adapter into the weights of the whole network, head included."""
+    if net.adapter is not None:
+        net.adapter.merge(net)
 
 
 def require_packages(*names: str) -> None:
-    """Refuses, before any work, an export without its packages.
-
-    Raises:
-        UserError: packages are not installed.
-    """
+    """Refuses, before any work, an export whose packages are not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UserError(f"the export needs {', '.join(missing)}, not installed here: pip install 'lit_cls[export]'")

@@ -1,7 +1,7 @@
-"""Pure torch: GPT-2, its classification head, LoRA, and their weights."""
+"""Pure torch: backbones, heads, adapters, and their weights."""
 
-from lit_cls.model.adapters.lora import LoRAConfig, LoRALinear
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.backbones.gpt2 import GPTConfig, GPTModel
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import GPTClassifier, TextClassifier
 
-__all__ = ["GPTClassifier", "GPTConfig", "GPTModel", "LoRAConfig", "LoRALinear"]
+__all__ = ["GPTClassifier", "GPTConfig", "GPTModel", "LoRA", "TextClassifier"]

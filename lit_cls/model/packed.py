@@ -1,25 +1,24 @@
-"""Linear layers for answering texts on a processor, with the weights laid out for its products.
+"""Linear layers for prediction on a CPU, with the weights laid out for its products.
 
 A product of few rows, one short text, reads a matrix once and does little with each number. In oneDNN's
-layout, in blocks, it is read in one go; a plain matrix is laid out anew in every call. torch's float32
-product goes to MKL, which besides uses narrower instructions on processors that are not Intel's.
+blocked layout it is read in one go; a plain matrix is laid out anew in every call. torch's float32
+product goes to MKL, which also uses narrower instructions on CPUs that are not Intel's.
 `torch.compile` packs in the same way when it freezes a network, but compiles for longer than most lists
-of texts take to be answered.
+of texts take to predict.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_cls.model.adapters.lora import LoRALinear
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that no longer trains: its weight is in oneDNN's layout, and nowhere else.
+    """A linear layer for prediction: its weight is in oneDNN's layout alone.
 
     Args:
-        linear: float32 or bfloat16, on the processor.
+        linear: float32 or bfloat16, on the CPU.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -72,33 +71,25 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 @torch.no_grad()
-def pack(net: GPTClassifier) -> None:
+def pack(net: TextClassifier) -> None:
     """Packs the blocks' linear layers, one by one; the logits are the same but for rounding.
 
-    Adapters are added into their weights before, as `lit_cls merge` does; in bfloat16, where that would round
-    them away, their layers stay as they are. So do the last block's keys and values: where one position is read,
-    its attention does without them (`MultiHeadAttention._attend_once`).
+    A mergeable adapter is merged into the blocks first; in bfloat16, where that would round it away, its layers
+    stay as they are. So do the last block's keys and values: where one position is read, its attention does
+    without them (`MultiHeadAttention._attend_absorbed`).
 
     Args:
-        net: on the processor; from now on it answers, but its weights are no longer to be had.
+        net: on the CPU. It predicts from now on, but its weights can no longer be read.
     """
-    for block in net.trf_blocks:
+    blocks = net.backbone.trf_blocks
+    kind = next(blocks.parameters()).dtype
+    if net.adapter is not None and net.adapter.mergeable and kind == torch.float32 and can_pack(kind):
+        net.adapter.merge(blocks)
+    for block in blocks:
         for name, layer in list(block.named_modules()):
-            if not isinstance(layer, nn.Linear) or not can_pack(layer.weight.dtype):
-                continue
-            if isinstance(layer, LoRALinear) and layer.weight.dtype != torch.float32:
+            if type(layer) is not nn.Linear or not can_pack(layer.weight.dtype):
                 continue
             parent, _, attribute = name.rpartition(".")
-            plain = _plain(layer)
-            absorbed = block is net.trf_blocks[-1] and attribute in ("W_key", "W_value")
-            setattr(block.get_submodule(parent), attribute, plain if absorbed else PackedLinear(plain))
-
-
-def _plain(layer: nn.Linear) -> nn.Linear:
-    """The layer; with an adapter, one that has it in its weight."""
-    if not isinstance(layer, LoRALinear):
-        return layer
-    layer.merge()
-    plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, "meta")
-    plain.weight, plain.bias = layer.weight, layer.bias
-    return plain
+            is_absorbed = block is blocks[-1] and attribute in ("W_key", "W_value")
+            if not is_absorbed:
+                setattr(block.get_submodule(parent), attribute, PackedLinear(layer))

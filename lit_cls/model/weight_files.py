@@ -55,7 +55,7 @@ def open_weights(path: Path) -> dict[str, StoredTensor]:
         except UserError:
             raise
         except Exception as error:  # the readers raise a type of their own for each kind of damage
-            reason = shown((str(error).splitlines() or [type(error).__name__])[0])
+            reason = printable((str(error).splitlines() or [type(error).__name__])[0])
             raise UserError(
                 f"the weights file {file} cannot be read (truncated, damaged, or not a weights file): {reason}"
             ) from error
@@ -159,7 +159,7 @@ def files_of(path: Path) -> list[Path]:
         shards = _shards(path)
         missing = [shard for shard in shards if not os.path.isfile(path.parent / shard)]
         if missing:
-            raise UserError(f"{path} names shards that are not beside it: {', '.join(map(shown, missing))}")
+            raise UserError(f"{path} names shards that are not beside it: {', '.join(map(printable, missing))}")
         return [path.parent / shard for shard in shards]
     if path.suffix not in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
         raise UserError(f"the weights file {path} is of no known kind: .safetensors, .pth, .pt, .bin or .ckpt")
@@ -178,7 +178,7 @@ def _shards(index: Path) -> list[str]:
     if wrong:
         raise UserError(
             f"{index} names shards that are no plain names of .safetensors or .bin files beside it: "
-            f"{', '.join(shown(str(shard)) for shard in wrong[:3])}"
+            f"{', '.join(printable(str(shard)) for shard in wrong[:3])}"
         )
     return sorted(shards)
 
@@ -204,6 +204,6 @@ def sha256_of(files: tuple[Path, ...]) -> str:
     return digest.hexdigest()
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name from a file, without what could steer a terminal."""
     return name[:100] if name.isprintable() else ascii(name[:100])

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.weights import match_weights
 from lit_cls.training.checkpoints import trained_tensors
 from lit_cls.training.feature_files import check_folder
@@ -44,16 +44,9 @@ def check_batches(trainer: Trainer, data: ClassificationData) -> None:
 
 
 def check_weights_and_disk(module: ClassifierModule, n_labels: int, root: Path, copies: int) -> None:
-    """Refuses weights that do not fit the network, and a run that could not be saved.
+    """Refuses weights that do not fit the network, and a run below `root` that could not be saved.
 
-    Args:
-        module: the model, before it is built.
-        n_labels: of the data.
-        root: the folder of all runs.
-        copies: checkpoints that will exist at once beside those that are there; 0 if none is written.
-
-    Raises:
-        UserError: the weights file, the disk or the folder of the feature cache.
+    `copies` checkpoints will exist at once, beside those that are there.
     """
     with torch.device("meta"):
         net = module.settings.build(n_labels)
@@ -62,18 +55,18 @@ def check_weights_and_disk(module: ClassifierModule, n_labels: int, root: Path, 
         match_weights(net, weights)
     if copies:
         check_disk(root, net, frozen_are_named=weights is not None, copies=copies)
-    if module.cache_dir is not None:
-        check_folder(Path(os.path.expanduser(module.cache_dir)))
+    if module.options.cache_dir is not None:
+        check_folder(Path(os.path.expanduser(module.options.cache_dir)))
 
 
-def checkpoint_size(net: GPTClassifier, frozen_are_named: bool) -> int:
+def checkpoint_size(net: TextClassifier, frozen_are_named: bool) -> int:
     """Bytes of one checkpoint: its tensors of the network, and AdamW's two averages of what trains."""
     kept = trained_tensors(net) if frozen_are_named else {name for name, _ in net.named_parameters()}
     sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
     return sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
 
 
-def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies: int) -> None:
+def check_disk(folder: Path, net: TextClassifier, frozen_are_named: bool, copies: int) -> None:
     """Refuses to start a run that could not be saved.
 
     Args:
@@ -81,9 +74,6 @@ def check_disk(folder: Path, net: GPTClassifier, frozen_are_named: bool, copies:
         net: the network, with or without memory.
         frozen_are_named: whether the checkpoint leaves out what did not train.
         copies: files that exist at once, the one being written among them.
-
-    Raises:
-        UserError: not enough room; the message has the numbers.
     """
     one = checkpoint_size(net, frozen_are_named)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
+from lit_cls.model.adapters import adapter_as_config
 from lit_cls.training.checkpoint_io import copy_checkpoint
 from lit_cls.training.checkpoints import BEST, DATA_KEY, KEY, LAST, RUN_KEY, has_loss
 from lit_cls.training.loss import is_weights
@@ -53,7 +54,8 @@ def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool)
             if name not in _LOCATIONS and (_is_plain(value) or (name == "model.class_weights" and is_weights(value)))
         }
     settings["trainer.precision"] = described["precision"]
-    settings.update({f"model.{name}": value for name, value in described["model"].items()})
+    network = {**described["model"], "adapter": adapter_as_config(described["model"]["adapter"])}
+    settings.update({f"model.{name}": value for name, value in network.items()})
     settings.update({f"data.{name}": value for name, value in checkpoint[DATA_KEY]["settings"].items()})
     if other_data:
         for name in ("source", "path", "split", "group_near_duplicates"):
@@ -85,14 +87,11 @@ def check_resumable(
     """Refuses a checkpoint or options with which the training cannot continue.
 
     Args:
-        path: the checkpoint's.
+        path: of the checkpoint.
         checkpoint: as `read_checkpoint` returns it.
         order: as `ClassificationData.order` returns it.
-        max_epochs: of the Trainer; None or -1 without a limit.
-        max_steps: of the Trainer; -1 without a limit.
-
-    Raises:
-        UserError: which option, and both values.
+        max_epochs: None or -1 without a limit.
+        max_steps: -1 without a limit.
     """
     if RUN_KEY not in checkpoint:
         raise UserError(
@@ -118,11 +117,11 @@ def check_resumable(
 
 
 def continue_files(state: ResumeState, metrics: MetricsFile, keeps_best: bool, log: Callable[[str], None]) -> None:
-    """Sets up the checkpoints and metrics.csv of a run's folder as they were at the state that it resumes from.
+    """Restores checkpoints and metrics.csv as they were at a state, in its own folder or that of a new run.
 
     Args:
         state: where the training resumes.
-        metrics: of the run; its folder is the state's own or a new one.
+        metrics: of the run, in its folder.
         keeps_best: whether the checkpoint of the lowest val_loss is kept.
         log: prints a line.
     """

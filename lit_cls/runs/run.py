@@ -28,7 +28,7 @@ from lit_cls.runs.provenance import NAME, add_resumption, write_provenance
 from lit_cls.runs.resuming import ResumeState, continue_files
 from lit_cls.training.callbacks import CollectPredictions, EpochLog, ProgressBar
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS
-from lit_cls.training.feature_cache_callback import FrozenTrunk
+from lit_cls.training.feature_cache import CacheFeatures
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.pad_invariance import PaddingTest
@@ -83,22 +83,18 @@ class Run:
         self.predictions = CollectPredictions()
         self.padding_test = PaddingTest()
         self.epoch_log = EpochLog(self.log)
-        self.frozen_trunk = FrozenTrunk(self.log, scratch=root)
+        self.cache_features = CacheFeatures(self.log, scratch=root)
         self.signals = StopSignals()
 
     def callbacks(self, show_bar: bool) -> list[Callback]:
         """The callbacks that the Trainer is made with; the one that saves is added when the run has its folder."""
         bar: list[Callback] = [ProgressBar()] if show_bar else []
-        # The trunk after the log, which stops its clock when a validation starts.
-        return [self.predictions, self.padding_test, self.epoch_log, self.frozen_trunk, *bar]
+        # The feature cache after the log, which stops its clock when a validation starts.
+        return [self.predictions, self.padding_test, self.epoch_log, self.cache_features, *bar]
 
     @rank_zero_only
     def log(self, thing: Any) -> None:
-        """Prints a line or a table, once for all processes.
-
-        Raises:
-            RunError: standard output was closed.
-        """
+        """Prints a line or a table, once for all processes; a RunError ends a run that nobody reads any more."""
         try:
             print_to(self.console, thing)
         except BrokenPipeError as error:
@@ -112,14 +108,14 @@ class Run:
         state: ResumeState | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        """Trains, then tests the kept checkpoint.
+        """Trains, from the start or from a state, then tests the kept checkpoint.
 
         Args:
             trainer: a `ClassifierTrainer` made with `callbacks`.
             module: the model.
             data: the texts.
-            state: where the training resumes; None trains from the start.
-            notes: further lines to print behind those about the data.
+            state: where the training resumes.
+            notes: lines to print behind those about the data.
 
         Raises:
             UserError: anything wrong with data, weights or disk, before the first step.
@@ -138,9 +134,9 @@ class Run:
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process created it
             kept = self._kept(trainer, saver)
             self._evaluate(trainer, module, data, ("test", "validation", "train"), kept, metrics)
-        if seconds := self._seconds_training():
-            frozen = self.frozen_trunk.seconds.get("train")
-            when = ", by the run that computed them" if "train" in self.frozen_trunk.found else ""
+        if seconds := self._seconds_training(module):
+            frozen = module.feature_cache.seconds.get("train")
+            when = ", by the run that computed them" if "train" in module.feature_cache.found else ""
             part = f" ({frozen:.1f} s of it for the frozen layers{when})" if frozen else ""
             self.log(f"trained in {seconds:.1f} s{part}, {self.epoch_log.texts_trained / seconds:.1f} texts/s")
         self.log(f"everything is in {self.folder}")
@@ -150,15 +146,7 @@ class Run:
     def evaluate(
         self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, split: SplitName, checkpoint: Path
     ) -> None:
-        """Accuracy of a checkpoint on one split.
-
-        Args:
-            trainer: made with `callbacks`.
-            module: the model.
-            data: the texts.
-            split: which of them.
-            checkpoint: the trained network.
-        """
+        """Evaluates a checkpoint on one split, with a Trainer made with `callbacks`."""
         for thing in describe_data(data, module.settings.token_position):
             self.log(thing)
         with self._opened(trainer, data, None) as (metrics, _):
@@ -173,9 +161,9 @@ class Run:
         there = 0 if self.resumed is None else sum((self.resumed / name).exists() for name in names)
         return 1 + len(names) - there  # one is being written
 
-    def _seconds_training(self) -> float:
+    def _seconds_training(self, module: ClassifierModule) -> float:
         """Of all epochs, and of the frozen layers' outputs that they start from."""
-        return self.epoch_log.seconds_training + self.frozen_trunk.seconds.get("train", 0.0)
+        return self.epoch_log.seconds_training + module.feature_cache.seconds.get("train", 0.0)
 
     def _kept(self, trainer: Trainer, saver: Saver) -> Path | None:
         """The checkpoint to test; every run ends with one, unless it was asked not to."""
@@ -297,7 +285,7 @@ class Run:
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
         if rule := module.decision.told(data.label_names):
-            self.log(f"note: answers follow the checkpoint's tuning: {rule}")
+            self.log(f"note: predictions follow the checkpoint's tuning: {rule}")
         if trainer.is_global_zero:
             device = trainer.strategy.root_device
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -315,8 +303,8 @@ class Run:
         self.log(accuracy_table(accuracies(found, data)[::-1]))
         network = {
             "weights_notes": module.weights_notes,
-            "seconds_training": self._seconds_training(),
-            "seconds_frozen_layers": self.frozen_trunk.seconds,
+            "seconds_training": self._seconds_training(module),
+            "seconds_frozen_layers": module.feature_cache.seconds,
             "texts_trained": self.epoch_log.texts_trained,
             "parameters": count_parameters(module),
             "peak_gpu_memory": peak_gpu_memory,

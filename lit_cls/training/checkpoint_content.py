@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_cls.model.adapters.lora import LoRAConfig
+from lit_cls.model.adapters import ADAPTERS
+from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.decision import Decision
 from lit_cls.model.weight_files import plainness
-from lit_cls.model.weights import SIZES
 
 _MOST_LABELS = 100_000
 
@@ -20,19 +20,24 @@ def _number(least: int, most: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and least <= value <= most
 
 
-def _lora(value: Any) -> bool:
+def _adapter(value: Any) -> bool:
+    """Whether it has exactly the fields of an adapter that we know, each of its default's type."""
     if value is None:
         return True
-    names = {field.name for field in fields(LoRAConfig)}
-    return (
-        isinstance(value, dict)
-        and value.keys() == names
-        and _number(1, 10_000)(value["rank"])
-        and all(isinstance(value[name], int | float) for name in ("alpha", "dropout", "train_head"))
-        and isinstance(value["scaling"], str)
-        and isinstance(value["targets"], list | tuple)
-        and all(isinstance(target, str) for target in value["targets"])
-    )
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] not in ADAPTERS:
+        return False
+    defaults = {field.name: field.default for field in fields(ADAPTERS[value["name"]])}  # type: ignore[arg-type]
+    if value.keys() != {"name", *defaults}:
+        return False
+    return all(_is_like(value[name], default) for name, default in defaults.items())
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    if type(default) is int:
+        return _number(1, 10_000)(value)
+    return isinstance(value, int | float) if isinstance(default, int | float) else isinstance(value, type(default))
 
 
 def _labels(value: Any) -> bool:
@@ -87,16 +92,16 @@ def _decision(value: Any) -> bool:
 
 _RUN_ENTRIES = {"settings", "metrics_rows", "best_loss", "should_stop", "processes", "order", "place"}
 _PROCESS_ENTRIES = {"random", "train_loss", "gradients"}
-_LONGEST = max(config.context_length for config in SIZES.values())
+_LONGEST = max(spec.config.context_length for spec in BACKBONES.values())
 _RULES: dict[tuple[str, ...], Callable[[Any], bool]] = {
     ("lit_cls",): lambda value: isinstance(value, dict),
     ("lit_cls", "model"): lambda value: isinstance(value, dict),
-    ("lit_cls", "model", "size"): lambda value: isinstance(value, str) and value in SIZES,
+    ("lit_cls", "model", "size"): lambda value: isinstance(value, str) and value in BACKBONES,
     ("lit_cls", "model", "weights"): lambda value: isinstance(value, str),
     ("lit_cls", "model", "token_position"): lambda value: isinstance(value, str),
     ("lit_cls", "model", "trainable_layers"): lambda value: isinstance(value, str | int),
     ("lit_cls", "model", "causal"): lambda value: isinstance(value, bool),
-    ("lit_cls", "model", "lora"): _lora,
+    ("lit_cls", "model", "adapter"): _adapter,
     ("lit_cls", "model", "drop_rate"): lambda value: isinstance(value, int | float) and 0 <= value < 1,
     ("lit_cls", "label_names"): _labels,
     ("lit_cls", "weights_sha256"): lambda value: value is None or isinstance(value, str),

@@ -21,10 +21,12 @@ from torch import Tensor
 
 import lit_cls
 from lit_cls.errors import UserError
-from lit_cls.model.classifier import GPTClassifier, ModelSettings
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.model.weight_files import read_pickle
 from lit_cls.training.checkpoint_content import problem_of
+from lit_cls.training.checkpoint_formats import FORMAT, upgrade
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 """A run's checkpoints: its last state, the one before that, and that of the lowest validation loss."""
@@ -127,6 +129,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is not a checkpoint written by lit_cls fit. GPT-2 weights to start from belong to --model.weights"
         )
+    upgrade(checkpoint)
     if problem := problem_of(checkpoint):
         raise UserError(f"the checkpoint {path} is damaged: {problem}")
     described, known = checkpoint[KEY], {field.name for field in fields(ModelSettings)}
@@ -175,6 +178,7 @@ def describe_network(
     """
     return {
         "version": lit_cls.__version__,
+        "format": FORMAT,
         "model": settings.as_dict(),
         "label_names": list(label_names),
         "weights_sha256": weights_sha256,
@@ -182,9 +186,9 @@ def describe_network(
     }
 
 
-def trained_tensors(net: GPTClassifier) -> set[str]:
+def trained_tensors(net: TextClassifier) -> set[str]:
     """Names of the tensors that a checkpoint must hold even when the frozen ones are named."""
-    return {name for name, p in net.named_parameters() if p.requires_grad or name.startswith("out_head.")}
+    return {name for name, p in net.named_parameters() if p.requires_grad or not name.startswith("backbone.")}
 
 
 def check_same_network(checkpoint: dict[str, Any], settings: ModelSettings, label_names: tuple[str, ...] = ()) -> None:
@@ -203,7 +207,7 @@ def check_same_network(checkpoint: dict[str, Any], settings: ModelSettings, labe
     ours = settings.as_dict()
     different = [
         f"model.{name} is {ours[name]}, the checkpoint's is {theirs[name]}"
-        for name in ("size", "token_position", "trainable_layers", "causal", "lora")
+        for name in ("size", "token_position", "trainable_layers", "causal", "adapter")
         if ours[name] != theirs[name]
     ]
     if label_names and list(label_names) != described["label_names"]:
@@ -238,7 +242,7 @@ def check_same_weights(checkpoint: dict[str, Any], weights_sha256: str | None) -
         )
 
 
-def checked_state(net: GPTClassifier, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+def checked_state(net: TextClassifier, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The checkpoint's tensors by their names in the network.
 
     Raises:

@@ -1,102 +1,312 @@
-"""The frozen trunk's outputs, computed once for every text and used in every epoch.
+"""The frozen layers' outputs, computed once for every text and used in every epoch.
 
-Below the first layer that trains, nothing changes from step to step. What comes out there is kept for
-every text, at the positions that the logits depend on, and each step starts from it: in float32 the
-same numbers but for rounding.
-
-Shapes: B batch, T tokens, C emb_dim, N texts of a split, P kept positions of all its texts.
+Below the first layer that trains, nothing changes from step to step. The output of that part is kept for every
+text, at the positions that the logits depend on, and each step starts from it: in float32 the same numbers but
+for rounding.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lit_cls.data.batches import Batch, TextDataset
-from lit_cls.model.classifier import GPTClassifier, Positions, count_positions
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.splits import SplitName
+from lit_cls.errors import UserError
+from lit_cls.io.progress import Progress
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.training.feature_files import (
+    GB,
+    FeatureKey,
+    check_folder,
+    check_room,
+    feature_key,
+    find,
+    frozen_sha256,
+    new_file,
+    publish,
+)
+from lit_cls.training.features import Features, also_in, compute, count_kept, kept_positions, starts_of, why_not
+from lit_cls.training.settings import TrainingSettings
 
-Kept = Positions | Literal["read"]
-"""The positions that are kept; `read` is the one vector that the head reads."""
-
-# Under the causal mask nothing depends on what stands to the right: where more is held, less is too.
-_IS_IN: dict[Kept, tuple[Kept, ...]] = {"read": (), "first": ("text", "all"), "text": ("all",), "all": ()}
+if TYPE_CHECKING:
+    from lit_cls.training.module import ClassifierModule
 
 
 @dataclass(frozen=True)
-class FrozenStates:
-    """The trunk's output for the texts of one split.
+class _Training:
+    """A training that the cache works for."""
+
+    trainer: Trainer
+    module: "ClassifierModule"
+    data: ClassificationData
+    log: Callable[[str], None]
+    scratch: Path
+
+    @property
+    def net(self) -> TextClassifier:
+        assert self.module.net is not None, "configure_model has run"
+        return self.module.net
+
+    def dataset(self, split: SplitName) -> TextDataset:
+        return cast("TextDataset", self.data.whole_split(split).dataset)
+
+    def weights(self) -> str:
+        """sha256 of the frozen tensors' file, or of themselves; a checkpoint may have brought others since."""
+        return self.module.weights_sha256 or frozen_sha256(self.net)
+
+    def key(self, dataset: TextDataset, weights: str) -> FeatureKey:
+        return feature_key(self.net, dataset.token_ids, dataset.pad_to, weights, str(self.trainer.precision))
+
+
+class FeatureCache:
+    """The frozen layers' outputs of each split, for one module; every process of several holds all of them.
 
     Args:
-        values: (P, C), in memory or mapped from a file.
-        starts: (N,) where each text's positions begin.
-        counts: (N,) how many of them a step needs.
+        options: `fast`, `cache_gb` and `cache_dir` of the module.
     """
 
-    values: Tensor
-    starts: Tensor
-    counts: Tensor
+    def __init__(self, options: TrainingSettings) -> None:
+        self._options = options
+        self.folder = None if options.cache_dir is None else Path(os.path.expanduser(options.cache_dir))
+        self._reset()
 
-    def index(self, row_ids: Tensor) -> Tensor:
-        """(B,) rows to (B, T) places in `values`, T the most that one of the rows needs.
+    def _reset(self) -> None:
+        self.splits: dict[SplitName, Features] = {}
+        """What steps may start from."""
+        self.seconds: dict[SplitName, float] = {}
+        """Of computing each split; of the run that did, where they were found."""
+        self.found: set[SplitName] = set()
+        """Splits whose outputs an earlier run had kept."""
+        self._in_memory: dict[SplitName, int] = {}  # bytes
+        self._given_up: set[SplitName] = set()  # for want of room
+        self._training: _Training | None = None
 
-        Past its own last position a row has that one again: nothing reads it.
+    def start(self, trainer: Trainer, module: "ClassifierModule", log: Callable[[str], None], scratch: Path) -> None:
+        """Begins anew for a training whose weights are in place, and prepares the train split.
+
+        Args:
+            trainer: of the training.
+            module: the owner of this cache.
+            log: prints a line.
+            scratch: where a file is mapped when outputs are too large for memory; nothing is left there.
+
+        Raises:
+            UserError: the disk has no room for the outputs.
         """
-        counts = self.counts[row_ids]
-        steps = torch.arange(int(counts.max()) if len(counts) else 1)
-        return self.starts[row_ids][:, None] + torch.minimum(steps, counts[:, None] - 1)
+        self._reset()
+        training = _Training(trainer, module, trainer.datamodule, log, scratch)  # type: ignore[attr-defined]
+        reason = self._why_not(training)
+        if reason is None:
+            self._training = training
+            self._check_room(training)
+            self.prepare("train")
+        elif training.net.first_trained_block or self.folder is not None:
+            log(f"note: the frozen layers are computed in every step: {reason}")
+
+    def get(self, split: SplitName, data: object) -> Features | None:
+        """The outputs for a split of this data module, where they are known."""
+        return self.splits.get(split) if self._training is not None and data is self._training.data else None
+
+    def forget_other_weights(self, net: TextClassifier, state: dict[str, Tensor]) -> None:
+        """Drops everything where a checkpoint's frozen tensors are not those of the network."""
+        frozen = ((name, p) for name, p in net.named_parameters() if not p.requires_grad)
+        if self.splits and not all(torch.equal(p.detach().cpu(), state[name].to(p.dtype)) for name, p in frozen):
+            self.splits.clear()
+
+    def prepare(self, split: SplitName) -> None:
+        """Computes or finds the outputs for a split, once.
+
+        Raises:
+            UserError, OSError: the train split cannot be kept; others are computed in every step then.
+        """
+        training = self._training
+        if training is None or split in self.splits or split in self._given_up:
+            return
+        if training.trainer.datamodule is not training.data:  # type: ignore[attr-defined]
+            return
+        started = time.perf_counter()
+        loader = training.data.whole_split(split)
+        try:
+            keep = self._keep_unnamed if self.folder is None else self._find_or_keep
+            features, where = keep(training, split, loader)
+        except (UserError, OSError) as error:
+            if split == "train":
+                raise
+            # Others have filled the disk since the start: no reason to lose the training.
+            self._given_up.add(split)
+            training.log(f"note: the frozen layers of the {split} split are computed in every step: {error}")
+            return
+        self.splits[split] = features
+        took = time.perf_counter() - started
+        self.seconds.setdefault(split, took)
+        size = features.values.numel() * features.values.element_size() / GB
+        training.log(
+            f"frozen layers, {split}: {len(features.counts):,} texts, {int(features.counts.sum()):,} positions, "
+            f"{took:.1f} s, {size:.2f} GB {where}"
+        )
+
+    def _why_not(self, training: _Training) -> str | None:
+        trainer, data = training.trainer, training.data
+        if not self._options.fast:
+            return "model.fast is false"
+        if not training.module.is_whole:
+            return f"trainer.strategy {type(trainer.strategy).__name__} keeps weights in parts"
+        n_batches = float("inf")
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            n_batches = trainer.max_epochs * trainer.num_training_batches
+        if trainer.max_steps >= 0:
+            n_batches = min(n_batches, trainer.max_steps * trainer.accumulate_grad_batches)
+        if n_batches * data.options.batch_size * trainer.world_size < len(data.splits["train"].token_ids):
+            return "fewer texts are trained on than the train split has"
+        return why_not(training.net, training.dataset("train"))
+
+    def _check_room(self, training: _Training) -> None:
+        """Before any is computed: the disk has room for the outputs of every split that will be.
+
+        Raises:
+            UserError: it has not.
+        """
+        splits: list[SplitName] = ["train"]
+        splits += ["validation"] if is_whole(training.trainer.limit_val_batches) else []
+        splits += ["test"] if is_whole(training.trainer.limit_test_batches) else []
+        weights = "" if self.folder is None else training.weights()
+        in_memory = on_disk = 0
+        for split in splits:
+            dataset = training.dataset(split)
+            size = _size(training.net, dataset)
+            if self.folder is None and in_memory + size <= self._options.cache_gb * GB:
+                in_memory += size
+            elif self.folder is None or self._find(training, dataset, weights) is None:
+                on_disk += size
+        if not on_disk:
+            return
+        if self.folder is None:
+            training.scratch.mkdir(parents=True, exist_ok=True)
+        else:
+            check_folder(self.folder)
+        check_room(self.folder or training.scratch, on_disk)
+
+    def _keep_unnamed(self, training: _Training, split: SplitName, loader: DataLoader[Batch]) -> tuple[Features, str]:
+        """In memory, or in a mapped file that ends with the process."""
+        net, dataset = training.net, cast("TextDataset", loader.dataset)
+        weight = net.backbone.tok_emb.weight
+        counts = count_kept(kept_positions(net, dataset), dataset)
+        n, width = int(counts.sum()), weight.shape[1]
+        if self._takes(split, _size(net, dataset)):
+            values, where = torch.empty(n, width, dtype=weight.dtype, device=weight.device), "in memory"
+        else:
+            training.scratch.mkdir(parents=True, exist_ok=True)
+            path, values = new_file(training.scratch, n, width, weight.dtype)
+            where = f"on disk (model.cache_gb is {self._options.cache_gb:g})"
+            path.unlink()  # the file lives as long as it is mapped
+        features = Features(values, starts_of(counts), counts)
+        _compute_all(training, split, loader, features)
+        return features, where
+
+    def _find_or_keep(self, training: _Training, split: SplitName, loader: DataLoader[Batch]) -> tuple[Features, str]:
+        """In a file that later runs find."""
+        assert self.folder is not None, "asked for where it is given"
+        net, dataset = training.net, cast("TextDataset", loader.dataset)
+        weights = training.weights()  # hashed now, not once a training
+        if (found := self._find(training, dataset, weights)) is not None:
+            features, self.seconds[split] = found
+            self.found.add(split)
+            return self._place(training, features, split), f"found in {self.folder}"
+        started = time.perf_counter()
+        kept = kept_positions(net, dataset)
+        counts = count_kept(kept, dataset)
+        check_folder(self.folder)
+        weight = net.backbone.tok_emb.weight
+        partial, values = new_file(self.folder, int(counts.sum()), weight.shape[1], weight.dtype)
+        features = Features(values, starts_of(counts), counts)
+        try:
+            _compute_all(training, split, loader, features)
+            key = training.key(dataset, weights)
+            publish(partial, key.path(self.folder, kept), key, kept, time.perf_counter() - started)
+        finally:
+            partial.unlink(missing_ok=True)
+        return self._place(training, features, split), f"in {self.folder}"
+
+    def _find(self, training: _Training, dataset: TextDataset, weights: str) -> tuple[Features, float] | None:
+        """What an earlier run has kept, and the seconds that computing it took."""
+        assert self.folder is not None, "asked for where it is given"
+        net, weight = training.net, training.net.backbone.tok_emb.weight
+        kept, key = kept_positions(net, dataset), training.key(dataset, weights)
+        for positions in (kept, *also_in(kept, net, dataset)):
+            held = count_kept(positions, dataset)
+            path = key.path(self.folder, positions)
+            if (found := find(path, int(held.sum()), weight.shape[1], weight.dtype)) is not None:
+                return Features(found[0], starts_of(held), count_kept(kept, dataset)), found[1]
+        return None
+
+    def _place(self, training: _Training, features: Features, split: SplitName) -> Features:
+        """On a GPU, in its memory when the budget allows; a CPU reads the mapped file."""
+        device, values = training.net.backbone.tok_emb.weight.device, features.values
+        if device.type == "cpu" or not self._takes(split, values.numel() * values.element_size()):
+            return features
+        return replace(features, values=values.to(device))
+
+    def _takes(self, split: SplitName, size: int) -> bool:
+        """Whether the budget allows so many bytes in memory, beside those in use; they are counted then."""
+        in_use = sum(self._in_memory.get(other, 0) for other in self.splits)
+        if in_use + size > self._options.cache_gb * GB:
+            return False
+        self._in_memory[split] = size
+        return True
 
 
-def why_not(net: GPTClassifier, dataset: TextDataset) -> str | None:
-    """Why the trunk cannot be computed once, in words; None when it can."""
-    if net.trainable_layers in ("all", "lora"):
-        return f"with model.trainable_layers {net.trainable_layers} no block is frozen"
-    if net.config.drop_rate:
-        return f"model.drop_rate {net.config.drop_rate:g} draws anew in the frozen blocks in every step"
-    if net.needs == "all" and dataset.pad_to is None and not dataset.unpadded:
-        return f"token_position {net.token_position} reads pads, of which every batch has another number"
-    return None
+class CacheFeatures(Callback):
+    """Has a module's feature cache prepared before the first use of each split, in a training and after it.
+
+    Args:
+        log: prints a line.
+        scratch: as for `FeatureCache.start`.
+    """
+
+    def __init__(self, log: Callable[[str], None], scratch: Path) -> None:
+        self.log_line = log
+        self.scratch = scratch
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first step: the frozen weights are what they will stay."""
+        module = cast("ClassifierModule", pl_module)
+        module.feature_cache.start(trainer, module, self.log_line, self.scratch)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the first validation of a training, or the one after it."""
+        if is_whole(trainer.limit_val_batches):
+            cast("ClassifierModule", pl_module).feature_cache.prepare("validation")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the test after a training."""
+        if is_whole(trainer.limit_test_batches):
+            cast("ClassifierModule", pl_module).feature_cache.prepare("test")
 
 
-def kept_positions(net: GPTClassifier, dataset: TextDataset) -> Kept:
-    """What a step needs of the trunk's output."""
-    if net.trainable_layers == "last_layer":
-        return "read"
-    return "text" if net.needs == "all" and dataset.unpadded else net.needs
+def is_whole(limit: float) -> bool:
+    """Whether all batches are evaluated: 1.0 is all of them, 1 is one."""
+    return isinstance(limit, float) and limit == 1.0
 
 
-def also_in(kept: Kept, net: GPTClassifier, dataset: TextDataset) -> tuple[Kept, ...]:
-    """The wider choices that hold these positions with the same numbers."""
-    wider = _IS_IN[kept] if net.causal else ()
-    return tuple(positions for positions in wider if positions != "all" or dataset.pad_to is not None)
+def _size(net: TextClassifier, dataset: TextDataset) -> int:
+    """Bytes of the outputs for a split."""
+    n_positions = int(count_kept(kept_positions(net, dataset), dataset).sum())
+    return n_positions * net.config.emb_dim * net.backbone.tok_emb.weight.dtype.itemsize
 
 
-def count_kept(kept: Kept, dataset: TextDataset) -> Tensor:
-    """(N,) how many positions of each text that is."""
-    lengths = torch.tensor([len(ids) for ids in dataset.token_ids], dtype=torch.int64)
-    return count_positions("first" if kept == "read" else kept, lengths, dataset.pad_to or 0)
-
-
-def starts_of(counts: Tensor) -> Tensor:
-    """(N,) counts to (N,) sums of those before."""
-    return counts.cumsum(0) - counts
-
-
-@torch.no_grad()
-def compute(net: GPTClassifier, batches: Iterable[Batch], states: FrozenStates) -> Iterator[int]:
-    """Fills `states` batch by batch; yields how many texts are done."""
-    was_training = net.training
-    net.eval()
-    device, done = net.pos_emb.weight.device, 0
-    for batch in batches:
-        rows, lengths = batch["row_ids"], batch["lengths"]
-        ids = net.trim(batch["input_ids"], lengths)
-        x = net.trunk(ids.to(device), lengths.to(device))  # (B, T, C)
-        steps = torch.arange(x.shape[1])
-        is_kept = steps < states.counts[rows][:, None]  # (B, T)
-        places = (states.starts[rows][:, None] + steps)[is_kept]
-        states.values[places.to(states.values.device)] = x[is_kept.to(device)].to(states.values)
-        done += len(rows)
-        yield done
-    net.train(was_training)
+def _compute_all(training: _Training, split: SplitName, loader: DataLoader[Batch], features: Features) -> None:
+    progress = Progress(log=training.log, bar=False)  # a run's console is not standard error
+    with training.trainer.precision_plugin.forward_context():
+        for done in compute(training.net, loader, features):
+            progress.report(f"frozen layers, {split}", done, len(features.counts))
+    if training.net.backbone.tok_emb.weight.is_cuda:
+        torch.cuda.synchronize()  # for the clock

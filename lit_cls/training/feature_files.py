@@ -1,4 +1,4 @@
-"""Outputs of the frozen trunk as files: mapped instead of read, found again by what they follow from.
+"""Outputs of the frozen layers as files: mapped instead of read, found again by what they follow from.
 
 Shapes: C emb_dim, P positions of all texts of a split.
 """
@@ -22,14 +22,14 @@ from torch import Tensor
 import lit_cls
 from lit_cls.errors import UserError
 from lit_cls.io.atomic import flush, rename, write_json
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 
 GB = 10**9
 
 
 @dataclass(frozen=True)
-class StatesKey:
-    """All that the trunk's outputs for a split follow from, the positions that are kept aside."""
+class FeatureKey:
+    """All that the frozen layers' outputs for a split follow from, apart from the positions that are kept."""
 
     lit_cls: str
     weights: str
@@ -48,28 +48,28 @@ class StatesKey:
     def path(self, folder: Path, positions: str) -> Path:
         """The file that holds these positions, or would."""
         text = json.dumps({**asdict(self), "positions": positions}, sort_keys=True)
-        return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.states"
+        return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.features"
 
 
-def states_key(
-    net: GPTClassifier, token_ids: Sequence[list[int]], pad_to: int | None, weights_sha256: str, precision: str
-) -> StatesKey:
-    """What the outputs of this network for these texts follow from."""
+def feature_key(
+    net: TextClassifier, token_ids: Sequence[list[int]], pad_to: int | None, weights_sha256: str, precision: str
+) -> FeatureKey:
+    """The key of this network's outputs for these texts."""
     texts = hashlib.sha256()
     for ids in token_ids:
         texts.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
-    where_it_matters = net.trainable_layers == "last_layer" or not net.causal
-    return StatesKey(
+    where_it_matters = net.head_alone or not net.causal
+    return FeatureKey(
         lit_cls=lit_cls.__version__,
         weights=weights_sha256,
         shape=asdict(net.config),
-        frozen_blocks=net.n_frozen_blocks,
+        frozen_blocks=net.first_trained_block,
         causal=net.causal,
         token_position=net.token_position if where_it_matters else None,
         texts=texts.hexdigest(),
         pad_to=pad_to,
         precision=precision,
-        device=net.pos_emb.weight.device.type,
+        device=net.backbone.tok_emb.weight.device.type,
     )
 
 
@@ -127,7 +127,7 @@ def _too_large(folder: Path, size: int) -> UserError:
     )
 
 
-def publish(partial: Path, target: Path, key: StatesKey, positions: str, seconds: float) -> None:
+def publish(partial: Path, target: Path, key: FeatureKey, positions: str, seconds: float) -> None:
     """Gives a filled file the name that it is found by, with a note of what it holds beside it.
 
     Of two processes that fill the same one, each has its own, and the later name stays.
@@ -161,7 +161,7 @@ def _prefix() -> str:
     return f".frozen-{platform.node()}-"
 
 
-def frozen_sha256(net: GPTClassifier) -> str:
+def frozen_sha256(net: TextClassifier) -> str:
     """Of the tensors that do not train, for weights that no file names."""
     digest = hashlib.sha256()
     for name, parameter in net.named_parameters():

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lit_cls.errors import UserError, quote
 
@@ -52,11 +53,8 @@ def class_weight_list(
 ) -> list[float]:
     """The weight of each class, scaled so that the texts of the train split weigh 1 on average.
 
-    Args:
-        class_weights: `balanced` is n / (K · n_k), scikit-learn's rule, for n texts of which n_k are of
-            class k; by name, a label that is not named weighs 1.
-        label_names: of the classes, by class id.
-        train_labels: class ids of the train split, each class at least once.
+    `balanced` is n / (K · n_k), scikit-learn's rule, for n texts of which n_k are of class k; by name, a label that
+    is not named weighs 1.
 
     Raises:
         UserError: a name that is not a label of the data.
@@ -99,13 +97,7 @@ def _reads_as(label: str, key: Any) -> bool:
 
 
 def weight_notes(class_weights: ClassWeights, weights: Sequence[float], label_names: Sequence[str]) -> list[str]:
-    """Lines about the weights, printed before training.
-
-    Args:
-        class_weights: as asked for.
-        weights: as `class_weight_list` has them.
-        label_names: of the classes, by class id.
-    """
+    """Lines about the weights of `class_weight_list`, printed before training."""
     given = "balanced" if class_weights == "balanced" else "by name"
     values = ", ".join(f"{name} {weight:.4g}" for name, weight in list(zip(label_names, weights, strict=True))[:10])
     more = f", and {len(weights) - 10} more" if len(weights) > 10 else ""
@@ -158,3 +150,25 @@ def summed_loss(
     weighted = terms if weights is None else terms * weights
     everywhere = -weighted[labels != ignore_index].sum()
     return (1 - label_smoothing) * total + label_smoothing / logits.shape[1] * everywhere
+
+
+class MeanLoss(MeanMetric):
+    """The mean loss over the texts of an epoch; its sums can be saved and taken up again.
+
+    The other nan strategies leave out what is not a number. With this one torchmetrics 1.9 takes every weight
+    for 1: values are given as often as they count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(nan_strategy="disable")
+
+    def sums(self) -> dict[str, Tensor]:
+        """The sums that the mean is made of, so far."""
+        return {name: getattr(self, name).detach().cpu() for name in self._defaults}
+
+    def take_sums(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Continues from the sums of as many processes as this one replaces."""
+        for name in self._defaults:
+            value: Tensor = getattr(self, name)
+            value.copy_(sum((state[name].to(value) for state in states), torch.zeros_like(value)))
+        self._update_count = 1  # or it would warn that there is nothing to compute from

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_cls.data.batches import pad, truncate
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 from lit_cls.training.checkpoints import RUN_KEY
 from lit_cls.training.module import ClassifierModule
@@ -107,7 +107,7 @@ class PaddingTest(Callback):
         texts = [truncate(ids, data.cut_to, data.options.truncation) for ids in data.splits[split].token_ids]
         half = str(trainer.precision) in (*MIXED, "bf16-true", "16-true")
         # Compiled blocks would be compiled again for each number of pads.
-        eager = torch.compiler.set_stance("force_eager") if module.compile_blocks else nullcontext()
+        eager = torch.compiler.set_stance("force_eager") if module.options.compile else nullcontext()
         with eager, trainer.precision_plugin.forward_context():
             self.found[split] = compare_paddings(
                 module.net, texts, data.pad_to, data.tokenizer.pad_id, half, module.decision
@@ -115,7 +115,7 @@ class PaddingTest(Callback):
 
 
 def compare_paddings(
-    net: GPTClassifier,
+    net: TextClassifier,
     texts: list[list[int]],
     pad_to: int | None,
     pad_id: int,
@@ -185,7 +185,7 @@ def _compare(more: int, plain: Tensor, padded: Tensor, decision: Decision) -> Pa
 
 
 @contextmanager
-def _evaluating(net: GPTClassifier) -> Iterator[None]:
+def _evaluating(net: TextClassifier) -> Iterator[None]:
     """Turns dropout off for a while."""
     training = net.training
     net.eval()

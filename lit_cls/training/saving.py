@@ -102,12 +102,7 @@ class Saver(Callback):
             self._best_is_due = True
 
     def on_batch_complete(self, trainer: Trainer, stepped: bool) -> None:
-        """Saves between two batches of an epoch, if it is time to.
-
-        Args:
-            trainer: of the run.
-            stepped: whether the optimizer has taken a step; if not, its gradients are kept too.
-        """
+        """Saves between two batches of an epoch, if it is due; with gradients, if the optimizer has not `stepped`."""
         if not stepped and not cast("ClassifierModule", trainer.lightning_module).is_whole:
             return  # gradients in parts are not kept: the next batches complete the step
         stop = self._stop(trainer)
@@ -130,7 +125,7 @@ class Saver(Callback):
         module = cast("ClassifierModule", pl_module)
         ours = {
             "random": random_states(trainer.strategy.root_device),
-            "train_loss": module.train_loss_state(),
+            "train_loss": module.train_loss.sums(),
             "gradients": _gradients(trainer, module),
         }
         processes = [ours]
@@ -169,7 +164,7 @@ class Saver(Callback):
             losses = [processes[rank]["train_loss"]]
         else:
             losses = [process["train_loss"] for process in processes[rank :: trainer.world_size]]
-        module.set_train_loss_state(losses)
+        module.train_loss.take_sums(losses)
         gradients = processes[rank]["gradients"] if len(processes) == trainer.world_size else {}
         for name, parameter in module.named_parameters():
             if name in gradients:

@@ -4,22 +4,17 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData, DataSummary
-from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.selection import parameter_groups
 
 TABLE_LABELS = 6
 """Columns of labels in the table; more are listed below it."""
 
 
 def describe_data(data: ClassificationData, token_position: str) -> list[Any]:
-    """The table of the data and the lines below it.
-
-    Args:
-        data: the texts.
-        token_position: of the model.
-    """
+    """The table of the data and the lines below it."""
     summary = data.summary
     lines: list[Any] = [data_table(summary)]
     if len(summary.label_names) > TABLE_LABELS:
@@ -55,13 +50,13 @@ def data_table(summary: DataSummary) -> Table:
     return table
 
 
-def parameter_table(net: GPTClassifier) -> Table:
+def parameter_table(net: TextClassifier) -> Table:
     """Parameter groups, their sizes, and the share of each that trains."""
     table = Table(title="What trains", title_justify="left")
     for column in ("group", "parameters", "trained", "share"):
         table.add_column(column, justify="left" if column == "group" else "right")
     total = trained = 0
-    for group, parameters in _parameter_groups(net).items():
+    for group, parameters in parameter_groups(net).items():
         n = sum(p.numel() for p in parameters)
         n_trained = sum(p.numel() for p in parameters if p.requires_grad)
         total, trained = total + n, trained + n_trained
@@ -69,18 +64,3 @@ def parameter_table(net: GPTClassifier) -> Table:
     table.add_section()
     table.add_row("all", f"{total:,}", f"{trained:,}", f"{trained / total:.2%}")
     return table
-
-
-def _parameter_groups(net: GPTClassifier) -> dict[str, list[Tensor]]:
-    split = net.n_frozen_blocks
-    groups: dict[str, list[Tensor]] = {}
-    for name, parameter in net.named_parameters():
-        if ".lora_" in name or name.startswith("lora_"):
-            group = "LoRA adapters"
-        elif name.startswith("trf_blocks."):
-            first, last = (0, split) if int(name.split(".")[1]) < split else (split, net.config.n_layers)
-            group = f"blocks {first}–{last - 1}" if last - first > 1 else f"block {first}"
-        else:
-            group = {"out_head": "head", "final_norm": "final norm"}.get(name.split(".")[0], "embeddings")
-        groups.setdefault(group, []).append(parameter)
-    return groups

@@ -1,26 +1,24 @@
-"""GPT-2, the whole network in one file.
+"""GPT-2: the network, its sizes, and the names that Hugging Face's files have for its parameters.
 
-Radford et al., "Language Models are Unsupervised Multitask Learners" (2019): a decoder-only
-transformer with layer norm before each sub-layer, learned positions and tanh-GELU. Sub-module and
-parameter names are those of Raschka's "Build a Large Language Model (From Scratch)", chapter 4, so
-that weight files in that naming load without translation.
+Radford et al., "Language Models are Unsupervised Multitask Learners" (2019): a decoder-only transformer with
+layer norm before each sub-layer, learned positions and tanh-GELU. Sub-module and parameter names are those of
+Raschka's "Build a Large Language Model (From Scratch)", chapter 4.
 
-Shapes: B batch, T tokens, C emb_dim, H heads, D head dim (C = H * D), V vocabulary.
+Shapes: B batch, T tokens, C emb_dim, V vocabulary.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lit_cls.errors import UserError
-
-_STORED_SCORES = 512  # tokens up to which all scores may be kept: 0.5 MB a head in bfloat16
+from lit_cls.model.backbones.base import Family, run_blocks
+from lit_cls.model.layers import AttentionMask, FeedForward, LayerNorm, MultiHeadAttention, pick, round_for_autocast
+from lit_cls.model.weight_files import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class GPTConfig:
     n_layers: int = 12
     """Transformer blocks."""
     drop_rate: float = 0.0
-    """Dropout on embeddings, attention weights and both residual branches, while training."""
+    """Dropout on embeddings, attention weights and both residual branches while training."""
     qkv_bias: bool = True
     """Whether the query, key and value projections have a bias (GPT-2's do)."""
 
@@ -52,221 +50,72 @@ class GPTConfig:
             raise UserError(f"drop_rate {self.drop_rate} is not in [0, 1)")
 
 
-class LayerNorm(nn.Module):
-    """Layer norm over the last dimension, with the published names `scale` and `shift`."""
-
-    def __init__(self, emb_dim: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(emb_dim))
-        self.shift = nn.Parameter(torch.zeros(emb_dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) to (..., C)."""
-        return F.layer_norm(x, x.shape[-1:], self.scale, self.shift, eps=1e-5)
-
-
-class MultiHeadAttention(nn.Module):
-    """Self-attention; no mask is stored."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.n_heads = config.n_heads
-        self.drop_rate = config.drop_rate
-        self.W_query = nn.Linear(config.emb_dim, config.emb_dim, bias=config.qkv_bias)
-        self.W_key = nn.Linear(config.emb_dim, config.emb_dim, bias=config.qkv_bias)
-        self.W_value = nn.Linear(config.emb_dim, config.emb_dim, bias=config.qkv_bias)
-        self.out_proj = nn.Linear(config.emb_dim, config.emb_dim)
-
-    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None, at: Tensor | None = None) -> Tensor:
-        """(B, T, C) to (B, T, C), or to (B, 1, C); see `TransformerBlock.forward`."""
-        queries = x if at is None else _pick(x, at)
-        if at is not None and causal:
-            visible = (torch.arange(x.shape[1], device=x.device) <= at[:, None])[:, None, None, :]  # (B, 1, 1, T)
-            key_mask, causal = visible, False
-        # An adapter may draw dropout on its input, position by position: its projections are computed.
-        if at is not None and type(self.W_key) is type(self.W_value) is nn.Linear:
-            return self.out_proj(self._attend_once(x, self.W_query(queries), key_mask))
-
-        def heads(projected: Tensor) -> Tensor:
-            return projected.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, D)
-
-        context = attention(
-            heads(self.W_query(queries)),
-            heads(self.W_key(x)),
-            heads(self.W_value(x)),
-            key_mask,
-            causal,
-            self.drop_rate if self.training else 0.0,
-        )
-        return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T or 1, C)
-
-    def _attend_once(self, x: Tensor, query: Tensor, key_mask: Tensor | None) -> Tensor:
-        """Attention of one query a row, without keys and values: (B, T, C) and (B, 1, C) to (B, 1, C).
-
-        The key's matrix is moved to the query's side, q · (W_k x) = (W_k' q) · x, and the value's
-        behind the sum, sum_t a_t (W_v x_t) = W_v (sum_t a_t x_t): two products with B rows each in
-        place of two with B T rows (the absorbed form of DeepSeek-V2's attention, section 2.1.2).
-        """
-        assert isinstance(self.W_key, nn.Linear)
-        assert isinstance(self.W_value, nn.Linear)
-        q = query[:, 0].unflatten(-1, (self.n_heads, -1)).transpose(0, 1)  # (H, B, D)
-        to_keys = self.W_key.weight.unflatten(0, (self.n_heads, -1))  # (H, D, C)
-        wanted = (q @ to_keys).transpose(0, 1)  # (B, H, C)
-        scores = wanted @ x.transpose(1, 2)  # (B, H, T)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        if self.W_key.bias is not None:
-            # The same for every t, so that softmax takes it out again: the bias gets its gradient, 0.
-            bias = self.W_key.bias.unflatten(0, (self.n_heads, -1, 1))  # (H, D, 1)
-            scores = scores + (q.to(bias.dtype) @ bias).transpose(0, 1)
-        if key_mask is not None:
-            scores = scores.masked_fill(~key_mask[:, 0], -math.inf)
-        weights = (scores / math.sqrt(q.shape[-1])).softmax(dim=-1)
-        seen = (weights.to(x.dtype) @ x).transpose(0, 1)  # (H, B, C)
-        to_values = self.W_value.weight.unflatten(0, (self.n_heads, -1)).transpose(1, 2)  # (H, C, D)
-        context = (seen @ to_values).transpose(0, 1).flatten(1)  # (B, C)
-        if self.W_value.bias is not None:
-            context = context + self.W_value.bias.to(context.dtype)
-        return context[:, None]
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, causal: bool, drop_rate: float = 0.0) -> Tensor:
-    """`scaled_dot_product_attention`, or three plain products where torch's kernel is slower than these.
-
-    That is bfloat16 on a processor: 18 ms against 6 ms, forward and backward, for 8 texts of 120
-    tokens in 12 heads on two cores (torch 2.13). Scores are then rounded to bfloat16, as q, k and v are.
-
-    Args:
-        q: (B, H, S, D) queries.
-        k: (B, H, T, D) keys.
-        v: (B, H, T, D) values.
-        key_mask: False where nothing may look; of a shape that goes with (B, H, S, T).
-        causal: query s sees keys 0 to s; with S = T and no `key_mask`.
-        drop_rate: share of the weights that is dropped.
-
-    Returns:
-        (B, H, S, D).
-    """
-    small = k.shape[-2] <= _STORED_SCORES
-    if not (q.dtype == torch.bfloat16 and q.device.type == "cpu" and small and not drop_rate):
-        return F.scaled_dot_product_attention(q, k, v, key_mask, drop_rate, causal)
-    if causal:
-        T = k.shape[-2]
-        key_mask = torch.ones(T, T, dtype=torch.bool, device=q.device).tril()
-    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (B, H, S, T)
-    if key_mask is not None:
-        scores = scores + torch.zeros_like(key_mask, dtype=q.dtype).masked_fill_(~key_mask, -math.inf)
-    return scores.softmax(dim=-1) @ v
-
-
-class FeedForward(nn.Module):
-    """The position-wise network of a block, four times as wide inside."""
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(config.emb_dim, 4 * config.emb_dim),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(4 * config.emb_dim, config.emb_dim),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        return self.layers(x)
-
-
 class TransformerBlock(nn.Module):
     """Pre-norm block: x + attention(norm1(x)), then x + ff(norm2(x))."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.att = MultiHeadAttention(config)
-        self.ff = FeedForward(config)
+        self.att = MultiHeadAttention(config.emb_dim, config.n_heads, config.qkv_bias, config.drop_rate)
+        self.ff = FeedForward(config.emb_dim)
         self.norm1 = LayerNorm(config.emb_dim)
         self.norm2 = LayerNorm(config.emb_dim)
         self.drop_resid = nn.Dropout(config.drop_rate)
 
-    def forward(self, x: Tensor, causal: bool, key_mask: Tensor | None, at: Tensor | None = None) -> Tensor:
-        """(B, T, C) to (B, T, C); see `GPTBackbone.run_blocks` for the masks.
+    def forward(self, x: Tensor, mask: AttentionMask, at: Tensor | None = None) -> Tensor:
+        """(B, T, C) to (B, T, C); see `lit_cls.model.backbones.base.Backbone`.
 
         Args:
-            x: (B, T, C) hidden states.
-            causal: whether a position sees only itself and what is before it.
-            key_mask: what nothing may look at.
-            at: (B,) the one position of each row that is wanted: the result is (B, 1, C). Keys and
-                values are still those of all positions, all else is done there alone.
+            x: (B, T, C) states.
+            mask: which positions are seen.
+            at: (B,) the one position of each row that is wanted: the result is (B, 1, C). Keys and values
+                are still those of all positions; all else is computed at that position alone.
         """
-        attended = self.drop_resid(self.att(_rounded(self.norm1(x)), causal, key_mask, at))
-        x = (x if at is None else _pick(x, at)) + attended
-        return x + self.drop_resid(self.ff(_rounded(self.norm2(x))))
+        attended = self.drop_resid(self.att(round_for_autocast(self.norm1(x)), mask, at))
+        x = (x if at is None else pick(x, at)) + attended
+        return x + self.drop_resid(self.ff(round_for_autocast(self.norm2(x))))
 
 
-def _rounded(x: Tensor) -> Tensor:
-    """What autocast makes of x for every product that it enters, once for all of them."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+class GPT2(nn.Module):
+    """Embeddings, blocks and final norm, with GPT-2's random initialisation."""
 
-
-def _pick(x: Tensor, at: Tensor) -> Tensor:
-    """(B, T, C) to (B, 1, C): one position of each row."""
-    return x[torch.arange(x.shape[0], device=x.device), at][:, None]
-
-
-class GPTBackbone(nn.Module):
-    """Embeddings, blocks and final norm: what the language model and the classifier share."""
+    causal = True
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.recompute = False  # blocks' insides in the backward pass instead of keeping them: gradient checkpointing
         self.tok_emb = nn.Embedding(config.vocab_size, config.emb_dim)
         self.pos_emb = nn.Embedding(config.context_length, config.emb_dim)
         self.drop_emb = nn.Dropout(config.drop_rate)
         self.trf_blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.final_norm = LayerNorm(config.emb_dim)
-        initialize_backbone(self)
+        _initialize(self)
 
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """Token plus position embeddings: (B, T) int64 to (B, T, C).
+    @property
+    def family(self) -> Family:
+        """GPT-2's entry."""
+        return FAMILY
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """Token embeddings to the input of the first block: (B, T, C) to (B, T, C).
 
         Raises:
             UserError: T exceeds the position table. On a GPU the look-up itself would be an
                 assertion that ends the process (huggingface/transformers#4501).
         """
-        return self.add_positions(self.tok_emb(input_ids))
-
-    def add_positions(self, x: Tensor) -> Tensor:
-        """The second half of `embed`, from token embeddings on: (B, T, C) to (B, T, C)."""
         T = x.shape[1]
         if self.config.context_length < T:
             raise UserError(
                 f"a batch of {T} tokens exceeds the model's context length of {self.config.context_length}: "
-                "cut the texts first (data.max_length, data.truncation)"
+                "truncate the texts first (data.max_length, data.truncation)"
             )
-        positions = torch.arange(T, device=x.device)
-        return self.drop_emb(x + self.pos_emb(positions))  # (B, T, C)
-
-    def run_blocks(self, blocks: Iterable[nn.Module], x: Tensor, causal: bool, key_mask: Tensor | None) -> Tensor:
-        """Applies blocks in order: (B, T, C) to (B, T, C).
-
-        Args:
-            blocks: some or all of `trf_blocks`.
-            x: (B, T, C) hidden states.
-            causal: whether a position sees only itself and what is before it.
-            key_mask: (B, 1, 1, T) bool, False where nothing may look; only without `causal`.
-        """
-        recompute = self.recompute and self.training and torch.is_grad_enabled()
-        for block in blocks:
-            # The reentrant kind trains nothing above a frozen embedding (huggingface/transformers#21381).
-            run = partial(checkpoint, block, use_reentrant=False) if recompute else block
-            x = run(x, causal, key_mask)
-        return x
+        return self.drop_emb(x + self.pos_emb(torch.arange(T, device=x.device)))  # (B, T, C)
 
 
-class GPTModel(GPTBackbone):
+class GPTModel(GPT2):
     """GPT-2 as a language model.
 
-    The output layer is a matrix of its own, as in the published code; `weights.load_weights` ties
-    it to the token embedding when a file has none.
+    The output layer is a matrix of its own, as in the published code; `load_weights` ties it to the
+    token embedding when a file has none.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -275,12 +124,12 @@ class GPTModel(GPTBackbone):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Next-token logits: (B, T) int64 to (B, T, V)."""
-        x = self.run_blocks(self.trf_blocks, self.embed(input_ids), causal=True, key_mask=None)
+        x = run_blocks(self.trf_blocks, self.add_positions(self.tok_emb(input_ids)), AttentionMask(causal=True))
         return self.out_head(self.final_norm(x))
 
 
 @torch.no_grad()
-def initialize_backbone(backbone: GPTBackbone) -> None:
+def _initialize(backbone: GPT2) -> None:
     """GPT-2's initialisation (section 2.3 of the paper and its released code).
 
     Weights are normal with deviation 0.02, biases zero; the two projections that write into the
@@ -295,3 +144,121 @@ def initialize_backbone(backbone: GPTBackbone) -> None:
             nn.init.normal_(module.weight, std=0.02 * scale)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+# Hugging Face's names to ours, within a block and outside. Its linear layers are Conv1D, stored (in, out).
+_HUB_BLOCK = {
+    "ln_1.weight": "norm1.scale",
+    "ln_1.bias": "norm1.shift",
+    "ln_2.weight": "norm2.scale",
+    "ln_2.bias": "norm2.shift",
+    "attn.c_proj.weight": "att.out_proj.weight",
+    "attn.c_proj.bias": "att.out_proj.bias",
+    "mlp.c_fc.weight": "ff.layers.0.weight",
+    "mlp.c_fc.bias": "ff.layers.0.bias",
+    "mlp.c_proj.weight": "ff.layers.2.weight",
+    "mlp.c_proj.bias": "ff.layers.2.bias",
+}
+_HUB_TOP = {
+    "wte.weight": "tok_emb.weight",
+    "wpe.weight": "pos_emb.weight",
+    "ln_f.weight": "final_norm.scale",
+    "ln_f.bias": "final_norm.shift",
+    "lm_head.weight": "out_head.weight",
+}
+_QKV = ("W_query", "W_key", "W_value")
+_TO_HUB_BLOCK = {ours: theirs for theirs, ours in _HUB_BLOCK.items()} | {
+    f"att.{part}.{kind}": f"attn.c_attn.{kind}" for part in _QKV for kind in ("weight", "bias")
+}
+_TO_HUB_TOP = {ours: f"transformer.{theirs}" for theirs, ours in _HUB_TOP.items()} | {"out_head.weight": "score.weight"}
+# Causal masks that older code stored beside the weights.
+_MASK_SUFFIXES = (".attn.bias", ".attn.masked_bias", ".att.mask")
+
+
+def from_hub_names(tensors: Mapping[str, StoredTensor]) -> tuple[dict[str, StoredTensor], list[str]]:
+    """The tensors of a GPT-2 file by our names, and the names of stored causal masks.
+
+    Names of the published code, which are ours too, stay as they are.
+    """
+    ours: dict[str, StoredTensor] = {}
+    masks: list[str] = []
+    for full_name, tensor in tensors.items():
+        name = full_name.removeprefix("transformer.")
+        if name.endswith(_MASK_SUFFIXES):
+            masks.append(full_name)
+        elif name in _HUB_TOP:
+            ours[_HUB_TOP[name]] = tensor
+        elif name.startswith("h.") and name.count(".") > 1:
+            _, index, rest = name.split(".", 2)
+            ours.update(_from_hub_block(f"trf_blocks.{index}", rest, full_name, tensor))
+        else:
+            ours[full_name] = tensor
+    return ours, masks
+
+
+def _from_hub_block(block: str, rest: str, full_name: str, tensor: StoredTensor) -> dict[str, StoredTensor]:
+    is_matrix = len(tensor.shape) == 2
+    if rest in ("attn.c_attn.weight", "attn.c_attn.bias") and tensor.shape:
+        kind = rest.rpartition(".")[2]
+        thirds = [tensor.third(part) for part in range(3)]
+        if is_matrix:
+            thirds = [third.transposed() for third in thirds]
+        return {f"{block}.att.{name}.{kind}": third for name, third in zip(_QKV, thirds, strict=True)}
+    if rest in _HUB_BLOCK:
+        return {f"{block}.{_HUB_BLOCK[rest]}": tensor.transposed() if is_matrix else tensor}
+    return {full_name: tensor}
+
+
+def hub_name(name: str) -> str:
+    """What `GPT2ForSequenceClassification` calls a classifier's parameter; its head has no bias."""
+    if not name.startswith("trf_blocks."):
+        return _TO_HUB_TOP[name]
+    _, index, rest = name.split(".", 2)
+    return f"transformer.h.{index}.{_TO_HUB_BLOCK[rest]}"
+
+
+def to_hub_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's tensors as `GPT2ForSequenceClassification` names, joins and stores them.
+
+    Args:
+        tensors: by our names; without adapters and without a bias of the head.
+    """
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".att.W_key." in name or ".att.W_value." in name:
+            continue
+        parts = [tensors[name.replace("W_query", part)] for part in _QKV] if ".att.W_query." in name else [tensor]
+        joined = torch.cat(parts) if len(parts) > 1 else tensor  # (3C, C) or (3C,)
+        is_conv1d = name.startswith("trf_blocks.") and tensor.ndim == 2
+        theirs[hub_name(name)] = (joined.t() if is_conv1d else joined).contiguous()
+    return theirs
+
+
+def hub_config(config: GPTConfig) -> dict[str, Any]:
+    """The arguments of transformers' `GPT2Config`."""
+    return {
+        "vocab_size": config.vocab_size,
+        "n_positions": config.context_length,
+        "n_embd": config.emb_dim,
+        "n_layer": config.n_layers,
+        "n_head": config.n_heads,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.drop_rate),
+    }
+
+
+FAMILY = Family(
+    backbone=GPT2,
+    tokenizer="gpt2",
+    token_position="flexible",
+    roles={
+        "query": ("att.W_query",),
+        "key": ("att.W_key",),
+        "value": ("att.W_value",),
+        "output": ("att.out_proj",),
+        "mlp_in": ("ff.layers.0",),
+        "mlp_out": ("ff.layers.2",),
+    },
+    from_hub_names=from_hub_names,
+    to_hub_names=to_hub_names,
+    hub_config=hub_config,
+)

@@ -44,9 +44,9 @@ FOREIGN_WORDS = [
     ["--trainer.accelerator", SPEC],
     ["--trainer", "trainer.yaml"],
     ["--trainer", f"{{callbacks: [{SPEC}]}}"],
-    ["--model.lora", "evilmod.Evil"],
-    ["--model.lora", "spec.yaml"],
-    ["--model", "{lora: {class_path: evilmod.Evil}}"],
+    ["--model.adapter", "evilmod.Evil"],
+    ["--model.adapter", "spec.yaml"],
+    ["--model", "{adapter: {class_path: evilmod.Evil}}"],
     ["--config", f"{{trainer: {{callbacks: [{SPEC}]}}}}"],
     ["--trainer.callbacks", "lightning.pytorch.callbacks.LambdaCallback", "--trainer.callbacks.setup", "evilmod.Evil"],
     ["--trainer.logger", "{class_path: subprocess.Popen, init_args: {args: [mkdir, imported]}}"],
@@ -77,7 +77,7 @@ FOREIGN_FILES = [
     f"trainer: {{strategy: {SPEC}}}",
     f"trainer: {{profiler: {SPEC}}}",
     f"trainer: {{plugins: [{SPEC}]}}",
-    "model: {lora: {class_path: evilmod.Evil}}",
+    "model: {adapter: {class_path: evilmod.Evil}}",
     "other: {deep: [{class_path: evilmod.Evil}]}",
     "x: &a {class_path: evilmod.Evil}\ntrainer: {<<: *a}",
     "trainer: {callbacks: {class_path: lightning.pytorch.callbacks.LambdaCallback, init_args: {setup: evilmod.Evil}}}",
@@ -125,7 +125,7 @@ def test_classes_that_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "  - class_path: LearningRateMonitor\n"
         "  logger: {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: ./my.logs}}\n"
         "data: {path: reviews.csv, split: [a.csv, b.csv, c.csv]}\n"
-        "model: {weights: gpt2.safetensors, lora: {rank: 4}}\n"
+        "model: {weights: gpt2.safetensors, adapter: {class_path: LoRA, init_args: {rank: 4}}}\n"
         "run_name: some.name\n"
     )
     check_class_paths("test", ["--config", "c.yaml", "--data.path", "os.system"])

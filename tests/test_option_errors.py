@@ -13,7 +13,7 @@ from lit_cls.errors import UserError
     ("words", "message"),
     [
         (["--modle.size", "x"], "there is no option --modle.size"),
-        (["--model.lora.rnk", "3"], "there is no option --model.lora.rnk"),
+        (["--model.rnk", "3"], "there is no option --model.rnk"),
         (["--data.source", "nope"], "data.source must be sms_spam, demo or file, not nope"),
         (["--model.token_position", "middle"], "must be first, last, flexible, mean or mean_flexible, not middle"),
         (["--data.padding", "long"], "context_length, none or a whole number, not long"),
@@ -29,12 +29,23 @@ from lit_cls.errors import UserError
             "must be balanced or a number for each label, '{spam: 3, ham: 1}', not b",
         ),
         (["--model.learning_rate", "fast"], "model.learning_rate must be a number, not fast"),
-        (["--model.trainable_layers", "most"], "last_two_blocks, all, lora or a whole number, not most"),
+        (["--model.trainable_layers", "most"], "last_two_blocks, all or a whole number, not most"),
         (["--trainer.precision", "8"], "trainer.precision must be auto, 64-true, 32-true"),
         (["--data.path"], "argument --data.path: expected one argument"),
         (["--config", "nowhere.yaml"], "File does not exist"),
         (["--data", "{path: 5}"], "must be text, not 5"),
-        (["--model.lora", "true"], "model.lora cannot be True"),
+        (["--model.adapter", "true"], "model.adapter must be LoRA, not True"),
+        (["--model.adapter", "lora"], "model.adapter must be LoRA, not lora"),
+        (["--model.adapter", "Adapter"], "model.adapter must be LoRA, not Adapter"),
+        (["--model.adapter", "LoRA", "--model.adapter.rnk", "3"], "there is no option --model.adapter.rnk"),
+        (["--model.adapter", "LoRA", "--model.adapter.rank", "x"], "model.adapter.rank must be a whole number, not x"),
+        (["--model.adapter", "LoRA", "--model.adapter.targets", "query"], "adapter.targets must be a list, not query"),
+        (["--model.adapter", "LoRA", "--model.adapter.targets", "[ff]"], "mlp_in, mlp_gate or mlp_out, not ff"),
+        (
+            ["--model.adapter.rank", "3"],
+            "model.adapter has options, but not which adapter it is: pass --model.adapter LoRA",
+        ),
+        (["--model", "{adapter: {rank: 3}}"], "not which adapter it is: pass --model.adapter LoRA"),
         (["--config", "unknown.yaml"], "there is no option --data.sauce"),
     ],
 )
@@ -52,6 +63,36 @@ def test_a_wrong_option_gets_one_message(
     assert "typing." not in told.err
     assert "<class" not in told.err
     assert [path.name for path in tmp_path.iterdir()] == ["unknown.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["--model.trainable_layers", "lora"],
+            "must be last_layer, last_block, last_two_blocks, all or a whole number",
+        ),
+        (["--model.trainable_layers", "lora", "--model.lora.rank", "4"], "model.trainable_layers must be"),
+        (["--model.lora.rank", "4"], "there is no option --model.lora.rank"),
+        (["--model.lora", "{rank: 4}"], "there is no option --model.lora"),
+        (["--model.lora", "null"], "there is no option --model.lora"),
+        (["--model.adapter", "LoRA", "--model.lora.rank", "4"], "there is no option --model.lora.rank"),
+        (["--config", "old.yaml"], "not lora"),
+        (["--config", "options.yaml"], "there is no option --model.lora.rank"),
+    ],
+)
+def test_the_old_form_of_an_adapter_is_refused_with_the_new_one(
+    words: list[str], problem: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.yaml").write_text("model: {trainable_layers: lora, lora: {rank: 16}}\n")
+    (tmp_path / "options.yaml").write_text("model:\n  lora:\n    rank: 16\n")
+    assert main(["fit", *words]) == 2
+    told = capsys.readouterr().err
+    assert problem in told
+    hint = "LoRA is an option of its own: --model.adapter LoRA --model.adapter.rank 8 (in YAML, adapter: LoRA)\n"
+    assert hint in told
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_cannot_be_explained_is_passed_on() -> None:

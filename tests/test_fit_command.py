@@ -1,4 +1,4 @@
-"""fit, validate and test with wrong input: one message, exit code 2, nothing left behind.
+"""fit, validate and test: options, files and checkpoints; wrong input gives one message and exit code 2.
 
 The command's own main(), in this process: what a user types, without the seconds of a new Python.
 """
@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import save_file
 
 from lit_cls.cli import main
-from lit_cls.model.classifier import ModelSettings
+from lit_cls.model.settings import ModelSettings
 
 NANO = ["--model.size", "gpt2-nano", "--model.weights", "random"]
 
@@ -66,9 +66,13 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
         (twelve(), ["--data.split", "[0.9,0.1,0.1]"], "three positive fractions"),
         (twelve(), ["--data.split", "ch06"], "sha256"),
         (twelve(), ["--model.trainable_layers", "9"], "trainable_layers 9 is not between 1 and the model's 3 blocks"),
-        (twelve(), ["--model.trainable_layers", "lora", "--model.lora.train_head", "false"], "would stay random"),
-        (twelve(), ["--model.trainable_layers", "lora", "--model.lora.rank", "0"], "model.lora.rank 0 is less than 1"),
-        (twelve(), ["--model.lora.rank", "4"], "model.lora is set, but model.trainable_layers is 'last_block'"),
+        (twelve(), ["--model.adapter", "LoRA", "--model.adapter.train_head", "false"], "would stay random"),
+        (twelve(), ["--model.adapter", "LoRA", "--model.adapter.rank", "0"], "model.adapter.rank 0 is less than 1"),
+        (
+            twelve(),
+            ["--model.adapter", "LoRA", "--model.adapter.targets", "[mlp_gate]"],
+            "model.adapter.targets mlp_gate: the network has no such layer",
+        ),
         (twelve(), ["--model.weights", "gone.safetensors"], "there is no weights file gone.safetensors"),
         (twelve(), ["--model.weights", "x" * 300], "there is no weights file xxx"),
         (twelve(), ["--model.weights", "pretrained"], "no pretrained weights for gpt2-nano"),
@@ -208,7 +212,12 @@ def test_many_labels_are_all_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"labels of the train split: {listed}" in out
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "precision", ["bf16-mixed", "64-true", pytest.param("32-true", marks=SLOW), pytest.param("bf16-true", marks=SLOW)]
+)
 def test_a_checkpoint_brings_its_precision(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
     fit(capsys, "--trainer.precision", precision)
     best = ["--ckpt_path", "checkpoints/fit/version_0/best.ckpt"]
@@ -252,7 +261,7 @@ def test_a_run_without_a_configuration_is_found_again(capsys: pytest.CaptureFixt
     assert main(["test", "--ckpt_path", "last"]) == 0
 
 
-@pytest.mark.parametrize("three_files", [False, True])
+@pytest.mark.parametrize("three_files", [pytest.param(False, marks=SLOW), True])
 def test_the_saved_configuration_means_the_same_elsewhere(
     three_files: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,8 +307,8 @@ def test_awkward_texts_are_ordinary_texts(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     "options",
     [
-        ["--model.trainable_layers", "lora", "--model.token_position", "mean"],
-        ["--model.trainable_layers", "lora", "--model.lora.rank", "2", "--model.lora.targets", "[ff,out_head]"],
+        ["--model.adapter", "LoRA", "--model.token_position", "mean"],
+        ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.targets", "[mlp_in,mlp_out,head]"],
         ["--data.padding", "none", "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "8"],
         ["--model.causal", "false", "--model.token_position", "first", "--model.trainable_layers", "2"],
         ["--keep", "last", "--trainer.precision", "bf16-mixed", "--data.padding", "context_length"],
