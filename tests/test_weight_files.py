@@ -143,14 +143,20 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder.pth": (Path.mkdir, "the weights folder .*folder.pth has neither"),
     "above.index.json": (
         lambda f: f.write_text('{"weight_map": {"a": "../../etc/passwd"}}'),
-        "shards that are not .safetensors or .bin files .*etc/passwd",
+        "names shards that are not .*etc/passwd",
     ),
-    "root.index.json": (lambda f: f.write_text('{"weight_map": {"a": "/etc/passwd"}}'), "shards that are not .safetensors or .bin files .*/etc/passwd"),
-    "number.index.json": (lambda f: f.write_text('{"weight_map": {"a": 5}}'), "shards that are not .safetensors or .bin files .*: 5"),
-    "itself.index.json": (lambda f: f.write_text('{"weight_map": {"a": "itself.index.json"}}'), "shards that are not .safetensors or .bin files"),
+    "root.index.json": (
+        lambda f: f.write_text('{"weight_map": {"a": "/etc/passwd"}}'),
+        "names shards that are not .*/etc/passwd",
+    ),
+    "number.index.json": (lambda f: f.write_text('{"weight_map": {"a": 5}}'), "names shards that are not .*: 5"),
+    "itself.index.json": (
+        lambda f: f.write_text('{"weight_map": {"a": "itself.index.json"}}'),
+        "names shards that are not",
+    ),
     "null.index.json": (
         lambda f: f.write_text('{"weight_map": {"a": "x\\u0000y.bin"}}'),
-        r"shards that are not .safetensors or .bin files .*'x\\x00y.bin'",
+        r"names shards that are not .*'x\\x00y.bin'",
     ),
     "list.index.json": (lambda f: f.write_text("[1]"), "is not an index of sharded weights"),
     "lists.index.json": (lambda f: f.write_text('{"weight_map": {"a": [[]]}}'), "is not an index of sharded weights"),
