@@ -231,7 +231,7 @@ def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture
     AtomicCheckpointIO().save_checkpoint(content, "tuned.ckpt")
     assert main(["predict", "--ckpt_path", "tuned.ckpt", "poor film"]) == 0
     told = capsys.readouterr()
-    assert told.err == "note: temperature 2, yes from a probability of 1e-06 on (tuned: a test)\n"
+    assert told.err == "note: temperature 2, yes if its probability is at least 1e-06 (tuned: a test)\n"
     assert told.out.startswith("yes\t")
 
 
@@ -306,7 +306,7 @@ def test_a_runs_own_configuration_finds_its_checkpoint(
     assert capsys.readouterr().out.split()[0] in ("no", "yes")
     (run / "config.yaml").write_text("trainer: {accelerator: {class_path: sent.Anything}}\n")
     told = refused(["--config", str(run / "config.yaml"), "--ckpt_path", "best", "a"], capsys)
-    assert "trainer.accelerator is no word or number" in told
+    assert "trainer.accelerator is not a word or number" in told
     for content in ("a: " + "[" * 5000, "a: !!python/object/apply:os.mkdir [executed]"):
         (run / "config.yaml").write_text(content)
         assert "cannot be read" in refused(["--config", str(run / "config.yaml"), "a"], capsys)

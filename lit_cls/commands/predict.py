@@ -70,7 +70,7 @@ def predict(words: Sequence[str]) -> int:
     if n_rows is None and rows.table.lines is None:  # a file: what is wrong with it is refused before any work
         n_rows = sum(1 for _ in rows.rows())
     classifier = trained.classifier()
-    if rule := classifier.decision.told(classifier.label_names):
+    if rule := classifier.decision.describe(classifier.label_names):
         print_error(f"note: {rule}")
     if form is None:
         form = "lines" if args.texts else "jsonl" if rows.table.format == "jsonl" else "csv"
