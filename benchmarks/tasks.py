@@ -114,7 +114,7 @@ def measure(
 def answers(
     task: Task, predict: Callable[[list[list[int]]], Tensor], max_predictions: int | None
 ) -> tuple[float, int, int]:
-    """Seconds, number and right answers of classifying all texts, or some of them evenly spaced."""
+    """Seconds, number and correct predictions of classifying all texts, or some of them evenly spaced."""
     n_texts = len(task.predict_ids)
     n_chosen = n_texts if max_predictions is None else min(max_predictions, n_texts)
     if not n_chosen:
@@ -143,8 +143,8 @@ def load(row: int, data: Path, size: BackboneName = "gpt2-small", seed: int = 12
     """
     assert row in SUPPORTED, "the command refuses others"
     texts = ClassificationData(path=str(data), split="ch06", padding="longest_in_train")
-    train = texts.part("train")
-    others = [texts.part("validation"), texts.part("test")]
+    train = texts.splits["train"]
+    others = [texts.splits["validation"], texts.splits["test"]]
     model: dict[str, Any] = yaml.safe_load(next(ROWS.glob(f"{row:02d}_*.yaml")).read_text(encoding="utf-8")).get(
         "model", {}
     )

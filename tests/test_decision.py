@@ -46,7 +46,8 @@ def test_a_high_threshold_leaves_the_most_probable_label_out() -> None:
 def test_the_rule_is_told() -> None:
     told = Decision(0.5, 1, 0.9, "precision>=0.99 for spam on 149 validation texts").told(["ham", "spam"])
     assert told == (
-        "temperature 0.5, spam from a probability of 0.9 on (tuned: precision>=0.99 for spam on 149 validation texts)"
+        "temperature 0.5, spam if its probability is at least 0.9 "
+        "(tuned: precision>=0.99 for spam on 149 validation texts)"
     )
 
 

@@ -34,7 +34,7 @@ def test_a_merged_checkpoint_gives_the_same_logits(
     before = lit_cls.load(path, precision="32-true").logits(TEXTS)
     assert main(["merge", "--ckpt_path", str(path)]) == 0
     out = capsys.readouterr().out
-    n_texts = len(data(reviews).part("validation").rows.texts)
+    n_texts = len(data(reviews).splits["validation"].rows.texts)
     assert re.search(
         rf"logits on the validation split, merged and before: largest .*, 0 of {n_texts} labels differ", out
     )
@@ -55,7 +55,7 @@ def test_a_merged_checkpoint_gives_the_same_logits(
     assert "optimizer_states" not in content
 
     assert main(["merge", "--ckpt_path", str(tmp_path / "merged.ckpt")]) == 2
-    assert "has no LoRA adapters to merge" in capsys.readouterr().err
+    assert "has no adapter to merge" in capsys.readouterr().err
 
 
 def test_a_merged_checkpoint_can_be_tested_and_predict_and_start_a_training(
@@ -103,7 +103,7 @@ def test_a_flip_alone_is_too_much(
     """The threshold stands between a text's probability before and after."""
     path = altered(tmp_path, reviews, LORA)
     classifier = classifier_of(path, read_checkpoint(path), torch.device("cpu"), precision="32-true", packed=False)
-    share = classifier.logits(data(reviews).part("validation").rows.texts).softmax(1)[0, 1].item()
+    share = classifier.logits(data(reviews).splits["validation"].rows.texts).softmax(1)[0, 1].item()
     (tmp_path / "tuned").mkdir()
     tuned = altered(tmp_path / "tuned", reviews, LORA, decision=Decision(1.0, 1, share - 1e-6, "a test"))
     assert main(["merge", "--ckpt_path", str(tuned), "--out", str(tmp_path / "kept.ckpt")]) == 0
@@ -150,9 +150,7 @@ def test_what_did_not_train_with_lora_is_complete(
 ) -> None:
     path = altered(tmp_path, reviews, {"trainable_layers": "last_block"})
     assert main(["merge", "--ckpt_path", str(path)]) == 2
-    assert "has no LoRA adapters to merge: it was trained with model.trainable_layers last_block" in (
-        capsys.readouterr().err
-    )
+    assert "has no adapter to merge: it was trained with model.trainable_layers last_block" in (capsys.readouterr().err)
 
 
 def test_the_new_checkpoint_has_a_name_of_its_own(tmp_path: Path) -> None:
