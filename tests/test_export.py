@@ -81,7 +81,7 @@ def test_nothing_is_left_of_an_export_that_falls_short(
     [
         (["--format", "pickle"], "invalid choice: 'pickle'"),
         ([], "the following arguments are required: --format"),
-        (["--format", "peft"], "has no adapters"),
+        (["--format", "peft"], "has no LoRA adapters"),
         (["--format", "huggingface"], "model.token_position is first"),
     ],
 )
