@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lit_cls.data.batches import Truncation
+from lit_cls.data.options import Truncation
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.data.tokenizers.gpt2 import merge_ranks
 from lit_cls.errors import UserError

@@ -25,7 +25,7 @@ def test_a_folder_is_written(
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(out)]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    n_texts = len(ODD_TEXTS) + len(data(shared_reviews).part("validation").rows.texts)
+    n_texts = len(ODD_TEXTS) + len(data(shared_reviews).splits["validation"].rows.texts)
     assert "exported with the decision rule: temperature 1.25 (tuned: a test)" in printed
     assert f", 0 of {n_texts} labels differ" in printed
     assert printed.endswith(f"huggingface: {out}\n")
@@ -55,7 +55,7 @@ def test_the_data_may_have_moved(
     printed = capsys.readouterr().out
     assert f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: there is no" in printed
     assert main([*words, str(tmp_path / "all"), "--data.path", str(moved)]) == 0
-    assert compared == [len(ODD_TEXTS), len(ODD_TEXTS) + len(data(str(moved)).part("validation").rows.texts)]
+    assert compared == [len(ODD_TEXTS), len(ODD_TEXTS) + len(data(str(moved)).splits["validation"].rows.texts)]
     assert main([*words, str(tmp_path / "third"), "--data.path", str(tmp_path / "none.csv")]) == 2
     assert "there is no file" in capsys.readouterr().err
     assert main([*words, str(moved / "below")]) == 1

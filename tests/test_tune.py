@@ -116,7 +116,7 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
     # The same by hand, from the plain checkpoint.
     classifier = lit_cls.load(trained)
     texts = data(str(trained.with_name("films.csv")), split=(0.5, 0.3, 0.2))
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     logits, labels = classifier.logits(part.rows.texts), np.array(part.label_ids)
     temperature, _ = fit_temperature(logits.numpy(), labels)
     shares = Decision(temperature).probabilities(logits)
@@ -134,7 +134,7 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
         right, answered, of_label = counted(folder / f"predictions_{split}.csv", "yes")
         if split == "validation":
             assert (right, answered, of_label) == (reached.correct, reached.predicted, reached.of_label)
-        answers = lit_cls.load("a.ckpt").predict(texts.part(split).rows.texts)  # type: ignore[arg-type]
+        answers = lit_cls.load("a.ckpt").predict(texts.splits[split].rows.texts)  # type: ignore[arg-type]
         with (folder / f"predictions_{split}.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
         assert [row["predicted"] for row in rows] == [answer.label for answer in answers]
@@ -206,7 +206,7 @@ def test_every_kind_of_checkpoint(tmp_path: Path, model_options: dict, data_opti
     assert main(["validate", "--ckpt_path", "a.ckpt", "--trainer.precision", "32-true"]) == 0
     right, answered, of_label = counted(Path("checkpoints/fit/version_0/predictions_validation.csv"), "yes")
     assert right / of_label >= 0.8
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     classifier = lit_cls.load("a.ckpt")
     shares = classifier.decision.probabilities(classifier.logits(part.rows.texts))
     expected = classifier.decision.labels(shares)
@@ -220,7 +220,7 @@ def test_what_a_balanced_split_hides_is_told(tmp_path: Path, capsys: pytest.Capt
     tune("--ckpt_path", save(tmp_path, module(), texts, limit_train_batches=4), "--label", "yes", "--out", "a.ckpt")
     told = " ".join(capsys.readouterr().out.split())
     assert "note: the validation split is 50.0% yes, the source 10.0% (data.balance)" in told
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     answers = np.array([p.label == "yes" for p in lit_cls.load("a.ckpt").predict(part.rows.texts)])
     labels = np.array(part.label_ids) == 1
     right, false = answers[labels].mean(), answers[~labels].mean()
@@ -262,7 +262,7 @@ def test_three_labels(three_labels: tuple[Path, ClassificationData], capsys: pyt
     goal = "cost maybe=20,no=1,yes=1"
     tune("--ckpt_path", path, "--goal", goal, "--out", "cost.ckpt")
     decision = decision_of(read_checkpoint("cost.ckpt"))
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     logits, labels = lit_cls.load(path).logits(part.rows.texts), np.array(part.label_ids)
     shares = Decision(decision.temperature).probabilities(logits)
     prices = np.array([20, 1, 1])

@@ -126,7 +126,7 @@ class Run:
         for note in notes:
             self.log(note)
         module.take_labels(data.label_names)
-        for note in module.weigh_classes(data.part("train").label_ids):
+        for note in module.weigh_classes(data.splits["train"].label_ids):
             self.log(f"note: {note}")
         check_weights_and_disk(module, len(data.label_names), self.root, self._copies())
         with self._opened(trainer, data, state) as (metrics, saver):

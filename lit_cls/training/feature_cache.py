@@ -165,7 +165,7 @@ class FeatureCache:
             n_batches = trainer.max_epochs * trainer.num_training_batches
         if trainer.max_steps >= 0:
             n_batches = min(n_batches, trainer.max_steps * trainer.accumulate_grad_batches)
-        if n_batches * data.batch_size * trainer.world_size < len(data.part("train").token_ids):
+        if n_batches * data.options.batch_size * trainer.world_size < len(data.splits["train"].token_ids):
             return "fewer texts are trained on than the train split has"
         return why_not(training.net, training.dataset("train"))
 

@@ -78,7 +78,7 @@ class ClassifierModule(LightningModule):
         if not self.label_names:
             self.take_labels(self.trainer.datamodule.label_names)  # type: ignore[attr-defined]
         if stage == "fit" and self.options.class_weights is not None:
-            self.weigh_classes(self.trainer.datamodule.part("train").label_ids)  # type: ignore[attr-defined]
+            self.weigh_classes(self.trainer.datamodule.splits["train"].label_ids)  # type: ignore[attr-defined]
 
     def take_labels(self, label_names: tuple[str, ...]) -> None:
         """Sets the names of the classes, in the order of their ids; a UserError where `ignore_index` is one of them."""
