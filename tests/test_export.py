@@ -13,7 +13,7 @@ from lit_cls.exports import huggingface
 from lit_cls.exports.formats import FORMATS
 from lit_cls.exports.parity import ODD_TEXTS
 from lit_cls.exports.source import ReferenceOutputs
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 
 

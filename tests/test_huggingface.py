@@ -14,7 +14,7 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import huggingface
 from lit_cls.exports.huggingface import check_huggingface, fold_head, write_huggingface
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 
 

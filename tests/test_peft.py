@@ -17,7 +17,7 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.pretrained import hub_source
 from lit_cls.model.settings import ModelSettings
