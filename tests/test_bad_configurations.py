@@ -52,7 +52,7 @@ NAMED: dict[str, list[str]] = {
         '[{"class_path": "Timer", "init_args": {"duration": "soon"}}]',
     ],
     "model.adapter": [
-        *("LoRA", "lit_cls.model.LoRA", "lora", "Adapter", "{rank: 4}", "null"),
+        *("LoRA", "lit_cls.model.adapters.LoRA", "lora", "Adapter", "{rank: 4}", "null"),
         '{"class_path": "LoRA", "init_args": {"rank": 0}}',
         '{"class_path": "LoRA", "init_args": {"targets": ["mlp_gate"]}}',
         '{"class_path": "LoRA", "init_args": {"rank": "many"}}',

@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
 from lit_cls.io.terminal import stdout_console
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 from lit_cls.training.callbacks import EpochLog, ProgressBar
 from lit_cls.training.tables import data_table, parameter_table
 

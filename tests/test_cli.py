@@ -228,7 +228,7 @@ def test_print_config_shows_every_value_of_row_12(capsys: pytest.CaptureFixture[
     settings = yaml.safe_load(capsys.readouterr().out)
     adapter, targets = settings["model"].pop("adapter"), ["all_linear", "head"]
     options = {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
-    assert adapter == {"class_path": "lit_cls.model.LoRA", "init_args": options}
+    assert adapter == {"class_path": "lit_cls.model.adapters.LoRA", "init_args": options}
     expected = {
         "model": {
             "size": "gpt2-xl",
