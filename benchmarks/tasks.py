@@ -143,8 +143,8 @@ def load(row: int, data: Path, size: BackboneName = "gpt2-small", seed: int = 12
     """
     assert row in SUPPORTED, "the command refuses others"
     texts = ClassificationData(path=str(data), split="ch06", padding="longest_in_train")
-    train = texts.part("train")
-    others = [texts.part("validation"), texts.part("test")]
+    train = texts.splits["train"]
+    others = [texts.splits["validation"], texts.splits["test"]]
     model: dict[str, Any] = yaml.safe_load(next(ROWS.glob(f"{row:02d}_*.yaml")).read_text(encoding="utf-8")).get(
         "model", {}
     )

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, Truncation, truncate
+from lit_cls.data.batches import Batch, EvaluationBatches, TextDataset, truncate
+from lit_cls.data.options import Truncation
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.model.classifier import TextClassifier

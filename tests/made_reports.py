@@ -84,10 +84,10 @@ def about(**others: Any) -> RunInfo:
 
 def drawn(data: ClassificationData, split: SplitName, limit: int | None = None, seed: int = 0) -> SplitResult:
     """Answers that are right more often than not."""
-    rows = torch.arange(len(data.part(split).label_ids))[:limit]
+    rows = torch.arange(len(data.splits[split].label_ids))[:limit]
     logits = torch.randn(len(rows), len(data.label_names), generator=torch.Generator().manual_seed(seed))
     for i, row in enumerate(rows.tolist()):
-        logits[i, data.part(split).label_ids[row]] += 1
+        logits[i, data.splits[split].label_ids[row]] += 1
     return evaluate_split(split, data, rows, logits, Decision())
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lit_cls.data.batches import Truncation
+from lit_cls.data.options import Truncation
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.data.tokenizers.gpt2 import merge_ranks
 from lit_cls.errors import UserError
@@ -19,7 +19,8 @@ from lit_cls.explain import attribution
 from lit_cls.explain.attribution import Attribution, _Path, integrated_gradients, leave_one_word_out
 from lit_cls.explain.words import TokenizedText
 from lit_cls.inference import Classifier
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.head import TokenPosition
 

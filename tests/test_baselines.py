@@ -107,7 +107,7 @@ def test_fitting_twice_gives_the_same() -> None:
 def test_the_published_references_on_the_published_split(sms_file: Path) -> None:
     """95.67 % for words and 97.33 % for characters; few false alarms, where spam is rare, are most alarms."""
     data = ClassificationData(split="ch06", path=str(sms_file))
-    train, test, left_out = data.part("train"), data.part("test"), data.parts.left_out
+    train, test, left_out = data.splits["train"], data.splits["test"], data.split_data.left_out
     assert len(left_out.texts) == 4078
     assert set(left_out.labels) == {"ham"}
     groups = {"test": test.rows.texts, "left out": left_out.texts}

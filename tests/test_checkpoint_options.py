@@ -50,7 +50,7 @@ def test_the_splits_are_those_it_was_trained_on(tmp_path: Path, reviews: str, sa
     told: list[str] = []
     found = trained(["--ckpt_path", str(saved)])
     part = found.split("validation", None, told.append)
-    assert part.rows.texts == data(reviews).part("validation").rows.texts
+    assert part.rows.texts == data(reviews).splits["validation"].rows.texts
     assert not told
     moved = Path(reviews).rename(tmp_path / "moved.csv")
     with pytest.raises(UserError, match="there is no file"):

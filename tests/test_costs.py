@@ -53,7 +53,7 @@ def test_what_is_frozen_is_computed_once() -> None:
 def sizes_of_outputs(*options: str) -> list[int]:
     """Bytes of the frozen layers' outputs of each split, by their own arithmetic: one vector for each token."""
     data = TrainCommand(["fit", "--data.source=demo", "--model.weights=random", *options]).datamodule
-    return [4 * 768 * sum(map(len, data.part(name).token_ids)) for name in SPLIT_NAMES]
+    return [4 * 768 * sum(map(len, data.splits[name].token_ids)) for name in SPLIT_NAMES]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -1,11 +1,11 @@
 """From options to batches: what each option changes, and what it must leave alone."""
 
 import csv
-import inspect
 import io
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_cls.data.batches import EvaluationBatches
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.options import DataOptions
 from lit_cls.data.splits import SPLIT_NAMES, part_sha256
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
@@ -93,7 +94,7 @@ def test_parts_are_rows_of_the_file(file: str) -> None:
         in_file = [(row["text"], row["label"]) for row in csv.DictReader(stream)]
     numbers = []
     for name in SPLIT_NAMES:
-        part = module.part(name)
+        part = module.splits[name]
         for text, label, number, label_id in zip(
             part.rows.texts, part.rows.labels, part.rows.numbers, part.label_ids, strict=True
         ):
@@ -171,7 +172,7 @@ def test_special_spelling_is_ordinary_text(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [(f"{i} <|endoftext|> more", "xy"[i % 2]) for i in range(8)])
     module = data(path)
     for name in SPLIT_NAMES:
-        assert all(TOKENIZER.pad_id not in ids and len(ids) > 3 for ids in module.part(name).token_ids)
+        assert all(TOKENIZER.pad_id not in ids and len(ids) > 3 for ids in module.splits[name].token_ids)
 
 
 def test_kept_empty_texts_have_one_token(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_kept_empty_texts_have_one_token(tmp_path: Path) -> None:
 def test_dropped_texts_are_in_no_part(tmp_path: Path) -> None:
     texts = [(f"text {i}" if i % 3 else "", "xy"[i % 2]) for i in range(30)]
     module = data(write_csv(tmp_path / "a.csv", texts), empty="drop", balance="none")
-    assert sorted(n for name in SPLIT_NAMES for n in module.part(name).rows.numbers) == [
+    assert sorted(n for name in SPLIT_NAMES for n in module.splits[name].rows.numbers) == [
         i + 1 for i in range(30) if i % 3
     ]
     assert any(note.startswith("10 empty texts dropped: row 1, 4, 7, ") for note in module.summary.notes)
@@ -196,8 +197,8 @@ def test_dropped_texts_are_in_no_part(tmp_path: Path) -> None:
 
 def test_three_files_are_used_as_they_are(three_files: tuple[str, str, str]) -> None:
     module = data(split=three_files)
-    assert [module.part(name).rows.numbers for name in SPLIT_NAMES] == [[1, 2, 3, 4, 5, 6], [1, 2, 3], [1, 2, 3, 4]]
-    assert [len(ids) for ids in module.part("train").token_ids] == [3, 10, 7, 4, 9, 5]
+    assert [module.splits[name].rows.numbers for name in SPLIT_NAMES] == [[1, 2, 3, 4, 5, 6], [1, 2, 3], [1, 2, 3, 4]]
+    assert [len(ids) for ids in module.splits["train"].token_ids] == [3, 10, 7, 4, 9, 5]
     assert module.label_names == ("x", "y")
     assert module.summary.n_rows == 13
     assert any("data.balance and data.split_seed do not apply" in note for note in module.summary.notes)
@@ -304,7 +305,7 @@ def test_no_text_is_longer_than_the_context(file: str, padding: str) -> None:
     assert longest[0] > CONTEXT
     for loader in ("train", "val", "test", "predict"):
         assert max(n for _, n in shapes(module, loader)) <= CONTEXT
-    expected = [sum(len(ids) > CONTEXT for ids in module.part(name).token_ids) for name in SPLIT_NAMES]
+    expected = [sum(len(ids) > CONTEXT for ids in module.splits[name].token_ids) for name in SPLIT_NAMES]
     assert [part.cut for part in module.summary.splits] == expected
 
 
@@ -315,7 +316,7 @@ def test_no_text_is_longer_than_the_context(file: str, padding: str) -> None:
 def test_truncation_keeps_the_part_it_names(tmp_path: Path, truncation: str, kept: Any) -> None:
     texts = [(f"one two three four five six seven eight nine {i}", "xy"[i % 2]) for i in range(8)]
     module = data(write_csv(tmp_path / "a.csv", texts), truncation=truncation, max_length=4)
-    whole = module.part("train").token_ids
+    whole = module.splits["train"].token_ids
     for batch in module.predict_dataloader():
         for row, ids in zip(batch["row_ids"].tolist(), batch["input_ids"], strict=True):
             assert ids.tolist() == np.array(whole[row])[kept].tolist()
@@ -328,7 +329,7 @@ def test_truncation_keeps_the_part_it_names(tmp_path: Path, truncation: str, kep
 def test_batches_are_the_rows_they_say(file: str, padding: str) -> None:
     module = data(file, padding=padding)
     for loader, name in (("train", "train"), ("val", "validation"), ("test", "test"), ("predict", "train")):
-        part = module.part(name)  # type: ignore[arg-type]
+        part = module.splits[name]  # type: ignore[arg-type]
         seen: list[int] = []
         for batch in getattr(module, f"{loader}_dataloader")():
             rows = batch["row_ids"].tolist()
@@ -457,9 +458,9 @@ def test_settings_in_a_checkpoint_find_the_same_splits(file: str, options: dict[
     assert hashes(again) == hashes(module) == state["split_sha256"]
     assert again.state_dict() == state
     # Every option is kept but those that follow from the machine or the model.
-    kept = inspect.signature(ClassificationData).parameters.keys() - {"num_workers", "context_length", "tokenizer"}
+    kept = {field.name for field in fields(DataOptions)} - {"num_workers", "context_length", "tokenizer"}
     assert state["settings"].keys() == kept
-    assert all(state["settings"][name] == getattr(module, name) for name in kept - {"path", "split"})
+    assert all(state["settings"][name] == getattr(module.options, name) for name in kept - {"path", "split"})
     assert state["label_names"] == ["ads", "letters", "news"]
 
 
@@ -639,7 +640,7 @@ def test_ch06_is_the_published_split(sms_file: Path, options: dict[str, Any]) ->
     assert module.summary.sha256 == reference["source_file"]["sha256"]
     for part in module.summary.splits:
         expected = reference[part.name]
-        rows = module.part(part.name).rows
+        rows = module.splits[part.name].rows
         assert (part.n, part.labels["spam"]) == (expected["n"], expected["spam"])
         assert part.tokens_longest == expected["longest_tokens"]
         assert part.sha256 == expected["sha256"]
@@ -690,7 +691,7 @@ def test_long_reviews_are_cut_and_counted() -> None:
     assert sum(part.n for part in splits) == 999
     assert sum(part.cut for part in splits) == 17
     assert max(part.tokens_longest for part in splits) > 1024
-    lengths = sorted(len(ids) for name in SPLIT_NAMES for ids in module.part(name).token_ids)
+    lengths = sorted(len(ids) for name in SPLIT_NAMES for ids in module.splits[name].token_ids)
     assert lengths[499] == 221
 
 

@@ -13,7 +13,7 @@ from lit_cls.exports import huggingface
 from lit_cls.exports.formats import FORMATS
 from lit_cls.exports.parity import ODD_TEXTS
 from lit_cls.exports.source import ReferenceOutputs
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 
 
@@ -25,7 +25,7 @@ def test_a_folder_is_written(
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(out)]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    n_texts = len(ODD_TEXTS) + len(data(shared_reviews).part("validation").rows.texts)
+    n_texts = len(ODD_TEXTS) + len(data(shared_reviews).splits["validation"].rows.texts)
     assert "exported with the decision rule: temperature 1.25 (tuned: a test)" in printed
     assert f", 0 of {n_texts} labels differ" in printed
     assert printed.endswith(f"huggingface: {out}\n")
@@ -55,7 +55,7 @@ def test_the_data_may_have_moved(
     printed = capsys.readouterr().out
     assert f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: there is no" in printed
     assert main([*words, str(tmp_path / "all"), "--data.path", str(moved)]) == 0
-    assert compared == [len(ODD_TEXTS), len(ODD_TEXTS) + len(data(str(moved)).part("validation").rows.texts)]
+    assert compared == [len(ODD_TEXTS), len(ODD_TEXTS) + len(data(str(moved)).splits["validation"].rows.texts)]
     assert main([*words, str(tmp_path / "third"), "--data.path", str(tmp_path / "none.csv")]) == 2
     assert "there is no file" in capsys.readouterr().err
     assert main([*words, str(moved / "below")]) == 1
@@ -67,7 +67,7 @@ def test_nothing_is_left_of_an_export_that_falls_short(
 ) -> None:
     path = altered(tmp_path, reviews, {"adapter": LoRA()})
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)  # the adapters are lost
+    monkeypatch.setattr(huggingface, "merge_adapter", lambda net: None)  # the adapters are lost
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(tmp_path / "out")]
     assert main(words) == 1
     error = capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_nothing_is_left_of_an_export_that_falls_short(
     [
         (["--format", "pickle"], "invalid choice: 'pickle'"),
         ([], "the following arguments are required: --format"),
-        (["--format", "peft"], "has no adapters"),
+        (["--format", "peft"], "has no LoRA adapters"),
         (["--format", "huggingface"], "model.token_position is first"),
     ],
 )

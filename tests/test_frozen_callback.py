@@ -32,7 +32,8 @@ from lightning.pytorch import seed_everything
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.model import LoRA, TextClassifier
+from lit_cls.model import TextClassifier
+from lit_cls.model.adapters import LoRA
 from lit_cls.training import feature_cache as frozen_callback
 from lit_cls.training import feature_files as frozen_files
 from lit_cls.training.callbacks import CollectPredictions
@@ -74,15 +75,15 @@ def run(
 def test_the_texts_are_not_all_alike(files: Files) -> None:
     """What the comparisons below rest on: empty texts, cut ones, and pads of many numbers in one batch."""
     data = texts(files.texts)
-    lengths = [len(ids) for name in SPLIT_NAMES for ids in data.part(name).token_ids]
+    lengths = [len(ids) for name in SPLIT_NAMES for ids in data.splits[name].token_ids]
     assert len(set(lengths)) > 10
     assert min(lengths) == 1
     assert max(lengths) > data.cut_to == MAX_LENGTH
-    empty = [name for name in SPLIT_NAMES for ids in data.part(name).token_ids if ids == [TOKENIZER.pad_id]]
+    empty = [name for name in SPLIT_NAMES for ids in data.splits[name].token_ids if ids == [TOKENIZER.pad_id]]
     assert "train" in empty
     shuffled = texts(files.texts, padding="longest_in_train").train_dataloader()
     assert sum(len(set(batch["lengths"].tolist())) > 1 for batch in shuffled) >= 7  # of 9
-    assert all(len(ids) > 1 or ids == [TOKENIZER.pad_id] for name in SPLIT_NAMES for ids in data.part(name).token_ids)
+    assert all(len(ids) > 1 or ids == [TOKENIZER.pad_id] for name in SPLIT_NAMES for ids in data.splits[name].token_ids)
     for loader in (data.val_dataloader(), data.test_dataloader()):
         assert len({batch["input_ids"].shape for batch in loader}) > 1
 
@@ -150,9 +151,9 @@ def test_the_frozen_layers_are_computed_once(layers: str | int, files: Files, tm
     assert sum(calls) == 48
     assert len(found.losses) == 27
     data = texts(files.texts)
-    n_positions = [sum(min(len(ids), MAX_LENGTH) for ids in data.part(name).token_ids) for name in SPLIT_NAMES]
+    n_positions = [sum(min(len(ids), MAX_LENGTH) for ids in data.splits[name].token_ids) for name in SPLIT_NAMES]
     for line, name, n in zip(found.told, SPLIT_NAMES, n_positions, strict=True):
-        assert line.startswith(f"frozen layers, {name}: {len(data.part(name).token_ids)} texts, {n} positions, ")
+        assert line.startswith(f"frozen layers, {name}: {len(data.splits[name].token_ids)} texts, {n} positions, ")
         assert line.endswith(" GB in memory")
     assert all(states.values.shape[1] == 48 for states in found.module.feature_cache.splits.values())
 
@@ -310,7 +311,7 @@ def test_a_file_of_the_wrong_size_is_computed_anew(damage: str, files: Files, tm
     broken = max(content, key=lambda path: len(content[path]))  # that of the train split
     broken.write_bytes({"short": content[broken][:-4], "long": content[broken] + bytes(4), "empty": b""}[damage])
     second, computed = cached(tmp_path, files)
-    assert computed == len(texts(files.texts).part("train").token_ids)
+    assert computed == len(texts(files.texts).splits["train"].token_ids)
     assert second.losses == first.losses
     assert {path: path.read_bytes() for path in content} == content
 
@@ -357,7 +358,7 @@ def test_too_little_disk_is_told_with_both_numbers(
 ) -> None:
     plain = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: plain._replace(free=2_000))
-    n = sum(min(len(ids), MAX_LENGTH) for ids in texts(files.texts).part("train").token_ids)
+    n = sum(min(len(ids), MAX_LENGTH) for ids in texts(files.texts).splits["train"].token_ids)
     assert n * 48 * 4 > 2_000
     for model, folder in (({"cache_dir": str(tmp_path / "cache")}, "cache"), ({"cache_gb": 0.0}, "scratch")):
         with pytest.raises(

@@ -27,7 +27,7 @@ def test_predictions_are_those_of_the_trainer(tmp_path: Path, reviews: str) -> N
     runner = trainer(tmp_path, callbacks=[collected])
     texts = data(reviews)
     runner.test(trained, datamodule=texts, verbose=False)
-    predictions = lit_cls.load(path).predict(texts.part("test").rows.texts)
+    predictions = lit_cls.load(path).predict(texts.splits["test"].rows.texts)
     for row, prediction in zip(collected.logits.softmax(1), predictions, strict=True):
         assert list(prediction.probabilities) == ["no", "yes"]
         assert list(prediction.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
@@ -62,7 +62,7 @@ def test_frozen_weights_are_found_again_and_checked(tmp_path: Path, reviews: str
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), base)
     trained = module(weights=str(base), trainable_layers="last_block")
     path = save(tmp_path, trained, data(reviews))
-    part = data(reviews).part("test")
+    part = data(reviews).splits["test"]
     for text, ids in zip(part.rows.texts[:4], part.token_ids[:4], strict=True):
         [prediction] = lit_cls.load(path).predict([text])
         with torch.no_grad():

@@ -15,7 +15,7 @@ from lit_cls.commands import merge as merge_module
 from lit_cls.commands.new_checkpoint import new_checkpoint_path
 from lit_cls.errors import UserError
 from lit_cls.inference import classifier_of
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, RUN_KEY, decision_of, read_checkpoint
@@ -34,7 +34,7 @@ def test_a_merged_checkpoint_gives_the_same_logits(
     before = lit_cls.load(path, precision="32-true").logits(TEXTS)
     assert main(["merge", "--ckpt_path", str(path)]) == 0
     out = capsys.readouterr().out
-    n_texts = len(data(reviews).part("validation").rows.texts)
+    n_texts = len(data(reviews).splits["validation"].rows.texts)
     assert re.search(
         rf"logits on the validation split, merged and before: largest .*, 0 of {n_texts} labels differ", out
     )
@@ -103,7 +103,7 @@ def test_a_flip_alone_is_too_much(
     """The threshold stands between a text's probability before and after."""
     path = altered(tmp_path, reviews, LORA)
     classifier = classifier_of(path, read_checkpoint(path), torch.device("cpu"), precision="32-true", packed=False)
-    share = classifier.logits(data(reviews).part("validation").rows.texts).softmax(1)[0, 1].item()
+    share = classifier.logits(data(reviews).splits["validation"].rows.texts).softmax(1)[0, 1].item()
     (tmp_path / "tuned").mkdir()
     tuned = altered(tmp_path / "tuned", reviews, LORA, decision=Decision(1.0, 1, share - 1e-6, "a test"))
     assert main(["merge", "--ckpt_path", str(tuned), "--out", str(tmp_path / "kept.ckpt")]) == 0

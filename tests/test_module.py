@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.data.batches import EvaluationBatches, TrainingBatches
 from lit_cls.errors import UserError
-from lit_cls.model import LoRA, TextClassifier
+from lit_cls.model import TextClassifier
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions
@@ -64,7 +65,7 @@ def gradient_of_a_step(tmp_path: Path, step: int, batch_size: int, accumulate: i
     """Of the head's weights, over all batches and processes of one optimizer step."""
     seed_everything(7, verbose=False)
     texts = data(skewed(tmp_path), padding="longest_in_train")
-    trained, part = module(**LOSS), texts.part("train")
+    trained, part = module(**LOSS), texts.splits["train"]
     trained.trainer = trainer(tmp_path, accumulate_grad_batches=accumulate)
     trained.take_labels(texts.label_names)
     trained.weigh_classes(part.label_ids)
@@ -99,7 +100,7 @@ def test_a_weighted_step_is_the_weighted_mean_over_its_examples(tmp_path: Path) 
     fit.fit(trained, datamodule=data(path, batch_size=8, padding="longest_in_train"))
     seed_everything(7, verbose=False)
     texts = data(path, batch_size=8, padding="longest_in_train")
-    n_rare, n = sum(texts.part("train").label_ids), len(texts.part("train").label_ids)
+    n_rare, n = sum(texts.splits["train"].label_ids), len(texts.splits["train"].label_ids)
     assert (n_rare, n) == (8, 54)
     weights = torch.tensor([1.0, 3.0]) * n / (n - n_rare + 3 * n_rare)
     net = ModelSettings("gpt2-nano", "random", "flexible", "all").build(2)
@@ -123,7 +124,7 @@ def test_the_validation_loss_is_plain_whatever_is_trained(tmp_path: Path, review
     runner = trainer(tmp_path, callbacks=[collected], limit_train_batches=2)
     runner.fit(trained, datamodule=data(reviews))
     [metrics] = runner.validate(trained, datamodule=data(reviews), verbose=False)
-    labels = torch.tensor(data(reviews).part("validation").label_ids)
+    labels = torch.tensor(data(reviews).splits["validation"].label_ids)
     assert metrics["val_loss"] == pytest.approx(F.cross_entropy(collected.logits, labels).item(), rel=1e-5)
 
 
@@ -145,7 +146,7 @@ def test_a_checkpoints_tuning_is_in_the_metrics_and_goes_with_it(tmp_path: Path,
     content = {**read_checkpoint(plain), DECISION_KEY: decision.as_dict()}
     AtomicCheckpointIO().save_checkpoint(content, tmp_path / "tuned.ckpt")
     runner = trainer(tmp_path, callbacks=[collected])
-    labels = torch.tensor(data(reviews).part("test").label_ids)
+    labels = torch.tensor(data(reviews).splits["test"].label_ids)
     for path, expected in ((tmp_path / "tuned.ckpt", decision), (plain, Decision())):
         [metrics] = runner.test(trained, datamodule=data(reviews), ckpt_path=str(path), verbose=False)
         assert trained.decision == expected
@@ -190,7 +191,7 @@ def test_metrics_are_those_of_the_whole_split(tmp_path: Path, reviews: str, monk
     runner.fit(trained, datamodule=texts)
     for stage, split, run in (("test", "test", runner.test), ("val", "validation", runner.validate)):
         [metrics] = run(trained, datamodule=texts, verbose=False)
-        part = texts.part(split)  # type: ignore[arg-type]
+        part = texts.splits[split]  # type: ignore[arg-type]
         labels = torch.tensor(part.label_ids)
         batches = texts._evaluation_dataloader(split).sampler  # type: ignore[arg-type]
         assert len({len(planned.rows) for planned in batches}) > 2
@@ -450,7 +451,7 @@ def test_a_checkpoint_of_mixed_precision_loads_again(tmp_path: Path, reviews: st
         logits.append(collected.logits)
     assert torch.equal(*logits)
     assert logits[0].std(dim=0).min() > 1e-3
-    part = data(reviews).part("test")
+    part = data(reviews).splits["test"]
     for precision, bound in ((None, 0.01), ("bf16-mixed", 0.005), ("32-true", 0.02)):
         predictions = lit_cls.load(path, precision=precision).predict(part.rows.texts)
         found = torch.tensor([list(prediction.probabilities.values()) for prediction in predictions])

@@ -116,9 +116,9 @@ def test_a_file_keeps_its_rows_and_columns(end: str, checkpoint: str, capsys: py
     assert f"accuracy {right / 5:.2%} (95 % interval " in told.err
     assert "on 5 texts with a label in 'sentiment'" in told.err
     assert "note: the input's column 'truncated' is 'input_truncated' in the output" in told.err
-    assert "note: 1 empty texts, answered as such: row 2" in told.err
+    assert "note: 1 empty texts, classified as such: row 2" in told.err
     assert "note: 1 texts are longer than 60 tokens: their head is read" in told.err
-    assert f"5 answers are in out.{end}" in told.err
+    assert f"5 predictions are in out.{end}" in told.err
     assert "exists already" in refused(["--ckpt_path", checkpoint, "--output", f"out.{end}", "a"], capsys)
 
 
@@ -243,11 +243,11 @@ def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture
         (["--data.truncation", "tail", "a"], "predict reads data.truncation from the checkpoint"),
         (["--seed_everything", "3", "a"], "predict reads seed_everything from the checkpoint"),
         (["--preset", "published", "a"], "predict reads preset from the checkpoint"),
-        (["--trainer.max_epochs", "3", "a"], "--trainer.max_epochs is about training: leave it out"),
+        (["--trainer.max_epochs", "3", "a"], "--trainer.max_epochs is for training: leave it out"),
         (["--data.text_colum", "b", "a"], "there is no option --data.text_colum; did you mean --data.text_column?"),
         (["--data.text_colum=b c", "a"], "there is no option --data.text_colum; did you mean --data.text_column?"),
-        (["--data.text_column", "b", "a c"], "--data.text_column b is of files and pipes: leave it out with texts"),
-        (["--data.header", "false", "a c"], "--data.header false is of files and pipes: leave it out with texts"),
+        (["--data.text_column", "b", "a c"], "--data.text_column b is for files and pipes: leave it out with texts"),
+        (["--data.header", "false", "a c"], "--data.header false is for files and pipes: leave it out with texts"),
         (["--model.weights", "nope", "a"], "contains all of its weights.*leave --model.weights nope out"),
         (["-hello"], "there is no option -hello.*put -- before the texts: lit_cls predict … -- -hello"),
         (["-cool film"], "put -- before the texts: lit_cls predict … -- '-cool film'"),
@@ -258,11 +258,11 @@ def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture
         (["a", "-"], "- is standard input, and stands alone"),
         (["-", "--data.path", "b.csv"], "- is standard input, and --data.path is b.csv: give one of them"),
         (["a", "--data.path", "b.csv"], "'a' is a text to classify, and --data.path is b.csv: give one of them"),
-        (["a", "--input_format", "csv"], "--input_format csv is of files and pipes"),
+        (["a", "--input_format", "csv"], "--input_format csv is for files and pipes"),
         (["a", "--output", "b.txt"], "a name that ends in .csv or .jsonl"),
         (["a", "--output", "no/b.csv"], "there is no folder no"),
         (["a", "--output_format", "xml"], "invalid choice: 'xml'"),
-        (["--data.path", "gone.csv"], "there is no file gone.csv: check --data.path"),
+        (["--data.path", "gone.csv"], "there is no file gone.csv: check data.path"),
         ([], "nothing to classify: give texts.*a file, --data.path FILE; or texts through standard input"),
     ],
 )

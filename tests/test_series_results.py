@@ -10,7 +10,7 @@ import pytest
 from experiment_folders import answers, baseline, record, results, row_result
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.split_data import Parts
+from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.experiments.results import (
     BaselineResult,
@@ -80,7 +80,7 @@ def test_a_label_without_a_text() -> None:
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Parts:
+def parts(tmp_path: Path) -> SplitData:
     """40 texts of `no` and 120 of `yes`, 80 of which balancing leaves out; some texts occur more than once."""
     lines = ["text,label"]
     for i in range(160):
@@ -88,17 +88,17 @@ def parts(tmp_path: Path) -> Parts:
         lines.append(f"{word} film about {'abcdefghi'[i % 9]}{'uvwxyz'[i % 6]},{'no' if i % 4 == 0 else 'yes'}")
     path = tmp_path / "unbalanced.csv"
     path.write_text("\n".join(lines) + "\n")
-    return ClassificationData(path=str(path)).parts
+    return ClassificationData(path=str(path)).split_data
 
 
 @pytest.fixture
-def run(parts: Parts, tmp_path: Path) -> dict[str, BaselineResult]:
+def run(parts: SplitData, tmp_path: Path) -> dict[str, BaselineResult]:
     found = run_baselines(parts, tmp_path / "baselines")
     assert [fitted.name for fitted in found] == ["majority", "TF-IDF words", "TF-IDF characters"]
     return {fitted.name: fitted for fitted in found}
 
 
-def test_baselines_leave_their_predictions(parts: Parts, run: dict[str, BaselineResult], tmp_path: Path) -> None:
+def test_baselines_leave_their_predictions(parts: SplitData, run: dict[str, BaselineResult], tmp_path: Path) -> None:
     folders = {"majority": "majority", "TF-IDF words": "tf-idf_words", "TF-IDF characters": "tf-idf_characters"}
     assert {path.name for path in (tmp_path / "baselines").iterdir()} == set(folders.values())
     for name, folder in folders.items():
@@ -115,7 +115,7 @@ def test_baselines_leave_their_predictions(parts: Parts, run: dict[str, Baseline
                 assert rows.numbers == run[name].test_rows
 
 
-def test_counts_of_a_baseline_add_up(parts: Parts, run: dict[str, BaselineResult]) -> None:
+def test_counts_of_a_baseline_add_up(parts: SplitData, run: dict[str, BaselineResult]) -> None:
     for fitted in run.values():
         assert {split: n for split, (_, n) in fitted.counts.items()} == {"train": 56, "validation": 8, "test": 16}
         assert (fitted.seen[0] + fitted.unseen[0], fitted.seen[1] + fitted.unseen[1]) == fitted.counts["test"]
@@ -126,7 +126,7 @@ def test_counts_of_a_baseline_add_up(parts: Parts, run: dict[str, BaselineResult
 
 
 def test_the_natural_mix_of_a_baseline_is_that_of_the_whole_source(
-    parts: Parts, run: dict[str, BaselineResult]
+    parts: SplitData, run: dict[str, BaselineResult]
 ) -> None:
     """Answers to test texts and to those left out; a split that answers `no` alone is right in a quarter."""
     assert len(parts.left_out.texts) == 80
@@ -148,7 +148,7 @@ def test_the_natural_mix_of_a_baseline_is_that_of_the_whole_source(
 
 
 def test_baselines_where_nothing_is_left_out(reviews: str, tmp_path: Path) -> None:
-    found = run_baselines(ClassificationData(path=reviews, balance="none").parts, tmp_path)
+    found = run_baselines(ClassificationData(path=reviews, balance="none").split_data, tmp_path)
     for fitted in found:
         recalls = [figures["recall"] for figures in fitted.natural["labels"].values()]
         assert [sum(pair) for pair in zip(*recalls, strict=True)] == list(fitted.counts["test"])

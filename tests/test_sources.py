@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from lit_cls.data.sources import Column, EmptyPolicy, Rows, read_demo, read_file, read_sms_spam
+from lit_cls.data.columns import Column, ColumnChoice
+from lit_cls.data.sources import EmptyPolicy, LabelledTexts, read_demo, read_file, read_sms_spam
 from lit_cls.errors import UserError
 
 
@@ -26,8 +27,8 @@ def read(
     label_column: Column = "label",
     header: bool = True,
     empty: EmptyPolicy = "error",
-) -> Rows:
-    return read_file(path, text_column, label_column, header, empty)
+) -> LabelledTexts:
+    return read_file(path, ColumnChoice((text_column,), (label_column,), header), empty)
 
 
 # Layouts. Two rows with different labels, so that a swap of rows or of columns shows.
@@ -239,7 +240,7 @@ def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 # Empty and repeated texts.
 
-# Rows 2 (nothing) and 4 (white space) are empty; 5 repeats 1.
+# LabelledTexts 2 (nothing) and 4 (white space) are empty; 5 repeats 1.
 _WITH_EMPTY = "text,label\none,x\n,y\nthree,x\n  ,y\none,x\n"
 
 
@@ -297,7 +298,7 @@ def test_impossible_file_name(tmp_path: Path) -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a folder: give the file of labelled texts with data\.path"):
+    with pytest.raises(UserError, match=r"is a folder: give one file with data\.path"):
         read(str(tmp_path))
 
 
@@ -319,7 +320,8 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
 def test_unknown_kind(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, "text,label\none,x\n")
     with pytest.raises(
-        UserError, match=rf"{name} is of no known kind: \.csv, .* \.parquet\. .*--data\.source sms_spam"
+        UserError,
+        match=rf"{name} is of an unsupported format: .* is needed\. .*--data\.source sms_spam",
     ):
         read(path)
 
@@ -372,9 +374,12 @@ def test_no_rows(tmp_path: Path, name: str, content: str, header: bool, end: str
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("text,label\none,x\na, b,y\n", r"row 2 has not as many fields as the header \(2\); row 2 has 3\. Quote texts"),
-        ("text,label\none\ntwo,x\nthree\n", r"2 rows \(row 1, 3\) have not .* the header \(2\); row 1 has 1\."),
-        ("text,label\none,x\n   \n", r"row 2 has not as many fields as the header \(2\); row 2 has 1\."),
+        ("text,label\none,x\na, b,y\n", r"row 2 has 3 fields, not 2 like the first line\. Quote texts"),
+        (
+            "text,label\none\ntwo,x\nthree\n",
+            r"row 1 has 1 field, not 2 .*; likewise 1 more \(row 3\)\. Quote",
+        ),
+        ("text,label\none,x\n   \n", r"row 2 has 1 field, not 2 like the first line\."),
     ],
 )
 def test_ragged_rows(tmp_path: Path, content: str, message: str) -> None:
@@ -385,7 +390,7 @@ def test_ragged_rows(tmp_path: Path, content: str, message: str) -> None:
 
 def test_ragged_rows_without_header(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "one\tx\ntwo\ty\tz\n")
-    with pytest.raises(UserError, match=r"row 2 has not as many fields as the first row \(2\); row 2 has 3"):
+    with pytest.raises(UserError, match=r"row 2 has 3 fields, not 2 like the first line"):
         read(path, 0, 1, header=False)
 
 
@@ -446,7 +451,7 @@ def test_a_line_that_is_not_json(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize("line", ['["one", "x"]', '"one"', "3", "null"])
 def test_a_line_that_is_no_object(tmp_path: Path, line: str) -> None:
     path = write(tmp_path / "a.jsonl", line)
-    message = rf"a\.jsonl: line 1 is not an object with a text and a label: '{re.escape(line)}'"
+    message = rf"a\.jsonl: line 1 is not an object with a text: '{re.escape(line)}'"
     with pytest.raises(UserError, match=message):
         read(path)
 

@@ -22,7 +22,7 @@ from lit_cls.commands.tune import _candidates, _notes, _predictions, _tune
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
 from lit_cls.evaluation.tuning import Goal, choose_threshold, fit_temperature, parse_goal
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
@@ -110,13 +110,13 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
     assert decision.goal == "recall>=0.95 for yes on 66 validation texts"
     assert "note: the goal is about yes, of which the source has fewer texts (88 of 220); --label names another" in told
     assert "on which this was tuned, and on which best.ckpt was chosen: expect less of new texts" in told
-    assert f"predictions follow from: {decision.told(['no', 'yes'])}" in told
+    assert f"predictions follow from: {decision.describe(['no', 'yes'])}" in told
     assert 'lit_cls predict --ckpt_path a.ckpt "a text"' in told
 
     # The same by hand, from the plain checkpoint.
     classifier = lit_cls.load(trained)
     texts = data(str(trained.with_name("films.csv")), split=(0.5, 0.3, 0.2))
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     logits, labels = classifier.logits(part.rows.texts), np.array(part.label_ids)
     temperature, _ = fit_temperature(logits.numpy(), labels)
     shares = Decision(temperature).probabilities(logits)
@@ -126,15 +126,15 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
 
     for verb, split, stage in (("validate", "validation", "val"), ("test", "test", "test")):
         assert main([verb, "--ckpt_path", "a.ckpt", "--run_name", verb]) == 0
-        rule = decision.told(["no", "yes"])
+        rule = decision.describe(["no", "yes"])
         assert f"note: predictions follow the checkpoint's tuning: {rule}" in capsys.readouterr().out
         folder = Path("checkpoints", verb, "version_0")
         report = json.loads((folder / "report" / "report.json").read_text())
-        assert report["decision"] == {**decision.as_dict(), "told": decision.told(["no", "yes"])}
+        assert report["decision"] == {**decision.as_dict(), "told": decision.describe(["no", "yes"])}
         right, answered, of_label = counted(folder / f"predictions_{split}.csv", "yes")
         if split == "validation":
             assert (right, answered, of_label) == (reached.correct, reached.predicted, reached.of_label)
-        answers = lit_cls.load("a.ckpt").predict(texts.part(split).rows.texts)  # type: ignore[arg-type]
+        answers = lit_cls.load("a.ckpt").predict(texts.splits[split].rows.texts)  # type: ignore[arg-type]
         with (folder / f"predictions_{split}.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
         assert [row["predicted"] for row in rows] == [answer.label for answer in answers]
@@ -171,7 +171,7 @@ def test_nothing_is_overwritten_and_a_second_tuning_starts_anew(
     tune("--ckpt_path", folder / "tuned_1.ckpt")
     assert decision_of(read_checkpoint(folder / "tuned_2.ckpt")) == first
     told = capsys.readouterr().out
-    assert f"tuned_1.ckpt was tuned before ({second.told(['no', 'yes'])}): that is ignored" in told
+    assert f"tuned_1.ckpt was tuned before ({second.describe(['no', 'yes'])}): that is ignored" in told
     assert "and on which the checkpoint may have been chosen" in told
     tuned = read_checkpoint(folder / "tuned.ckpt")
     assert not {"optimizer_states", "callbacks", RUN_KEY} & set(tuned)
@@ -206,7 +206,7 @@ def test_every_kind_of_checkpoint(tmp_path: Path, model_options: dict, data_opti
     assert main(["validate", "--ckpt_path", "a.ckpt", "--trainer.precision", "32-true"]) == 0
     right, answered, of_label = counted(Path("checkpoints/fit/version_0/predictions_validation.csv"), "yes")
     assert right / of_label >= 0.8
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     classifier = lit_cls.load("a.ckpt")
     shares = classifier.decision.probabilities(classifier.logits(part.rows.texts))
     expected = classifier.decision.labels(shares)
@@ -220,7 +220,7 @@ def test_what_a_balanced_split_hides_is_told(tmp_path: Path, capsys: pytest.Capt
     tune("--ckpt_path", save(tmp_path, module(), texts, limit_train_batches=4), "--label", "yes", "--out", "a.ckpt")
     told = " ".join(capsys.readouterr().out.split())
     assert "note: the validation split is 50.0% yes, the source 10.0% (data.balance)" in told
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     answers = np.array([p.label == "yes" for p in lit_cls.load("a.ckpt").predict(part.rows.texts)])
     labels = np.array(part.label_ids) == 1
     right, false = answers[labels].mean(), answers[~labels].mean()
@@ -262,7 +262,7 @@ def test_three_labels(three_labels: tuple[Path, ClassificationData], capsys: pyt
     goal = "cost maybe=20,no=1,yes=1"
     tune("--ckpt_path", path, "--goal", goal, "--out", "cost.ckpt")
     decision = decision_of(read_checkpoint("cost.ckpt"))
-    part = texts.part("validation")
+    part = texts.splits["validation"]
     logits, labels = lit_cls.load(path).logits(part.rows.texts), np.array(part.label_ids)
     shares = Decision(decision.temperature).probabilities(logits)
     prices = np.array([20, 1, 1])

@@ -7,7 +7,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from lit_cls.commands.parser import CommandParser
-from lit_cls.data.split_data import Part, Parts, Reading
+from lit_cls.data.options import DataOptions
+from lit_cls.data.split_data import LabelledSplit, SplitData, read
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.inference import Classifier, classifier_of
@@ -48,7 +49,7 @@ class TrainedCheckpoint:
         precision = precision or self.precision
         return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision, packed)
 
-    def split(self, name: SplitName, moved: str | None, log: Log) -> Part:
+    def split(self, name: SplitName, moved: str | None, log: Log) -> LabelledSplit:
         """A split of the data that it was trained on; a line is logged if it is not the same any more.
 
         Args:
@@ -62,7 +63,7 @@ class TrainedCheckpoint:
             log(f"note: the {name} split is not the one that {self.path} was trained with{also}")
         return part
 
-    def parts(self, moved: str | None) -> Parts:
+    def parts(self, moved: str | None) -> SplitData:
         """All of the data that it was trained on, and the rows that are in no split.
 
         Args:
@@ -71,30 +72,26 @@ class TrainedCheckpoint:
         Raises:
             UserError: the data is missing or cannot be read.
         """
-        names = Reading.__dataclass_fields__
-        settings = {key: value for key, value in self.checkpoint[DATA_KEY]["settings"].items() if key in names}
-        if not isinstance(settings["split"], str):
-            settings["split"] = tuple(settings["split"])
-        if moved is not None and Reading(split=settings["split"]).split_files:
-            settings["split"] = _moved_files(settings["split"], moved)
+        options = DataOptions.stored(self.checkpoint[DATA_KEY]["settings"])
+        if moved is not None and options.split_files:
+            options = replace(options, split=_moved_files(options.split_files, moved))
         elif moved is not None:
-            settings["path"] = moved
-        reading = Reading(**settings)
-        reading.check()
-        return reading.read()
+            options = replace(options, path=moved)
+        options.check()
+        return read(options)
 
 
-def _moved_files(files: tuple[str, ...], moved: str) -> tuple[str, ...]:
+def _moved_files(files: tuple[str, str, str], moved: str) -> tuple[str, str, str]:
     """The new paths of three files: below a folder by their names, or as they are listed."""
     names = [Path(file).name for file in files]
     if os.path.isdir(os.path.expanduser(moved)) and len(set(names)) == len(names):
-        return tuple(str(Path(moved) / name) for name in names)
+        return str(Path(moved) / names[0]), str(Path(moved) / names[1]), str(Path(moved) / names[2])
     try:
         listed = yaml.safe_load(moved)
     except (yaml.YAMLError, RecursionError):
         listed = None
     if isinstance(listed, list) and len(listed) == len(files) and all(isinstance(file, str) for file in listed):
-        return tuple(listed)
+        return listed[0], listed[1], listed[2]
     raise UserError(
         f"--data.path {moved}: it was trained on three files, {', '.join(files)}. Give the folder that has all three "
         "by these names, or --data.path '[train.csv,validation.csv,test.csv]'"

@@ -1,4 +1,4 @@
-"""What `lit_cls data check` found, as a person reads it."""
+"""Prints the result of `lit_cls data check`."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lit_cls.data.check import Check, Lengths, Overlap, command_line, fit_words
-from lit_cls.data.files import Finding
-from lit_cls.data.split_data import Reading
+from lit_cls.data.check import Check, Lengths, Overlap
+from lit_cls.data.findings import Finding
+from lit_cls.data.fit_command import command_line, fit_words
+from lit_cls.data.options import DataOptions
 from lit_cls.io.terminal import print_to, stdout_console
 
 _SHOWN_COLUMNS = 20
@@ -23,12 +24,12 @@ class Page:
         self.console = stdout_console()
 
     def line(self, text: str = "") -> None:
-        """One line, as it is; of a name in it, what a terminal would obey is spelt out."""
-        spelt = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-        print_to(self.console, spelt)
+        """Prints one line; control characters are escaped."""
+        escaped = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+        print_to(self.console, escaped)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-        """A table below its title; columns behind the first `left` ones hold figures."""
+        """Prints a table below its title; columns after the first `left` ones hold figures."""
         table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         for i, column in enumerate(columns):
             table.add_column(Text(column), justify="left" if i < left else "right", overflow="fold")
@@ -39,9 +40,9 @@ class Page:
         print_to(self.console, table)
 
 
-def show(found: Check, page: Page) -> None:
-    """Everything, the findings and the command to train with at the end."""
-    seen = found.look
+def print_report(found: Check, page: Page) -> None:
+    """Prints everything, the findings and the command to train with at the end."""
+    seen = found.inspection
     page.line(f"{seen.origin}: {seen.n_rows:,} rows")
     page.line(f"format   {seen.format}")
     page.line(f"encoding {seen.encoding}")
@@ -51,16 +52,16 @@ def show(found: Check, page: Page) -> None:
     page.line(f"columns  {columns}{more}: texts from {plain(seen.text_column)}, labels from {plain(seen.label_column)}")
     rows = [(str(number), plain(label), plain(text, 90)) for number, label, text in seen.first_rows]
     page.table("first rows", ("row", "label", "text"), rows, left=3)
-    _show_labels(page, seen.labels)
+    _print_labels(page, seen.labels)
     if found.lengths.texts:
-        _show_lengths(page, found.lengths)
+        _print_lengths(page, found.lengths)
     if found.parts:
-        _show_split(page, found)
-    _show_findings(page, found.findings, seen.origin)
+        _print_split(page, found)
+    _print_findings(page, found.findings, seen.origin)
     if found.starts:
         page.line("lit_cls fit would start as it is:")
     elif found.to_mend:
-        page.line(f"lit_cls fit would refuse this. Mend the file ({_findings(found.to_mend)}), then:")
+        page.line(f"lit_cls fit would refuse this. Correct the file ({_findings(found.to_mend)}), then:")
     else:
         page.line("lit_cls fit would refuse this as it is. It starts with:")
     for command in found.commands:
@@ -71,7 +72,7 @@ def _findings(n: int) -> str:
     return "1 finding" if n == 1 else f"{n} findings"
 
 
-def _show_labels(page: Page, labels: dict[str, int]) -> None:
+def _print_labels(page: Page, labels: dict[str, int]) -> None:
     total = sum(labels.values())
     first = list(labels.items())[:_SHOWN_LABELS]
     rows = [(plain(label), f"{n:,}", _percent(n, total)) for label, n in first]
@@ -81,14 +82,14 @@ def _show_labels(page: Page, labels: dict[str, int]) -> None:
     page.table(f"{len(labels):,} label{'' if len(labels) == 1 else 's'}", ("label", "rows", "share"), rows)
 
 
-def _show_lengths(page: Page, lengths: Lengths) -> None:
+def _print_lengths(page: Page, lengths: Lengths) -> None:
     page.table(
         f"lengths of the {lengths.texts:,} texts that can be used, {lengths.tokens:,} tokens in all",
         ("share of texts", *(f"{p} %" for p in lengths.percentiles), f"all (row {lengths.longest_row})"),
         [("tokens at most", *(f"{value:,}" for value in lengths.percentiles.values()), f"{lengths.longest:,}")],
     )
     page.table(
-        "what a maximum length would cut",
+        "texts that a maximum length would truncate",
         ("data.max_length", "texts", "share of texts", "share of tokens lost"),
         [
             (
@@ -102,17 +103,17 @@ def _show_lengths(page: Page, lengths: Lengths) -> None:
     )
 
 
-def _show_split(page: Page, found: Check) -> None:
+def _print_split(page: Page, found: Check) -> None:
     labels = sorted({label for part in found.parts for label in part.labels})
     named = labels if len(labels) <= _SHOWN_LABELS // 2 else []
     page.table(
-        f"the split ({_split_told(found.look.reading)}{'' if found.starts else '; once the refusals are dealt with'})",
-        ("part", "texts", *map(plain, named)),
+        f"the split ({_describe_split(found.inspection.options)}{'' if found.starts else '; after the corrections'})",
+        ("split", "texts", *map(plain, named)),
         [(part.name, f"{part.n:,}", *(f"{part.labels.get(label, 0):,}" for label in named)) for part in found.parts],
     )
     page.table(
-        "texts that also occur in the train part",
-        ("part", "texts", "word for word", "but for digits, case, punctuation", "for example"),
+        "texts that also occur in the train split",
+        ("split", "texts", "word for word", "but for digits, case, punctuation", "for example"),
         [_overlap_row(overlap) for overlap in found.overlaps],
     )
 
@@ -124,19 +125,19 @@ def _overlap_row(overlap: Overlap) -> tuple[str, ...]:
         f"{overlap.n:,}",
         f"{overlap.verbatim:,} ({_percent(overlap.verbatim, overlap.n)})",
         f"{overlap.near:,} ({_percent(overlap.near, overlap.n)})",
-        ", ".join(f"row {row} as {train}" for row, train in pairs),
+        ", ".join(f"row {row} repeats {train}" for row, train in pairs),
     )
 
 
-def _split_told(reading: Reading) -> str:
-    words = fit_words(reading)
+def _describe_split(options: DataOptions) -> str:
+    words = fit_words(options)
     named = dict(zip(words[::2], words[1::2], strict=True))
     names = ("balance", "split", "stratify", "split_seed", "group_near_duplicates")
-    told = [f"{name} {named[f'--data.{name}']}" for name in names if f"--data.{name}" in named]
-    return ", ".join(told) or "default options"
+    described = [f"{name} {named[f'--data.{name}']}" for name in names if f"--data.{name}" in named]
+    return ", ".join(described) or "default options"
 
 
-def _show_findings(page: Page, findings: Sequence[Finding], origin: str) -> None:
+def _print_findings(page: Page, findings: Sequence[Finding], origin: str) -> None:
     page.line()
     page.line("findings" if findings else "nothing was found")
     for finding in findings:

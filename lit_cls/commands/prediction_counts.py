@@ -1,4 +1,4 @@
-"""What is to be said of many answers: how many, how many right, and which texts were no ordinary ones."""
+"""Prediction counts: how many, how many correct, and which texts were empty or truncated."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ from lit_cls.evaluation.metrics import wilson_interval
 _SHOWN_ROWS, _SHOWN_LABELS = 10, 5
 
 
-class Tally:
-    """Counts answers as they come, in little room however many they are.
+class PredictionCounts:
+    """Counts predictions as they come, in constant memory.
 
     Args:
         label_names: that the classifier knows.
@@ -19,25 +19,24 @@ class Tally:
     def __init__(self, label_names: Sequence[str]) -> None:
         self._label_names = label_names
         self.n = 0
-        """Answers."""
-        self._cut = 0
+        self._truncated = 0
         self._empty = 0
         self._first_empty: list[int] = []
         self._labelled = 0
         self._correct = 0
         self._unknown: Counter[str] = Counter()
 
-    def count(self, text: str | None, label: str | None, answer: str, cut: bool) -> None:
-        """One answer.
+    def add(self, text: str | None, label: str | None, prediction: str, truncated: bool) -> None:
+        """Counts one prediction.
 
         Args:
-            text: None where there was none.
-            label: that the row has; None or white space alone where it has none.
-            answer: the classifier's label.
-            cut: whether only a part of the text was read.
+            text: None for a missing one.
+            label: of the row; None or white space alone for a missing one.
+            prediction: the classifier's label.
+            truncated: whether only a part of the text was read.
         """
         self.n += 1
-        self._cut += cut
+        self._truncated += truncated
         if not (text and text.strip()):
             self._empty += 1
             if len(self._first_empty) < _SHOWN_ROWS:
@@ -46,28 +45,28 @@ class Tally:
             return
         if label in self._label_names:
             self._labelled += 1
-            self._correct += label == answer
+            self._correct += label == prediction
         else:
             self._unknown[label if label in self._unknown or len(self._unknown) < _SHOWN_LABELS else "…"] += 1
 
-    def about_texts(self, longest: int, part: str) -> Iterator[str]:
-        """What a person is told of the texts, line by line.
+    def text_notes(self, longest: int, truncation: str) -> Iterator[str]:
+        """Lines about empty and truncated texts.
 
         Args:
             longest: tokens that are read of a text.
-            part: which ones of a longer text: `head`, `tail` or `head_tail`.
+            truncation: which ones of a longer text: `head`, `tail` or `head_tail`.
         """
         if self.n == 0:
             yield "note: there were no texts"
         if self._empty:
             rows = ", ".join(map(str, self._first_empty)) + (", …" if self._empty > len(self._first_empty) else "")
-            yield f"note: {self._empty:,} empty texts, answered as such: row {rows}"
-        if self._cut:
-            read = "their head and their tail are" if part == "head_tail" else f"their {part} is"
-            yield f"note: {self._cut:,} texts are longer than {longest:,} tokens: {read} read"
+            yield f"note: {self._empty:,} empty texts, classified as such: row {rows}"
+        if self._truncated:
+            read = "their head and their tail are" if truncation == "head_tail" else f"their {truncation} is"
+            yield f"note: {self._truncated:,} texts are longer than {longest:,} tokens: {read} read"
 
-    def about_labels(self, column: str | None) -> Iterator[str]:
-        """What a person is told where rows have labels, line by line.
+    def label_notes(self, column: str | None) -> Iterator[str]:
+        """Lines about the rows' labels, where they have some: unknown ones, and the accuracy.
 
         Args:
             column: of the labels.

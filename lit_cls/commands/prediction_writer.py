@@ -1,4 +1,4 @@
-"""Answers to texts, written as they come: CSV, JSON lines, or lines to be read; whole files only."""
+"""Writes predictions as they come: CSV, JSON lines, or lines for a person."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from typing import Any, BinaryIO, Literal
 
 from lit_cls.errors import UserError, quote
 
-AnswerFormat = Literal["csv", "jsonl", "lines"]
-_SUFFIXES: dict[str, AnswerFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+OutputFormat = Literal["csv", "jsonl", "lines"]
+_SUFFIXES: dict[str, OutputFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
-class AnswerWriter:
+class PredictionWriter:
     """Writes a row's own columns, in their order, then `label`, `probability`, one per class, `truncated`.
 
     A column of the input that has one of these names is renamed, with `input_` before it.
@@ -24,7 +24,7 @@ class AnswerWriter:
         form: `csv`; `jsonl`, an object a line; or `lines`: label, probabilities and the text, for a person.
         columns: of the input, as far as they are known.
         label_names: by class id.
-        tell: prints a line, about each column that is renamed.
+        log: prints a line about each column that is renamed.
         fixed: no row has other columns than these.
 
     Raises:
@@ -34,17 +34,17 @@ class AnswerWriter:
     def __init__(
         self,
         stream: BinaryIO,
-        form: AnswerFormat,
+        form: OutputFormat,
         columns: Sequence[str],
         label_names: Sequence[str],
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         fixed: bool = True,
     ) -> None:
         self._stream = stream
         self._form = form
         self._columns = list(columns)
         self._label_names = list(label_names)
-        self._tell = tell
+        self._log = log
         self._fixed = fixed
         self._ours = ["label", "probability", *(f"probability_{name}" for name in label_names), "truncated"]
         self._renamed: dict[str, str] = {}
@@ -59,15 +59,15 @@ class AnswerWriter:
                 self._csv_line([*names, *self._ours])
 
     def write(
-        self, values: Sequence[Any] | Mapping[str, Any], label: str, probabilities: Mapping[str, float], cut: bool
+        self, values: Sequence[Any] | Mapping[str, Any], label: str, probabilities: Mapping[str, float], truncated: bool
     ) -> None:
         """One row.
 
         Args:
             values: its fields by their place, or by name.
-            label: the answer.
+            label: the prediction.
             probabilities: of every label, in the order of `label_names`.
-            cut: whether only a part of the text was read.
+            truncated: whether only a part of the text was read.
 
         Raises:
             UserError: a field that CSV has no column for.
@@ -75,28 +75,28 @@ class AnswerWriter:
         self.n += 1
         shares = [float(f"{probabilities[name]:.6g}") for name in (label, *self._label_names)]
         if self._form == "lines":
-            self._line(label, probabilities, str(values[0] if isinstance(values, Sequence) else ""), cut)
+            self._line(label, probabilities, str(values[0] if isinstance(values, Sequence) else ""), truncated)
         elif self._form == "jsonl":
             pairs = values.items() if isinstance(values, Mapping) else zip(self._columns, values, strict=True)
             row = {self._name(name): _plain(value) for name, value in pairs}
-            answer = dict(zip(self._ours, [label, *shares, cut], strict=True))
-            self._bytes(json.dumps({**row, **answer}, ensure_ascii=False, default=str) + "\n")
+            prediction = dict(zip(self._ours, [label, *shares, truncated], strict=True))
+            self._bytes(json.dumps({**row, **prediction}, ensure_ascii=False, default=str) + "\n")
         else:
-            self._csv_line([*self._cells(values), label, *shares, "true" if cut else "false"])
+            self._csv_line([*self._cells(values), label, *shares, "true" if truncated else "false"])
 
     def _cells(self, values: Sequence[Any] | Mapping[str, Any]) -> list[str]:
         if isinstance(values, Mapping):
             if other := [name for name in values if name not in self._columns]:
                 raise UserError(
-                    f"row {self.n} has {quote(other[0])}, which the first one has not: CSV cannot take a column later. "
-                    "Pass --output_format jsonl, or give the rows as a file"
+                    f"row {self.n} has {quote(other[0])}, which the first row does not have: CSV cannot add a column "
+                    "later. Pass --output_format jsonl, or give the rows as a file"
                 )
             values = [values.get(name) for name in self._columns]
         return [_cell(value) for value in values]
 
-    def _line(self, label: str, probabilities: Mapping[str, float], text: str, cut: bool) -> None:
+    def _line(self, label: str, probabilities: Mapping[str, float], text: str, truncated: bool) -> None:
         shares = "  ".join(f"{name} {share:.4f}" for name, share in probabilities.items())
-        end = "  (cut: longer than the classifier reads)" if cut else ""
+        end = "  (truncated: longer than the classifier reads)" if truncated else ""
         self._bytes(f"{label}\t{shares}\t{' '.join(text.split())}{end}\n")
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
@@ -109,7 +109,7 @@ class AnswerWriter:
         self._stream.write(text.encode("utf-8", "replace"))
 
     def _name(self, column: str) -> str:
-        """What a column of the input is called in the output; told once."""
+        """The name of a column of the input in the output; a new name is logged once."""
         if column not in self._ours:
             return column
         if column not in self._renamed:
@@ -117,7 +117,7 @@ class AnswerWriter:
             while name in self._columns:
                 name = f"input_{name}"
             self._renamed[column] = name
-            self._tell(f"note: the input's column {quote(column)} is {quote(name)} in the output")
+            self._log(f"note: the input's column {quote(column)} is {quote(name)} in the output")
         return self._renamed[column]
 
 
@@ -137,15 +137,15 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def format_of(path: Path, asked: AnswerFormat | None) -> AnswerFormat:
-    """What is written into a file, by its name, or as asked for.
+def output_format(path: Path, asked: OutputFormat | None) -> OutputFormat:
+    """The format of an output file, by its name or as asked for.
 
     Raises:
-        UserError: neither says, or they say different things.
+        UserError: there is neither, or they differ.
     """
     by_name = _SUFFIXES.get(path.suffix.lower())
     if asked is not None and by_name not in (None, asked):
-        raise UserError(f"--output {path} and --output_format {asked} say different things: leave one out")
+        raise UserError(f"--output {path} and --output_format {asked} are different formats: leave one out")
     if asked is None and by_name is None:
-        raise UserError(f"--output {path}: a name that ends in .csv or .jsonl, or --output_format, says what it is")
+        raise UserError(f"--output {path}: give a name that ends in .csv or .jsonl, or the format with --output_format")
     return asked or by_name or "csv"

@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
-from lit_cls.data.split_data import Parts
+from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError, quote
 from lit_cls.evaluation.figures import Predictions
 from lit_cls.evaluation.metrics import wilson_interval
@@ -92,7 +92,7 @@ def tune(words: list[str]) -> int:
     notes = [_why(tuning.decision, parts)] if named is None and goal.kind != "cost" else []
     for note in [*notes, *_notes(trained, parts, tuning, after.predictions)]:
         print_line(f"note: {note}")
-    print_line(f"predictions follow from: {tuning.decision.told(names)}")
+    print_line(f"predictions follow from: {tuning.decision.describe(names)}")
     test, predict = (shlex.join(["lit_cls", command, "--ckpt_path", str(target)]) for command in ("test", "predict"))
     print_line(f"measure it on texts that nothing was chosen on: {test}")
     print_line(f'classify texts with: {predict} "a text"')
@@ -123,7 +123,7 @@ def _class_of(labels: Sequence[str], label_names: Sequence[str]) -> int:
     return label_names.index(labels[0])
 
 
-def _candidates(goal: Goal, parts: Parts) -> list[int]:
+def _candidates(goal: Goal, parts: SplitData) -> list[int]:
     """The labels that the threshold may be about, if none was named."""
     names = parts.label_names
     if goal.kind == "cost":
@@ -165,7 +165,7 @@ def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequen
     )
 
 
-def _why(decision: Decision, parts: Parts) -> str:
+def _why(decision: Decision, parts: SplitData) -> str:
     assert decision.label is not None, "goals other than cost are about a label"
     n, name = parts.source_counts(), parts.label_names[decision.label]
     return (
@@ -174,11 +174,11 @@ def _why(decision: Decision, parts: Parts) -> str:
     )
 
 
-def _notes(trained: TrainedCheckpoint, parts: Parts, tuning: _Tuning, after: Predictions) -> list[str]:
+def _notes(trained: TrainedCheckpoint, parts: SplitData, tuning: _Tuning, after: Predictions) -> list[str]:
     """The limits of the figures."""
     names, label = parts.label_names, tuning.decision.label
     notes = []
-    if earlier := decision_of(trained.checkpoint).told(names):
+    if earlier := decision_of(trained.checkpoint).describe(names):
         notes.append(f"{trained.path} was tuned before ({earlier}): that is ignored, this starts from its logits")
     if tuning.temperature_note:
         notes.append(f"temperature: {tuning.temperature_note}")
@@ -217,7 +217,7 @@ def _sample_limits(threshold: ThresholdResult, goal: Goal, name: str) -> list[st
     return notes
 
 
-def _shifted_precision(parts: Parts, after: Predictions, label: int) -> list[str]:
+def _shifted_precision(parts: SplitData, after: Predictions, label: int) -> list[str]:
     """The precision at the label mix of the source, if the validation split has another one."""
     shift = prior_shift(parts.source_counts(), after.labels)
     confusion = after.confusion().numpy()

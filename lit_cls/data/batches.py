@@ -10,14 +10,15 @@ import math
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-Truncation = Literal["head", "tail", "head_tail"]
+from lit_cls.data.options import Truncation
+
 Batch = dict[str, Any]
 """`input_ids` (B, T) int64, right-padded with the tokenizer's pad id; `lengths` (B,) int64; `row_ids` (B,) int64;
 `labels` (B,) int64 unless predicting; in training `step_examples`, a number: how many examples, over

@@ -1,20 +1,18 @@
-"""What is to be known of labelled texts before anything is trained on them: `lit_cls data check`, without printing."""
+"""Checks labelled texts before a training: `lit_cls data check`, without printing."""
 
-import json
-import os
-import re
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from lit_cls.data.files import Finding, Findings, first_ten
-from lit_cls.data.inspect import Look, look
-from lit_cls.data.sources import Rows, is_blank
-from lit_cls.data.split_data import Reading
+from lit_cls.data.findings import Finding, Findings, first_ten
+from lit_cls.data.fit_command import fit_commands
+from lit_cls.data.inspect import Inspection, inspect
+from lit_cls.data.options import DataOptions
+from lit_cls.data.sources import LabelledTexts, is_blank
+from lit_cls.data.split_data import divide
 from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.data.tokenizers.base import Tokenizer
@@ -22,57 +20,57 @@ from lit_cls.errors import UserError, quote
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 MAX_LENGTHS = (32, 64, 128, 256, 512, 1024)
-_CHUNK = 1 << 20  # characters that are tokenised at once: their ids are not kept
+_CHUNK = 1 << 20  # characters tokenised at once; their ids are not kept
 _IMBALANCED = 1.5  # rows of the largest label for each of the smallest
 _MANY_LABELS = 1000
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and of how much."""
+"""Called with what is being done, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What a maximum length would cut."""
+class TruncationCount:
+    """What a maximum length would truncate."""
 
     max_length: int
     texts: int
     tokens: int
-    """That would not be read."""
+    """Tokens that would not be read."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the texts that a training could use."""
+    """Tokens of the texts that `fit` could use."""
 
     texts: int
     tokens: int
     percentiles: dict[int, int]
     longest: int
     longest_row: int
-    cuts: list[Cut]
+    cuts: list[TruncationCount]
     limit: int
-    """What a training would cut texts to."""
+    """The length `fit` would truncate texts to."""
     cut_rows: list[int]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Texts of one part that also occur in the train part."""
+    """Texts of one split that also occur in the train split."""
 
     part: SplitName
     n: int
     verbatim: int
     near: int
-    """The same once masked, word for word the same ones among them."""
+    """The same once masked, verbatim ones included."""
     verbatim_pairs: list[tuple[int, int]]
-    """Row of the part, first such row of train."""
+    """Row of the split, first such row of train."""
     near_pairs: list[tuple[int, int]]
     """The others."""
 
 
 @dataclass(frozen=True)
-class PartCount:
-    """A part of the split, or the rows that are in none."""
+class SplitCount:
+    """One split, or the rows that are in none."""
 
     name: str
     n: int
@@ -81,25 +79,25 @@ class PartCount:
 
 @dataclass(frozen=True)
 class Check:
-    """All that `lit_cls data check` tells."""
+    """The result of `lit_cls data check`."""
 
-    look: Look
+    inspection: Inspection
     lengths: Lengths
-    parts: list[PartCount]
-    """Train, validation, test and what is left out; none where there is no split."""
+    parts: list[SplitCount]
+    """Train, validation, test and what is left out; none where no split is possible."""
     overlaps: list[Overlap]
     findings: Findings
     """Those that refuse come first."""
     starts: bool
-    """Whether a training would start with the options that were given."""
+    """Whether `fit` would start with the options that were given."""
     to_mend: int
-    """Findings that no option deals with: the file has to change."""
+    """Findings that need a change of the file."""
     commands: list[str]
-    """With which the training starts, once these are mended."""
+    """Start `fit`, once these are corrected."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON; every row number."""
-        seen = self.look
+        seen = self.inspection
         plain = ("origin", "format", "encoding", "columns", "text_column", "label_column", "n_rows", "sha256")
         return {
             **{name: getattr(seen, name) for name in plain},
@@ -118,51 +116,51 @@ class Check:
         }
 
 
-def check(reading: Reading, max_length: int | None, progress: Progress) -> Check:
-    """Looks at labelled texts as a training would read them.
+def check(options: DataOptions, max_length: int | None, progress: Progress) -> Check:
+    """Checks labelled texts as `fit` would read them.
 
-    What the rows are like is told of those that a training could use; so is the split, as if everything that
-    refuses had been dealt with.
+    Lengths, repeats and the split are of the rows that `fit` could use, as if every refusal had been dealt with.
 
     Args:
-        reading: the options of the training.
-        max_length: one more that is asked about, beside `MAX_LENGTHS`.
-        progress: told of what takes long.
+        options: of the data.
+        max_length: one more to count, beside `MAX_LENGTHS`.
+        progress: called during long steps.
 
     Raises:
-        UserError: options that contradict each other; nothing there that could be looked at.
+        UserError: options that contradict each other; nothing there that could be checked.
     """
-    seen = look(reading)
+    seen = inspect(options)
     rows = seen.rows
-    lengths = count_tokens(rows, tokenizer_for(reading.tokenizer), max_length or MAX_LENGTHS[-1], progress)
+    lengths = count_tokens(rows, tokenizer_for(options.tokenizer), max_length or MAX_LENGTHS[-1], progress)
     keys = _keys(rows.texts, progress)
-    found = [*seen.findings, *_about_labels(seen), *_about_repeats(rows, keys, seen.reading.split == "ch06")]
+    fixed = seen.options.split == "ch06"
+    found = [*seen.findings, *_findings_of_labels(seen), *_findings_of_repeats(rows, keys, fixed)]
     split = _split(seen, found)
     parts = _count_parts(rows, split) if split else []
     overlaps = [_overlap(rows, keys, split, name) for name in ("validation", "test")] if split else []
-    found += _about_imbalance(seen) + _about_lengths(lengths)
-    found += _about_overlaps(overlaps, seen.reading.split == "ch06")
+    found += _findings_of_imbalance(seen) + _findings_of_lengths(lengths)
+    found += _findings_of_overlaps(overlaps, fixed)
     refusals = [finding for finding in found if finding.refuses]
     return Check(
-        look=seen,
+        inspection=seen,
         lengths=lengths,
         parts=parts,
         overlaps=overlaps,
         findings=[*refusals, *(finding for finding in found if not finding.refuses)],
         starts=not refusals,
         to_mend=sum(not finding.options for finding in refusals),
-        commands=_commands(seen, max_length),
+        commands=fit_commands(seen.options, seen.needed_name, max_length),
     )
 
 
-def count_tokens(rows: Rows, tokenizer: Tokenizer, limit: int, progress: Progress) -> Lengths:
-    """How long texts are, and what each maximum would cut.
+def count_tokens(rows: LabelledTexts, tokenizer: Tokenizer, limit: int, progress: Progress) -> Lengths:
+    """How long texts are, and what each maximum would truncate.
 
     Args:
         rows: the texts.
         tokenizer: of the network.
-        limit: what a training would cut them to; asked about beside `MAX_LENGTHS`.
-        progress: told of each chunk.
+        limit: the length `fit` would truncate them to; counted beside `MAX_LENGTHS`.
+        progress: called after each chunk.
     """
     counts = np.zeros(len(rows.texts), dtype=np.int64)
     start = 0
@@ -183,7 +181,8 @@ def count_tokens(rows: Rows, tokenizer: Tokenizer, limit: int, progress: Progres
         longest=int(counts.max()) if some else 0,
         longest_row=rows.numbers[int(counts.argmax())] if some else 0,
         cuts=[
-            Cut(n, int((counts > n).sum()), int(np.maximum(counts - n, 0).sum())) for n in sorted({*MAX_LENGTHS, limit})
+            TruncationCount(n, int((counts > n).sum()), int(np.maximum(counts - n, 0).sum()))
+            for n in sorted({*MAX_LENGTHS, limit})
         ],
         limit=limit,
         cut_rows=[rows.numbers[i] for i in np.flatnonzero(counts > limit)],
@@ -199,13 +198,13 @@ def _keys(texts: Sequence[str], progress: Progress) -> list[str]:
     return keys
 
 
-def _split(seen: Look, found: Findings) -> Split | None:
-    """The split of the usable rows; None, and why, where there is none."""
+def _split(seen: Inspection, found: Findings) -> Split | None:
+    """The split of the usable rows; None, and a finding, where none is possible."""
     if len(set(seen.rows.labels)) < 2:
         return None
     whole = not any(finding.kind == "malformed" for finding in found)
     try:
-        split = seen.reading.divide(seen.rows, [])
+        split = divide(seen.options, seen.rows, [])
     except UserError as error:
         if whole:
             found.append(Finding("split", str(error)))
@@ -215,25 +214,25 @@ def _split(seen: Look, found: Findings) -> Split | None:
         absent = sorted(names - {seen.rows.labels[i] for i in split[name]})
         if not (absent and whole):
             continue
-        told = f"the {name} part has no text of {', '.join(map(quote, absent[:5]))}"
+        message = f"the {name} split has no text of {', '.join(map(quote, absent[:5]))}"
         rows = [n for n, label in zip(seen.rows.numbers, seen.rows.labels, strict=True) if label in absent]
         refuses = name == "train"
-        options = () if seen.reading.stratify else ("--data.stratify", "true")
-        found.append(Finding("absent_label", told + refuses * ": it cannot be learnt", rows, refuses, options))
+        options = () if seen.options.stratify else ("--data.stratify", "true")
+        found.append(Finding("absent_label", message + refuses * ": it cannot be learnt", rows, refuses, options))
     return split
 
 
-def _count_parts(rows: Rows, split: Split) -> list[PartCount]:
+def _count_parts(rows: LabelledTexts, split: Split) -> list[SplitCount]:
     parts: list[tuple[str, list[int]]] = [(name, split[name]) for name in SPLIT_NAMES]
     used = {i for _, chosen in parts for i in chosen}
     parts.append(("left out", [i for i in range(len(rows.texts)) if i not in used]))
     return [
-        PartCount(name, len(chosen), dict(sorted(Counter(rows.labels[i] for i in chosen).items())))
+        SplitCount(name, len(chosen), dict(sorted(Counter(rows.labels[i] for i in chosen).items())))
         for name, chosen in parts
     ]
 
 
-def _overlap(rows: Rows, keys: Sequence[str], split: Split, part: SplitName) -> Overlap:
+def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, part: SplitName) -> Overlap:
     texts: dict[str, int] = {}
     masked: dict[str, int] = {}
     for i in sorted(split.train, key=rows.numbers.__getitem__):
@@ -248,17 +247,17 @@ def _overlap(rows: Rows, keys: Sequence[str], split: Split, part: SplitName) -> 
     return Overlap(part, len(split[part]), len(verbatim), len(verbatim) + len(near), verbatim, near)
 
 
-def _about_labels(seen: Look) -> Findings:
+def _findings_of_labels(seen: Inspection) -> Findings:
     n, labels = sum(seen.labels.values()), len(seen.labels)
     if labels <= _MANY_LABELS and (labels <= n / 2 or n < 20):
         return []
     column = quote(seen.label_column)
-    told = f"{labels:,} different labels in {n:,} rows are many: {column} may not be the column of labels"
-    return [Finding("many_labels", told, refuses=False, options=("--data.label_column", "NAME"))]
+    message = f"{labels:,} different labels in {n:,} rows are many: {column} may not be the column of labels"
+    return [Finding("many_labels", message, refuses=False, options=("--data.label_column", "NAME"))]
 
 
-def _about_repeats(rows: Rows, keys: Sequence[str], fixed: bool) -> Findings:
-    """Texts that repeat an earlier one, and those that have more than one label."""
+def _findings_of_repeats(rows: LabelledTexts, keys: Sequence[str], fixed: bool) -> Findings:
+    """Findings about texts that repeat an earlier one, and about those with more than one label."""
     together = () if fixed else ("--data.group_near_duplicates", "true")
     first: dict[str, int] = {}
     first_key: dict[str, int] = {}
@@ -276,12 +275,12 @@ def _about_repeats(rows: Rows, keys: Sequence[str], fixed: bool) -> Findings:
     for kind, pairs, how in (("duplicates", repeats, "word for word"), ("near_duplicates", nears, _NEARLY)):
         if pairs:
             numbers = [number for number, _ in pairs]
-            told = (
+            message = (
                 f"{_texts(len(pairs))} an earlier one {how}: {first_ten(numbers)}; "
-                f"row {pairs[0][0]} is as row {pairs[0][1]}"
+                f"row {pairs[0][0]} repeats row {pairs[0][1]}"
             )
-            found.append(Finding(kind, told, numbers, refuses=False, options=together))
-    return found + _about_conflicts(rows, together)
+            found.append(Finding(kind, message, numbers, refuses=False, options=together))
+    return found + _findings_of_conflicts(rows, together)
 
 
 _NEARLY = "but for digits, case and punctuation"
@@ -291,7 +290,7 @@ def _texts(n: int) -> str:
     return "1 text repeats" if n == 1 else f"{n:,} texts repeat"
 
 
-def _about_conflicts(rows: Rows, together: tuple[str, ...]) -> Findings:
+def _findings_of_conflicts(rows: LabelledTexts, together: tuple[str, ...]) -> Findings:
     places: dict[str, list[int]] = {}
     for i, text in enumerate(rows.texts):
         if not is_blank(text):
@@ -302,104 +301,57 @@ def _about_conflicts(rows: Rows, together: tuple[str, ...]) -> Findings:
     numbers = sorted(rows.numbers[i] for same in conflicts for i in same)
     one = conflicts[0][0]
     other = next(i for i in conflicts[0] if rows.labels[i] != rows.labels[one])
-    told = (
+    message = (
         f"{len(conflicts):,} {'text has' if len(conflicts) == 1 else 'texts have'} more than one label "
         f"({first_ten(numbers)}): row {rows.numbers[one]} is {quote(rows.labels[one])}, row {rows.numbers[other]} "
-        f"{quote(rows.labels[other])}. Correct the labels or remove the rows; kept in one part they do less harm"
+        f"{quote(rows.labels[other])}. Correct the labels or remove the rows; kept in one split they do less harm"
     )
-    return [Finding("conflicts", told, numbers, refuses=False, options=together)]
+    return [Finding("conflicts", message, numbers, refuses=False, options=together)]
 
 
-def _about_imbalance(seen: Look) -> Findings:
+def _findings_of_imbalance(seen: Inspection) -> Findings:
     counts = Counter(seen.rows.labels)
-    if len(counts) < 2 or seen.reading.split == "ch06":
+    if len(counts) < 2 or seen.options.split == "ch06":
         return []
     (most, n_most), (least, n_least) = counts.most_common()[0], counts.most_common()[-1]
     if n_most < _IMBALANCED * n_least:
         return []
-    told = f"{quote(most)} has {n_most:,} texts, {quote(least)} {n_least:,} ({n_most / n_least:.1f} to 1)"
-    if seen.reading.balance == "undersample":
+    message = f"{quote(most)} has {n_most:,} texts, {quote(least)} {n_least:,} ({n_most / n_least:.1f} to 1)"
+    if seen.options.balance == "undersample":
         left_out = sum(counts.values()) - len(counts) * n_least
-        told += f": data.balance undersample leaves {left_out:,} out; to train on all of them, weighted"
+        message += f": data.balance undersample leaves {left_out:,} out; to train on all of them, weighted"
     else:
-        told += ": so that the rare label is not passed over, weight it"
+        message += ": weight the rare label, so that it is not ignored"
     rows = [n for n, label in zip(seen.rows.numbers, seen.rows.labels, strict=True) if label == least]
     options = ("--data.balance", "none", "--model.class_weights", "balanced")
-    return [Finding("imbalance", told, rows, refuses=False, options=options)]
+    return [Finding("imbalance", message, rows, refuses=False, options=options)]
 
 
-def _about_lengths(lengths: Lengths) -> Findings:
+def _findings_of_lengths(lengths: Lengths) -> Findings:
     if not lengths.cut_rows:
         return []
     cut = next(cut for cut in lengths.cuts if cut.max_length == lengths.limit)
-    told = (
+    message = (
         f"{cut.texts:,} {'text is' if cut.texts == 1 else 'texts are'} longer than {cut.max_length:,} tokens and would "
-        f"be cut ({first_ten(lengths.cut_rows)}; {100 * cut.tokens / lengths.tokens:.1f} % of all tokens): keep their "
-        "beginning (the default), their end or half of each"
+        f"be truncated ({first_ten(lengths.cut_rows)}; {100 * cut.tokens / lengths.tokens:.1f} % of all tokens): keep "
+        "their beginning (the default), their end or half of each"
     )
     options = ("--data.truncation", "head_tail")
-    return [Finding("cut", told, lengths.cut_rows, refuses=False, options=options)]
+    return [Finding("cut", message, lengths.cut_rows, refuses=False, options=options)]
 
 
-def _about_overlaps(overlaps: Sequence[Overlap], fixed: bool) -> Findings:
+def _findings_of_overlaps(overlaps: Sequence[Overlap], fixed: bool) -> Findings:
     found = []
     for overlap in overlaps:
         if not overlap.near:
             continue
         pairs = [*overlap.verbatim_pairs, *overlap.near_pairs]
-        told = (
+        message = (
             f"{overlap.near:,} of {overlap.n:,} {overlap.part} texts ({100 * overlap.near / overlap.n:.1f} %) also "
-            f"occur in the train part, {overlap.verbatim:,} of them word for word: row {pairs[0][0]} is as row "
-            f"{pairs[0][1]}" + ("; the published split is as it is" if fixed else "")
+            f"occur in the train split, {overlap.verbatim:,} of them word for word: row {pairs[0][0]} repeats row "
+            f"{pairs[0][1]}" + ("; the published split is fixed" if fixed else "")
         )
         options = () if fixed else ("--data.group_near_duplicates", "true")
         rows = sorted(row for row, _ in pairs)
-        found.append(Finding(f"{overlap.part}_in_train", told, rows, refuses=False, options=options))
+        found.append(Finding(f"{overlap.part}_in_train", message, rows, refuses=False, options=options))
     return found
-
-
-def _commands(seen: Look, max_length: int | None) -> list[str]:
-    """What starts a training on these rows."""
-    copy = [] if seen.name is None else [command_line(["cp", os.path.expanduser(str(seen.reading.path)), seen.name])]
-    cut = [] if max_length is None else ["--data.max_length", str(max_length)]
-    return [*copy, command_line(["lit_cls", "fit", *fit_words(seen.reading, seen.name), *cut])]
-
-
-def command_line(words: Sequence[str]) -> str:
-    """Words as a shell is given them; what a terminal would obey is spelt out, as bash, zsh and POSIX read it."""
-    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_octal(word)}'" for word in words)
-
-
-def _octal(word: str) -> str:
-    plain = (character.isprintable() and character not in "\\'" for character in word)
-    return "".join(
-        character if is_plain else "".join(f"\\{byte:03o}" for byte in character.encode())
-        for character, is_plain in zip(word, plain, strict=True)
-    )
-
-
-def fit_words(reading: Reading, path: str | None = None) -> list[str]:
-    """The options of a reading that are not the defaults.
-
-    Args:
-        reading: the options.
-        path: of the file, if it is not the one of `reading`.
-    """
-    usual = Reading()
-    words = []
-    for field in fields(Reading):
-        value = path if field.name == "path" and path else getattr(reading, field.name)
-        if value != getattr(usual, field.name):
-            words += [f"--data.{field.name}", spelt(value)]
-    return words
-
-
-def spelt(value: object) -> str:
-    """A value as an option of the command line has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, tuple):
-        return str(value)
-    # A list in YAML, where some names need quotes.
-    items = [str(item) for item in value]
-    return f"[{','.join(item if re.fullmatch(r'[A-Za-z0-9_./+-]+', item) else json.dumps(item) for item in items)}]"

@@ -1,128 +1,92 @@
-"""The rows of a file or a pipe by its format, one after the other: fields, not yet texts and labels."""
+"""Records of each format: the fields of one row after the other, as the file or pipe has them."""
 
-import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lit_cls.data.files import SUFFIXES
-from lit_cls.data.lines import LONGEST_LINE, Encoding, Lines
+from lit_cls.data.findings import RowFaults
+from lit_cls.data.lines import LONGEST_LINE, Lines
 from lit_cls.errors import UserError, quote
 
 Format = Literal["text", "csv", "tsv", "jsonl", "parquet"]
+"""`text` is one text a line, without columns."""
 FORMATS: tuple[Format, ...] = get_args(Format)
+SUFFIXES: dict[str, Format] = {
+    **{".csv": "csv", ".tsv": "tsv", ".txt": "tsv"},
+    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"},
+}
+SUPPORTED = ".csv, .tsv, .txt (tabs), .jsonl or .parquet"
+Fields = Sequence[Any] | dict[str, Any]
+"""The fields of a row by their place; those of JSON lines by their name."""
 _BATCH = 1024  # rows of a parquet file that are held at once
 
-Values = Sequence[Any] | dict[str, Any]
-"""The fields of a row by their place; those of JSON lines by their name."""
+
+def format_of(path: Path) -> Format | None:
+    """The format that a file's name names."""
+    return SUFFIXES.get(path.suffix.lower())
 
 
-@dataclass(frozen=True)
-class Record:
-    """The fields of one row."""
+def records_of(format: Format, lines: Lines, faults: RowFaults, separator: str = ",") -> Iterator[Fields]:
+    """The fields of each row, those of a header too. Blank lines are rows of the format `text` alone.
 
-    values: Values
-    line: int
-    """Where it ends; 0 where there are no lines."""
-    size: int
-    """Characters, about, that it takes."""
-
-
-def format_of(path: Path) -> Format:
-    """What a file is, by its name.
-
-    Raises:
-        UserError: no name that says so.
+    A .csv is read with quoting, tab-separated files literally.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UserError(
-            f"{path} is of no known kind: .csv, .tsv, .txt (tabs), .jsonl or .parquet. "
-            f"Say what it is with --input_format {'|'.join(FORMATS)}"
-        )
-    return SUFFIXES[suffix]
+    if format == "csv":
+        yield from _csv_records(lines, faults, separator)
+    elif format == "jsonl":
+        yield from _json_records(lines, faults)
+    elif format == "tsv":
+        for line in lines:
+            if row := line.rstrip("\r\n"):
+                yield row.split("\t")
+    else:
+        for line in lines:
+            yield [line.removesuffix("\n").removesuffix("\r")]
 
 
-def encoding_of(path: Path) -> tuple[Encoding, list[str]]:
-    """UTF-8, else cp1252 (Western European Windows) with a note; the whole file is looked at.
-
-    Raises:
-        UserError: neither, or the file cannot be read.
-    """
-    wrong = _first_undecodable(path, "utf-8")
-    if wrong is None:
-        return "utf-8", []
-    where = f"line {wrong[0]}, byte {wrong[1]}"
-    if also := _first_undecodable(path, "cp1252"):
-        raise UserError(f"{path} is neither UTF-8 ({where}) nor cp1252 (byte {also[1]}): save it as UTF-8")
-    return "cp1252", [f"{path} is not UTF-8 ({where}): read as cp1252"]
-
-
-def _first_undecodable(path: Path, encoding: Encoding) -> tuple[int, int] | None:
-    """Line, from 1, and byte, from 0, of the first one that the encoding has not."""
-    decoder, line, start = codecs.getincrementaldecoder(encoding)(), 1, 0
+def _csv_records(lines: Lines, faults: RowFaults, separator: str) -> Iterator[list[str]]:
+    csv.field_size_limit(LONGEST_LINE)  # by default 128 KiB
+    reader = csv.reader(_lines_with_returns(lines), strict=True, delimiter=separator)
+    begins = 1  # an open quote takes in all that follows: the mistake is where the row begins, not where it ends
     try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    with stream:
-        while True:
-            block = stream.read(1 << 20)
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                # A character that began in the block before stands in front of this one.
-                at = error.start - (len(error.object) - len(block))
-                return line + block.count(b"\n", 0, max(at, 0)), start + at
-            if not block:
-                return None
-            line, start = line + block.count(b"\n"), start + len(block)
-
-
-def records_of(kind: Format, lines: Lines) -> Iterator[Record]:
-    """The fields of each row, of a table its header too; blank lines are rows of texts alone.
-
-    Raises:
-        UserError: a line that is not of the format.
-    """
-    if kind == "csv":
-        yield from _csv_records(lines)
-    for line in lines:
-        if kind == "text":
-            yield Record([line.removesuffix("\n").removesuffix("\r")], lines.number, len(line))
-        elif kind == "tsv" and line.strip("\r\n"):
-            yield Record(line.removesuffix("\n").rstrip("\r").split("\t"), lines.number, len(line))
-        elif kind == "jsonl" and line.strip():
-            yield Record(_json_object(line, lines), lines.number, len(line))
-
-
-def _csv_records(lines: Lines) -> Iterator[Record]:
-    csv.field_size_limit(LONGEST_LINE)  # by itself 128 KiB
-    # A lone carriage return ends a line as well, as it does in sources.py.
-    reader = csv.reader((part for line in lines for part in io.StringIO(line, newline="")), strict=True)
-    begins = 1  # as in files.py: the mistake is where the row begins
-    try:
-        for values in reader:
+        for fields in reader:
             begins = reader.line_num + 1
-            if values:
-                yield Record(values, lines.number, sum(map(len, values)))
+            if fields:
+                yield fields
     except csv.Error as error:
-        told = f"{lines.name}: the row that begins at line {begins} is no well-formed CSV ({error})"
-        raise UserError(told) from error
+        message = f"the row that begins at line {begins} is no well-formed CSV ({error}); nothing after it is read"
+        faults.add("malformed", "line", begins, message)
 
 
-def _json_object(line: str, lines: Lines) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{lines.name}: line {lines.number} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{lines.name}: line {lines.number} is not an object with a text: {quote(line.strip())}")
-    return record
+def _lines_with_returns(lines: Lines) -> Iterator[str]:
+    """Ends lines at lone carriage returns too."""
+    for line in lines:
+        if "\r" not in line or (line.find("\r") == len(line) - 2 and line[-1] == "\n"):
+            yield line
+        else:
+            yield from io.StringIO(line, newline="")
+
+
+def _json_records(lines: Lines, faults: RowFaults) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        text = line.rstrip()
+        if not text:
+            continue
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            faults.add("json", "line", lines.number, f"line {lines.number} is not JSON: {error}")
+            continue
+        if isinstance(record, dict):
+            yield record
+        else:
+            message = f"line {lines.number} is not an object with a text: {quote(text)}"
+            faults.add("object", "line", lines.number, message)
 
 
 def parquet_columns(path: Path) -> tuple[list[str], int]:
@@ -132,7 +96,6 @@ def parquet_columns(path: Path) -> tuple[list[str], int]:
         UserError: pyarrow is missing, or the file is no parquet.
     """
     try:
-        import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(f"{path} needs pyarrow to be read: pip install 'lit_cls[parquet]'") from error
@@ -143,22 +106,52 @@ def parquet_columns(path: Path) -> tuple[list[str], int]:
         raise UserError(f"{path} cannot be read as parquet: {error}") from error
 
 
-def parquet_records(path: Path) -> Iterator[Record]:
-    """The rows, some at a time.
+def parquet_records(path: Path, faults: RowFaults, wanted: Collection[int] | None = None) -> Iterator[Sequence[Any]]:
+    """The rows; of columns that are not wanted, the fields are None.
 
     Raises:
-        UserError: the file is damaged, or holds what Python has no value for.
+        UserError: the file is damaged.
     """
-    import pyarrow
     import pyarrow.parquet
 
+    # What it raises on a damaged file, or on a date that Python has no value for, is of many kinds.
+    damages = (pyarrow.ArrowException, OSError, ValueError, LookupError, ArithmeticError, TypeError)
+    first = 1
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_BATCH):
                 batch.validate(full=True)
-                size = batch.nbytes // max(1, batch.num_rows)
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    yield Record(values, 0, size)
-    # What it raises on a damaged file, or on a date that Python has no value for, is of many kinds.
-    except (pyarrow.ArrowException, OSError, ValueError, LookupError, ArithmeticError, TypeError) as error:
+                columns: list[Any] = []
+                for at, column in enumerate(batch.columns):
+                    try:
+                        columns.append(
+                            column.to_pylist() if wanted is None or at in wanted else repeat(None, len(column))
+                        )
+                    except damages as error:
+                        name = quote(batch.schema.names[at])
+                        message = f"column {name}, of parquet's type {column.type}, cannot be read as texts: {error}"
+                        faults.add(f"type {at}", "row", first, message)
+                        columns.append(repeat(None, len(column)))
+                yield from zip(*columns, strict=True)
+                first += batch.num_rows
+    except damages as error:
         raise UserError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def as_text(value: Any) -> str | None:
+    """A JSON or parquet value as a text; numbers and truth values as JSON spells them.
+
+    Returns:
+        None for a missing value.
+
+    Raises:
+        TypeError: the value is neither a text nor a number; the message names its type.
+    """
+    if isinstance(value, str):
+        # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict | list | bytes):
+        raise TypeError({dict: "an object", list: "a list"}.get(type(value), "bytes"))
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas' missing value
+        return None
+    return json.dumps(value) if isinstance(value, int | float) else str(value)

@@ -1,7 +1,4 @@
-"""What a file seems to hold, where neither its name nor the options say: its kind, and which columns are which.
-
-A guess is for looking at data. A training is told instead: `lit_cls data check` names the options.
-"""
+"""Guesses a file's format and columns from its content, for `lit_cls data check`, which names the options for `fit`."""
 
 import csv
 import io
@@ -11,11 +8,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_cls.data.files import Kind, Table, decode
+from lit_cls.data.formats import SUPPORTED, Fields, Format, as_text
+from lit_cls.data.lines import encoding_of
+from lit_cls.data.reader import Table
 from lit_cls.errors import UserError
 
-_SAMPLE = 1 << 16  # bytes from which a kind is told
-_ROWS = 5000  # from which columns are told
+_SAMPLE = 1 << 16  # bytes
+_ROWS = 5000
 _MOST_CONTROL = 0.03  # share of characters that no text has
 _PACKED = {
     b"PK\x03\x04": "a spreadsheet or a zip archive: save the sheet as .csv, or unpack it",
@@ -27,7 +26,7 @@ _PACKED = {
 
 
 @dataclass(frozen=True)
-class Columns:
+class SniffedColumns:
     """Which column has the texts and which the labels, by their places."""
 
     text: int
@@ -42,15 +41,14 @@ def refuse_binary(content: bytes, file: Path) -> None:
     Raises:
         UserError: what it seems to be.
     """
-    for start, told in _PACKED.items():
+    for start, what in _PACKED.items():
         if content.startswith(start):
-            raise UserError(f"{file} is {told}")
-    text = _beginning(content, file)
+            raise UserError(f"{file} is {what}")
+    text = _text_of(content, file)
     odd = sum(_is_odd(character) for character in text)
     if odd > _MOST_CONTROL * len(text):
         raise UserError(
-            f"{file} is no text: {odd:,} of its first {len(text):,} characters are those of no text. Give a .csv, "
-            ".tsv, .txt (tabs), .jsonl or .parquet"
+            f"{file} is no text: {odd:,} of its first {len(text):,} characters occur in no text. {SUPPORTED} is needed"
         )
 
 
@@ -58,22 +56,28 @@ def _is_odd(character: str) -> bool:
     return character == "\ufffd" or (character not in "\t\n\r\f\v" and unicodedata.category(character) in ("Cc", "Cn"))
 
 
-def _beginning(content: bytes, file: Path) -> str:
-    """The text that a file begins with; what the cut leaves of its last character is left out."""
+def beginning(file: Path) -> bytes:
+    """The first bytes of a file, enough for every function here."""
+    with file.open("rb") as stream:
+        return stream.read(_SAMPLE + 1)
+
+
+def _text_of(content: bytes, file: Path) -> str:
+    """The text that a file begins with, without an incomplete last character."""
     sample = content[:_SAMPLE]
     whole = sample if len(sample) == len(content) else sample[: sample.rfind(b"\n") + 1 or len(sample) - 4]
-    return decode(whole, file, [])[0]
+    return encoding_of(file, whole).decode(whole)
 
 
-def guess_kind(content: bytes, file: Path) -> Kind | None:
-    """What the content of a file says it is; None when it says nothing.
+def guess_format(content: bytes, file: Path) -> Format | None:
+    """The format of a file by its content; None when that does not show.
 
     Raises:
         UserError: a list of JSON values, which has no lines to read.
     """
     if content[:4] == b"PAR1":
         return "parquet"
-    text = _beginning(content, file)
+    text = _text_of(content, file)
     lines = [line for line in text.split("\n") if line.strip()]
     if text.lstrip().startswith("[") and text.lstrip()[1:].lstrip()[:1] in ("{", "["):
         raise UserError(
@@ -82,10 +86,11 @@ def guess_kind(content: bytes, file: Path) -> Kind | None:
         )
     if lines and lines[0].lstrip().startswith("{") and _is_object(lines[0]):
         return "jsonl"
-    for separator, kind in (("\t", "tsv"), (",", "csv")):
+    separators: tuple[tuple[str, Format], ...] = (("\t", "tsv"), (",", "csv"))
+    for separator, format in separators:
         counts = Counter(line.count(separator) for line in lines)
         if lines and sum(n for count, n in counts.items() if count) >= 0.9 * len(lines):
-            return kind  # type: ignore[return-value]
+            return format
     return None
 
 
@@ -97,19 +102,19 @@ def _is_object(line: str) -> bool:
 
 
 def guess_separator(content: bytes, file: Path) -> str:
-    """What stands between the columns of a .csv: the one that gives nearly every row as many fields.
+    """The separator of a .csv: the one that gives nearly every row the same number of fields.
 
     Returns:
         A comma where no other does so for more rows.
     """
-    sample = _beginning(content, file)
+    sample = _text_of(content, file)
     shares = {separator: _share_of_regular(sample, separator) for separator in (",", "\t", ";", "|")}
     best = max(shares, key=shares.__getitem__)
     return best if shares[best] >= 0.9 else ","
 
 
 def _share_of_regular(text: str, separator: str) -> float:
-    """Of the rows: those that have as many fields as most have, where that is more than one."""
+    """The share of rows with the most frequent number of fields, if that is more than one."""
     csv.field_size_limit(1 << 30)
     try:
         # Not strict: texts that were not meant for this separator have quotes anywhere.
@@ -119,26 +124,27 @@ def _share_of_regular(text: str, separator: str) -> float:
     return max((n for fields, n in counts.items() if fields > 1), default=0) / max(counts.total(), 1)
 
 
-def guess_columns(table: Table, text: int | None, label: int | None) -> Columns | None:
-    """Few different short values are labels; long and different ones are texts.
+def guess_columns(table: Table, text: int | None, label: int | None) -> SniffedColumns | None:
+    """The columns of texts and labels: few different short values are labels, long and different ones are texts.
 
     Args:
-        table: as read with a header, or without.
+        table: read with a header, or without.
         text: the column of texts, where it is known.
         label: that of labels.
 
     Returns:
         None when there are fewer than two columns with anything in them.
     """
-    columns = {at: _Values(table, at) for at in range(len(table.names))}
+    first = table.first(_ROWS)
+    columns = {at: _ColumnValues(first, at, name) for at, name in enumerate(table.columns)}
     columns = {at: values for at, values in columns.items() if values.n}
-    names = [name.strip().casefold() for name in table.names]
+    names = [name.strip().casefold() for name in table.columns]
     if text is None and names.count("text") == 1:
         text = names.index("text")
     if label is None and names.count("label") == 1:
         label = names.index("label")
     if label is None:
-        # A column that says one thing of all rows tells nothing apart; one that says another of each is no label.
+        # A column with one value for all rows is no label, nor is one with a value of its own for each.
         candidates = [(v.different < 2, v.different > v.n / 2, v.different, v.length, at) for at, v in columns.items()]
         label = min((c for c in candidates if c[-1] != text), default=(None,))[-1]
     if text is None:
@@ -146,15 +152,16 @@ def guess_columns(table: Table, text: int | None, label: int | None) -> Columns 
         text = -max(others)[-1] if others else None
     if text is None or label is None or text == label:
         return None
-    first_is_data = label in columns and columns[label].has(table.names[label])
-    return Columns(text, label, table.header and not first_is_data)
+    first_is_data = label in columns and columns[label].has(table.columns[label])
+    return SniffedColumns(text, label, table.header and not first_is_data)
 
 
-class _Values:
-    """What a column's first values are like."""
+class _ColumnValues:
+    """Statistics of a column's first values."""
 
-    def __init__(self, table: Table, at: int) -> None:
-        values = [value.strip() for value in table.sample(at, _ROWS) if value and value.strip()]
+    def __init__(self, rows: list[Fields], at: int, name: str) -> None:
+        fields = (row.get(name) if isinstance(row, dict) else row[at] if at < len(row) else None for row in rows)
+        values = [text.strip() for text in map(_text_or_none, fields) if text and text.strip()]
         self.n = len(values)
         self.distinct = set(values)
         self.different = len(self.distinct)
@@ -162,3 +169,10 @@ class _Values:
 
     def has(self, value: str) -> bool:
         return value.strip() in self.distinct
+
+
+def _text_or_none(value: object) -> str | None:
+    try:
+        return as_text(value)
+    except TypeError:
+        return None

@@ -1,7 +1,6 @@
-"""Named data sets and local files to rows of text and label.
+"""Named data sets and local files to labelled texts.
 
-Nothing is repaired in silence: what is dropped, guessed or read in an unusual way is a note of the
-`Rows`, to be shown and stored.
+Nothing is repaired in silence: what is dropped, guessed or read in an unusual way is a note, to be shown and stored.
 """
 
 import csv
@@ -9,36 +8,28 @@ import hashlib
 import io
 import os
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from lit_cls.data import demo
+from lit_cls.data.columns import ColumnChoice
 from lit_cls.data.downloads import SMS_SPAM, fetch
-from lit_cls.data.files import (
-    SUFFIXES,
-    Finding,
-    Findings,
-    Kind,
-    Table,
-    and_more,
-    content_of,
-    first_ten,
-    read_table,
-    refuse,
-    rows_named,
-)
+from lit_cls.data.findings import Finding, Findings, and_more, first_ten, refuse, rows_named
+from lit_cls.data.formats import SUPPORTED, format_of
+from lit_cls.data.lines import check_file
+from lit_cls.data.reader import TextTable, open_file
 from lit_cls.errors import UserError, quote
 
 SourceName = Literal["sms_spam", "demo", "file"]
 EmptyPolicy = Literal["error", "drop", "keep"]
-Column = str | int
 
 LONGEST_LABEL = 1000  # characters; labels head the columns of tables and files
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledTexts:
     """Labelled texts, in the order of their source."""
 
     texts: list[str]
@@ -49,10 +40,17 @@ class Rows:
     """Of the file's bytes (of the texts, where the source is no file)."""
     notes: list[str] = field(default_factory=list)
 
+    def pick(self, chosen: Sequence[int]) -> "LabelledTexts":
+        """Some of the texts, by their places; without the notes."""
+        texts, labels, numbers = self.texts, self.labels, self.numbers
+        return LabelledTexts(
+            [texts[i] for i in chosen], [labels[i] for i in chosen], [numbers[i] for i in chosen], self.sha256
+        )
+
 
 @dataclass(frozen=True)
-class Raw:
-    """Texts and labels as a file has them, before they are judged; None is a missing value."""
+class UncheckedTexts:
+    """Texts and labels as a file has them; None is a missing value."""
 
     texts: list[str | None]
     labels: list[str | None]
@@ -60,15 +58,15 @@ class Raw:
     """Row number of each, from 1."""
 
 
-def read_demo(seed: int) -> Rows:
+def read_demo(seed: int) -> LabelledTexts:
     """The synthetic messages of the quickstart."""
     texts, labels = demo.generate(seed)
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     note = "the demo messages are synthetic: figures on them say nothing about real messages"
-    return Rows(texts, labels, list(range(1, len(texts) + 1)), digest, [note])
+    return LabelledTexts(texts, labels, list(range(1, len(texts) + 1)), digest, [note])
 
 
-def read_sms_spam(path: str | None, quoted: bool) -> Rows:
+def read_sms_spam(path: str | None, quoted: bool) -> LabelledTexts:
     """The SMS Spam Collection (Almeida, Gómez Hidalgo, Yamakami, 2011), from the UCI archive or a path.
 
     Args:
@@ -77,166 +75,124 @@ def read_sms_spam(path: str | None, quoted: bool) -> Rows:
             which decides what its split draws. Otherwise one line is one message.
 
     Raises:
-        UserError: not that file, or not to be had.
+        UserError: not that file, or it cannot be downloaded.
     """
     file = Path(os.path.expanduser(path)) if path else fetch(SMS_SPAM)
-    content = content_of(file)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = file_sha256(file)
     if digest != SMS_SPAM.sha256:
         raise UserError(
             f"{file} is not the SMS Spam Collection: its sha256 is {digest}, not {SMS_SPAM.sha256}. "
             "For a file of your own, leave data.source out or set it to file"
         )
-    text = content.decode("utf-8")
+    text = file.read_bytes().decode("utf-8")
     if quoted:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
     else:
         lines = [line.split("\t", 1) for line in text.split("\n") if line]
-    return Rows([t for _, t in lines], [label for label, _ in lines], list(range(1, len(lines) + 1)), digest)
+    return LabelledTexts([t for _, t in lines], [label for label, _ in lines], list(range(1, len(lines) + 1)), digest)
 
 
-def read_file(path: str, text_column: Column, label_column: Column, header: bool, empty: EmptyPolicy) -> Rows:
+def read_file(path: str, choice: ColumnChoice, empty: EmptyPolicy) -> LabelledTexts:
     """A local file of labelled texts: .csv, .tsv and .txt (tabs), .jsonl, .parquet.
-
-    Tab-separated files are read literally, one line a row, without quoting; a .csv is read with
-    quoting.
 
     Args:
         path: the file.
-        text_column: name, or number from 0, of the column of texts.
-        label_column: the same for the labels.
-        header: whether the first line of a .csv, .tsv or .txt names the columns.
+        choice: of the columns.
         empty: what is done about empty and missing texts.
 
     Raises:
         UserError: whatever is wrong with the file, with the rows that show it.
     """
     file = Path(os.path.expanduser(path))
-    content = content_of(file)
-    kind = kind_of(file)
-    if kind is None:
+    check_file(file)
+    format = format_of(file)
+    if format is None:
         raise UserError(
-            f"{file} is of no known kind: .csv, .tsv, .txt (tabs), .jsonl or .parquet. For the SMS Spam "
-            "Collection, pass --data.source sms_spam as well"
+            f"{file} is of an unsupported format: {SUPPORTED} is needed. For the SMS Spam Collection, pass "
+            "--data.source sms_spam as well"
         )
-    found: Findings = []
-    table, _ = read_table(content, kind, file, header, found)
+    table = open_file(file, format, choice.header, hold=True)
+    refuse(table.findings())
+    texts, found = read_columns(table.select(choice), file)
     refuse(found)
-    raw = pick_columns(table, both_columns(table, text_column, label_column, file, header), kind, file, header, found)
+    found += judge(texts, file, empty)
     refuse(found)
-    found += judge(raw, file, empty)
-    refuse(found)
-    notes = [finding.message for finding in found]
-    return keep(raw, empty, hashlib.sha256(content).hexdigest(), notes)
+    return keep(texts, empty, file_sha256(file), [finding.message for finding in found])
 
 
-def kind_of(file: Path) -> Kind | None:
-    """What the name of a file says it is."""
-    return SUFFIXES.get(file.suffix.lower())
-
-
-def pick_columns(table: Table, columns: tuple[int, int], kind: Kind, file: Path, header: bool, found: Findings) -> Raw:
-    """The texts and the labels of a table; what is wrong with their rows is found."""
-    if table.ragged:
-        first = table.ragged[0]
-        told = (
-            f"{file}: {rows_named(table.ragged)} not as many fields as {'the header' if header else 'the first row'} "
-            f"({len(table.names)}); row {first} has {table.first_ragged}. Quote texts that contain the separator"
-        )
-        found.append(Finding("ragged", told, table.ragged))
-    texts, labels = (table.values(at, role, found) for at, role in zip(columns, ("text", "label"), strict=True))
-    if kind == "tsv":
-        quoted = [i for i, text in enumerate(texts, 1) if text and len(text) > 1 and text[0] == text[-1] == '"']
-        if quoted:
-            told = f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
-            found.append(Finding("quotes", told, quoted, refuses=False))
-    rows = range(1, table.n_rows + 1)
-    refused = {n for finding in found if finding.refuses for n in finding.rows}
-    if refused:  # they have no text or no label to judge
-        kept = [n for n in rows if n not in refused]
-        return Raw([texts[n - 1] for n in kept], [labels[n - 1] for n in kept], kept)
-    return Raw(texts, labels, list(rows))
-
-
-def both_columns(table: Table, text_column: Column, label_column: Column, file: Path, header: bool) -> tuple[int, int]:
-    """Places of the columns of texts and of labels.
+def file_sha256(file: Path) -> str:
+    """The sha256 of a file's bytes.
 
     Raises:
-        UserError: there is none of the name, or more than one, or both are the same.
+        UserError: it cannot be read.
     """
-    names = table.names
-    hint = "" if header or table.lines is None else " (data.header is false: columns are numbered from 0)"
-    text_at = column_index(text_column, "text", names, file, hint)
-    label_at = column_index(label_column, "label", names, file, hint)
-    if text_at == label_at:
-        raise UserError(
-            f"{file}: column {quote(names[text_at])} is named for both texts and labels: "
-            "change data.text_column or data.label_column"
-        )
-    return text_at, label_at
+    check_file(file)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def column_index(column: Column, role: str, names: list[str], file: Path, hint: str) -> int:
-    """Place of a column given by name, or by number from 0."""
-    matches = [i for i, name in enumerate(names) if name.strip() == str(column)]
-    if len(matches) > 1:
-        raise UserError(f"{file} has {len(matches)} columns named {quote(column)}: give data.{role}_column by number")
-    if matches:
-        return matches[0]
-    numbers = {str(i): i for i in range(len(names))}
-    if str(column) in numbers:
-        return numbers[str(column)]
-    found = ", ".join(quote(name) for name in names[:20])
-    raise UserError(
-        f"{file} has no column {quote(column)} for the {role}s; its columns are {found}{hint}. "
-        f"Name one with --data.{role}_column; a file without a header line also needs --data.header false"
-    )
+def read_columns(rows: TextTable, file: Path) -> tuple[UncheckedTexts, Findings]:
+    """The texts and labels of a table, and all findings about it."""
+    texts: list[str | None] = []
+    labels: list[str | None] = []
+    numbers: list[int] = []
+    for number, _, text, label in rows.rows(all_fields=False):
+        texts.append(text)
+        labels.append(label)
+        numbers.append(number)
+    found = rows.table.findings()
+    if rows.table.format == "tsv":
+        pairs = zip(numbers, texts, strict=True)
+        quoted = [number for number, text in pairs if text and len(text) > 1 and text[0] == text[-1] == '"']
+        if quoted:
+            message = (
+                f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
+            )
+            found.append(Finding("quotes", message, quoted, refuses=False))
+    return UncheckedTexts(texts, labels, numbers), found
 
 
-def judge(raw: Raw, file: Path, empty: EmptyPolicy) -> Findings:
-    """What is to be said of rows: each needs a label that can be a name; empty texts are treated as `empty` says."""
-    found = _judge_labels(raw, file)
-    blank = [i for i, text in zip(raw.numbers, raw.texts, strict=True) if is_blank(text)]
+def judge(rows: UncheckedTexts, file: Path, empty: EmptyPolicy) -> Findings:
+    """Findings about rows: each needs a label that can be a name; empty texts are treated as `empty` says."""
+    found = _judge_labels(rows, file)
+    blank = [i for i, text in zip(rows.numbers, rows.texts, strict=True) if is_blank(text)]
     if blank and empty == "error":
-        told = (
+        message = (
             f"{file}: {rows_named(blank)} no text. "
             "Pass --data.empty drop to leave them out, or --data.empty keep to classify them as empty"
         )
-        found.append(Finding("empty", told, blank, options=("--data.empty", "drop")))
+        found.append(Finding("empty", message, blank, options=("--data.empty", "drop")))
     elif blank:
-        verb = "dropped" if empty == "drop" else "kept"
-        found.append(Finding("empty", f"{len(blank):,} empty texts {verb}: {first_ten(blank)}", blank, refuses=False))
+        done = "dropped" if empty == "drop" else "kept"
+        found.append(Finding("empty", f"{len(blank):,} empty texts {done}: {first_ten(blank)}", blank, refuses=False))
     return found
 
 
-def _judge_labels(raw: Raw, file: Path) -> Findings:
+def _judge_labels(rows: UncheckedTexts, file: Path) -> Findings:
     found: Findings = []
-    unlabelled = [i for i, label in zip(raw.numbers, raw.labels, strict=True) if is_blank(label)]
-    if unlabelled:
-        told = f"{file}: {rows_named(unlabelled)} no label. Label them or remove them"
-        found.append(Finding("unlabelled", told, unlabelled))
-    given = [(i, label) for i, label in zip(raw.numbers, raw.labels, strict=True) if label]
-    # Few labels stand in many rows: each is looked at once.
-    odd = {label for label in {label for _, label in given} if any(unicodedata.category(c) == "Cc" for c in label)}
-    broken = [(i, label) for i, label in given if label in odd]
-    if broken:
-        number, label = broken[0]
-        told = f"the label of row {number} has a line break or another control character: {quote(label)}"
-        found.append(_of_labels("control", told, broken, file))
-    long = [(i, label) for i, label in given if len(label) > LONGEST_LABEL]
-    if long:
-        number, label = long[0]
-        told = (
-            f"the label of row {number} has {len(label):,} characters, more than the {LONGEST_LABEL:,} "
-            f"of a name: {quote(label)}"
-        )
-        found.append(_of_labels("long_label", told, long, file, ". Check data.label_column"))
+    names = set(rows.labels)  # few labels stand in many rows: each is checked once
+
+    def numbers_of(wrong: set[str | None]) -> list[int]:
+        return [i for i, label in zip(rows.numbers, rows.labels, strict=True) if label in wrong] if wrong else []
+
+    if unlabelled := numbers_of({name for name in names if is_blank(name)}):
+        message = f"{file}: {rows_named(unlabelled)} no label. Label them or remove them"
+        found.append(Finding("unlabelled", message, unlabelled))
+    control: set[str | None] = {name for name in names if name and any(unicodedata.category(c) == "Cc" for c in name)}
+    long: set[str | None] = {name for name in names if name and len(name) > LONGEST_LABEL}
+    more = f"more characters than the {LONGEST_LABEL:,} of a name"
+    for kind, wrong, fault, hint in (
+        ("control", control, "a line break or another control character", ""),
+        ("long_label", long, more, ". Check data.label_column"),
+    ):
+        if numbers := numbers_of(wrong):
+            label = rows.labels[rows.numbers.index(numbers[0])]
+            message = f"the label of row {numbers[0]} has {fault}: {quote(label)}{and_more(numbers, 'row')}{hint}"
+            found.append(Finding(kind, f"{file}: {message}", numbers))
     return sorted(found, key=lambda finding: (finding.kind != "unlabelled", finding.rows[0]))
-
-
-def _of_labels(kind: str, told: str, rows: list[tuple[int, str]], file: Path, end: str = "") -> Finding:
-    numbers = [number for number, _ in rows]
-    return Finding(kind, f"{file}: {told}{and_more(numbers, 'row')}{end}", numbers)
 
 
 def is_blank(value: str | None) -> bool:
@@ -244,11 +200,10 @@ def is_blank(value: str | None) -> bool:
     return value is None or not value.strip()
 
 
-def keep(raw: Raw, empty: EmptyPolicy, sha256: str, notes: list[str]) -> Rows:
+def keep(rows: UncheckedTexts, empty: EmptyPolicy, sha256: str, notes: list[str]) -> LabelledTexts:
     """The rows to work with, once nothing in them is to be refused."""
-    kept = [
-        (text or "", label or "", number)
-        for text, label, number in zip(raw.texts, raw.labels, raw.numbers, strict=True)
-        if empty == "keep" or not is_blank(text)
-    ]
-    return Rows([t for t, _, _ in kept], [label for _, label, _ in kept], [n for _, _, n in kept], sha256, notes)
+    texts, labels = [text or "" for text in rows.texts], [label or "" for label in rows.labels]
+    whole = LabelledTexts(texts, labels, rows.numbers, sha256, notes)
+    if empty != "drop":
+        return whole
+    return replace(whole.pick([i for i, text in enumerate(texts) if not is_blank(text)]), notes=notes)

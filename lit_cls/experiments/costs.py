@@ -111,7 +111,7 @@ class _Estimate:
         return count_step(
             replace(self.settings, weights="random"),
             len(self.data.label_names),
-            self.data.batch_size,
+            self.data.options.batch_size,
             n_tokens,
             self.precision,
             self.fast,
@@ -138,8 +138,8 @@ class _Estimate:
         for name, trained, evaluated in passes:
             frozen = 1 if self._is_cached(name) else trained + evaluated
             one_pass = frozen * step.features + (trained + evaluated) * step.forward + trained * step.backward
-            operations += one_pass * sum(self.lengths[name]) / (n_tokens * self.data.batch_size)
-        n_steps = epochs * len(train) / self.data.batch_size
+            operations += one_pass * sum(self.lengths[name]) / (n_tokens * self.data.options.batch_size)
+        n_steps = epochs * len(train) / self.data.options.batch_size
         updates = self.n_trained * _SECONDS_PER_UPDATE if self.on_cpu else 0.0
         return operations / (_REACHED * rate) + n_steps * (_SECONDS_PER_STEP + updates)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_cls.data.split_data import Parts
+from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.evaluation.baselines import Baseline, baselines
 from lit_cls.evaluation.metrics import wilson_interval
@@ -107,7 +107,7 @@ class Results:
         ]
 
 
-def run_baselines(parts: Parts, folder: Path) -> list[BaselineResult]:
+def run_baselines(parts: SplitData, folder: Path) -> list[BaselineResult]:
     """Fits the baselines on the train split and writes their predictions into a folder."""
     splits, left_out = parts.splits, parts.left_out
     texts: dict[str, Sequence[str]] = {name: splits[name].rows.texts for name in SPLIT_NAMES}
@@ -123,7 +123,7 @@ def run_baselines(parts: Parts, folder: Path) -> list[BaselineResult]:
     return [_baseline_result(baseline, parts) for baseline in fitted]
 
 
-def _baseline_result(baseline: Baseline, parts: Parts) -> BaselineResult:
+def _baseline_result(baseline: Baseline, parts: SplitData) -> BaselineResult:
     splits = parts.splits
     predicted = {group: [_argmax(p) for p in chances] for group, chances in baseline.probabilities.items()}
     right = {name: _equal(predicted[name], splits[name].label_ids) for name in SPLIT_NAMES}
@@ -241,7 +241,7 @@ def interval(count: tuple[float, int]) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
-def _natural_shares(parts: Parts) -> list[float]:
+def _natural_shares(parts: SplitData) -> list[float]:
     counts = Counter(label for part in parts.splits.values() for label in part.rows.labels)
     counts.update(parts.left_out.labels)
     return [counts[name] / counts.total() for name in parts.label_names]

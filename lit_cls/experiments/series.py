@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lit_cls.data.split_data import Parts
+from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError
 from lit_cls.experiments.costs import download_size, expected_cost
 from lit_cls.experiments.finished_run import is_finished, read_finished_run
@@ -59,7 +59,7 @@ class Series:
     command: str
     open_fit: OpenFit
     runs: list[SeriesRun] = field(default_factory=list)
-    parts: Parts | None = None
+    parts: SplitData | None = None
     """The data of the first run, once it is planned."""
 
     def plan(self) -> None:
@@ -78,7 +78,7 @@ class Series:
         for request in self.requests:
             run, fit = self._plan_one(request, rates, machines)
             self.runs.append(run)
-            self.parts = self.parts or fit.datamodule.parts
+            self.parts = self.parts or fit.datamodule.split_data
             if not request.rerun:
                 self._find_finished(run, fit)
             if run.state == "finished":
@@ -115,7 +115,7 @@ class Series:
             hub_file(fit.model.settings.size)
         fit.datamodule.prepare_data()
         fit.model.take_labels(fit.datamodule.label_names)
-        fit.model.weigh_classes(fit.datamodule.part("train").label_ids)
+        fit.model.weigh_classes(fit.datamodule.splits["train"].label_ids)
         device, precision = fit.trainer.strategy.root_device, str(fit.trainer.precision)
         if device not in machines:
             machines[device] = free_resources(device, self.out)
@@ -146,7 +146,7 @@ class Series:
             for name in sorted(then.keys() | now.keys())
             if name not in _NO_SETTINGS and then.get(name) != now.get(name)
         ]
-        if found.provenance["data_sha256"] != fit.datamodule.parts.sha256:
+        if found.provenance["data_sha256"] != fit.datamodule.split_data.sha256:
             differing.append("other data")
         weights = fit.model.settings.weights
         if weights not in ("random", "pretrained") and found.provenance["weights_sha256"] != file_sha256(weights):

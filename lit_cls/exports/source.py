@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_cls.data.batches import Truncation
+from lit_cls.data.options import Truncation
 from lit_cls.errors import UserError
 from lit_cls.inference import Classifier
 from lit_cls.model.classifier import TextClassifier

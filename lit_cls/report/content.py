@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.split_data import Parts
+from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import seen_in
 from lit_cls.evaluation.baselines import Baseline, quick_baselines
 from lit_cls.evaluation.figures import Figures, Predictions, figures_of
@@ -35,16 +35,16 @@ def write_report(
     The report is about the first result. Returns the content of report.json.
     """
     main, out = results[0], folder / "report"
-    figures, split = figures_of(main.predictions), data.part(main.split)
+    figures, split = figures_of(main.predictions), data.splits[main.split]
     truncated = [len(split.token_ids[row]) > data.cut_to for row in main.rows]
-    seen = seen_in(data.part("train").rows.texts, [split.rows.texts[row] for row in main.rows])
+    seen = seen_in(data.splits["train"].rows.texts, [split.rows.texts[row] for row in main.rows])
     plots, missing_plots = _plots(main, figures, info)
     content = {
         "name": info.name,
         "split": main.split,
         "accuracy": [row.as_dict() for row in reversed(accuracies(results, data))],
         "evaluated_in_part": _describe_limit(main, data),
-        "decision": {**info.decision.as_dict(), "told": info.decision.told(data.label_names)},
+        "decision": {**info.decision.as_dict(), "told": info.decision.describe(data.label_names)},
         "figures": figures.as_dict(),
         "pictures": [{"file": plot.file, "title": plot.title} for plot in plots],
         "pictures_missing": missing_plots,
@@ -67,7 +67,7 @@ def write_report(
 
 
 def _describe_limit(main: SplitResult, data: ClassificationData) -> str | None:
-    n = len(data.part(main.split).label_ids)
+    n = len(data.splits[main.split].label_ids)
     if len(main.rows) == n:
         return None
     return f"Only {len(main.rows):,} of the {n:,} {main.split} texts were evaluated, because the trainer limits them."
@@ -84,7 +84,7 @@ def _plots(main: SplitResult, figures: Figures, info: RunInfo) -> tuple[list[Plo
 
 def _comparisons(main: SplitResult, data: ClassificationData, wanted: bool) -> dict[str, Any]:
     """The baselines on the same texts, and all figures at the label mix of the source."""
-    parts, ours = data.parts, main.predictions
+    parts, ours = data.split_data, main.predictions
     fitted: list[Baseline] = []
     missing = [] if wanted else ["they are fitted once for the whole series of runs"]
     if wanted and main.rows:
@@ -121,7 +121,7 @@ def _compare(baseline: Baseline, theirs: Predictions, ours: Predictions) -> dict
     }
 
 
-def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Parts) -> dict[str, Any]:
+def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: SplitData) -> dict[str, Any]:
     shift = prior_shift(parts.source_counts(), ours.labels)
     explanation = (
         f"Natural label mix: {len(parts.left_out.texts):,} of the {parts.n_rows:,} texts of the source are in no "
@@ -170,7 +170,7 @@ def _slices(
 
 def _errors(main: SplitResult, data: ClassificationData, truncated: list[bool], seen: list[bool]) -> dict[str, Any]:
     """The wrong predictions with the highest probability."""
-    predictions, rows = main.predictions, data.part(main.split).rows
+    predictions, rows = main.predictions, data.splits[main.split].rows
     wrong = [i for i, correct in enumerate(predictions.correct) if not correct]
     confidences = predictions.confidences.tolist()
     chosen = sorted(wrong, key=lambda i: (-confidences[i], main.rows[i]))[:MAX_ERRORS]
@@ -217,7 +217,7 @@ def _describe_pads(data: ClassificationData) -> str:
     """Whether it matters in this run that predictions depend on pads."""
     if data.pad_to is not None:
         return f"This does no harm in this run: every text is padded to {data.pad_to:,} tokens."
-    if data.padding == "none":
+    if data.options.padding == "none":
         return "This does no harm in this run: no text is padded (data.padding none)."
     return (
         "In this run the number of pads depends on the other texts of a batch: data.padding longest_in_train pads all "

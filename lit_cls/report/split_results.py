@@ -31,8 +31,8 @@ def evaluate_split(
     split: SplitName, data: ClassificationData, row_ids: Tensor, logits: Tensor, decision: Decision
 ) -> SplitResult:
     """The predictions that follow from the logits (N, K) of some rows (N,) of a split."""
-    label_ids, rows, names = data.part(split).label_ids, row_ids.tolist(), data.label_names
-    counts = data.parts.source_counts()
+    label_ids, rows, names = data.splits[split].label_ids, row_ids.tolist(), data.label_names
+    counts = data.split_data.source_counts()
     # Ranking figures are about the rarer of two labels; of equally frequent ones about the second, as is the custom.
     positive = 0 if counts[0] < counts[1] else 1
     labels = torch.tensor([label_ids[row] for row in rows], dtype=torch.int64)
@@ -43,7 +43,7 @@ def evaluate_split(
 
 def accuracies(results: Sequence[SplitResult], data: ClassificationData) -> list[Accuracy]:
     """The accuracy on each split."""
-    majority = majority_class(data.part("train").label_ids)
+    majority = majority_class(data.splits["train"].label_ids)
     return [
         accuracy(result.split, result.predictions.labels.tolist(), result.predictions.predicted.tolist(), majority)
         for result in results
@@ -52,7 +52,7 @@ def accuracies(results: Sequence[SplitResult], data: ClassificationData) -> list
 
 def write_split(folder: Path, result: SplitResult, data: ClassificationData) -> None:
     """Writes `predictions_<split>.csv`."""
-    rows, predictions = data.part(result.split).rows, result.predictions
+    rows, predictions = data.splits[result.split].rows, result.predictions
     write_predictions(
         folder / f"predictions_{result.split}.csv",
         [rows.texts[i] for i in result.rows],

@@ -1,12 +1,11 @@
 """Resuming a training: the state, the options that a checkpoint brings, and those that may change."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.options import DataOptions
 from lit_cls.errors import UserError
 from lit_cls.model.adapters import adapter_as_config
 from lit_cls.training.checkpoint_io import copy_checkpoint
@@ -65,15 +64,16 @@ def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool)
 
 def names_other_data(data: Any, usual_splits: Sequence[Any]) -> bool:
     """Whether options name data, beside a split that a preset brings."""
-    usual = [inspect.signature(ClassificationData).parameters["split"].default, *usual_splits]
+    usual = [DataOptions.split, *usual_splits]
     return bool(data.source or data.path or data.split not in usual)
 
 
 def changed_options(now: dict[str, Any], checkpoint: dict[str, Any]) -> list[str]:
     """Each option that differs from the checkpoint's run, in words."""
     then, ours = _options(checkpoint[RUN_KEY]["settings"]), _options(now)
-    # An option that came after the checkpoint's version changes nothing as long as it is off.
-    later = {name for name, value in ours.items() if name not in then and value in (None, False)}
+    # An option that came after the checkpoint's version changes nothing as long as it has its default.
+    usual = (None, False, DataOptions.tokenizer)
+    later = {name for name, value in ours.items() if name not in then and value in usual}
     return [
         f"{name} is {_spelled(ours.get(name))}; until now it was {_spelled(then.get(name))}"
         for name in sorted({*then, *ours} - later)

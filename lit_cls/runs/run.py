@@ -126,7 +126,7 @@ class Run:
         for note in notes:
             self.log(note)
         module.take_labels(data.label_names)
-        for note in module.weigh_classes(data.part("train").label_ids):
+        for note in module.weigh_classes(data.splits["train"].label_ids):
             self.log(f"note: {note}")
         check_weights_and_disk(module, len(data.label_names), self.root, self._copies())
         with self._opened(trainer, data, state) as (metrics, saver):
@@ -284,7 +284,7 @@ class Run:
             )
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
-        if rule := module.decision.told(data.label_names):
+        if rule := module.decision.describe(data.label_names):
             self.log(f"note: predictions follow the checkpoint's tuning: {rule}")
         if trainer.is_global_zero:
             device = trainer.strategy.root_device

@@ -104,7 +104,7 @@ class PaddingTest(Callback):
             return
         data = cast("ClassificationData", trainer.datamodule)  # type: ignore[attr-defined]
         assert module.net is not None, "it has just been evaluated"
-        texts = [truncate(ids, data.cut_to, data.truncation) for ids in data.part(split).token_ids]
+        texts = [truncate(ids, data.cut_to, data.options.truncation) for ids in data.splits[split].token_ids]
         half = str(trainer.precision) in (*MIXED, "bf16-true", "16-true")
         # Compiled blocks would be compiled again for each number of pads.
         eager = torch.compiler.set_stance("force_eager") if module.options.compile else nullcontext()

@@ -25,9 +25,9 @@ def describe_data(data: ClassificationData, token_position: str) -> list[Any]:
         kept = {"head": "their head", "tail": "their tail", "head_tail": "their head and tail"}
         lines.append(
             f"note: {truncated:,} texts are longer than {summary.max_length} tokens: "
-            f"{kept[data.truncation]} is read (data.truncation, data.max_length)"
+            f"{kept[data.options.truncation]} is read (data.truncation, data.max_length)"
         )
-    if token_position in ("last", "mean") and data.padding == "longest_in_batch":
+    if token_position in ("last", "mean") and data.options.padding == "longest_in_batch":
         lines.append(
             f"note: token_position {token_position} reads pads, and data.padding longest_in_batch changes their number "
             "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_cls.data.inspect import Look, look
-from lit_cls.data.split_data import Reading
+from lit_cls.data.inspect import Inspection, inspect
+from lit_cls.data.options import DataOptions
+from lit_cls.data.split_data import read
 from lit_cls.errors import UserError
 
 Write = Callable[[str, str | bytes], Path]
@@ -23,16 +24,16 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def seen(path: Path, **options: object) -> Look:
-    return look(replace(Reading(path=str(path)), **options))  # type: ignore[arg-type]
+def seen(path: Path, **options: object) -> Inspection:
+    return inspect(replace(DataOptions(path=str(path)), **options))  # type: ignore[arg-type]
 
 
-def rows_of(found: Look) -> dict[str, list[int]]:
+def rows_of(found: Inspection) -> dict[str, list[int]]:
     """Of each finding that refuses."""
     return {finding.kind: finding.rows or finding.lines for finding in found.findings if finding.refuses}
 
 
-def options_of(found: Look) -> dict[str, str]:
+def options_of(found: Inspection) -> dict[str, str]:
     return {finding.kind: " ".join(finding.options) for finding in found.findings if finding.refuses}
 
 
@@ -56,13 +57,13 @@ def test_all_that_is_wrong_at_once(write: Write) -> None:
     assert (found.n_rows, found.rows.numbers) == (17, [*range(1, 11), 14])
     assert found.rows.labels[-1] == "ham"  # the usual spelling of Ham
     assert found.rows.texts[-1] == "four"
-    assert found.reading == Reading(path=str(path), empty="drop")
+    assert found.options == DataOptions(path=str(path), empty="drop")
 
 
 def test_messages_are_those_of_fit(write: Write) -> None:
     path = write("a.csv", "text,label\n" + TEN + ",ham\n")
     with pytest.raises(UserError) as refusal:
-        Reading(path=str(path)).read()
+        read(DataOptions(path=str(path)))
     assert [finding.message for finding in seen(path).findings if finding.refuses] == [str(refusal.value)]
 
 
@@ -74,7 +75,7 @@ def test_a_file_without_fault(write: Write) -> None:
     assert (found.columns, found.text_column, found.label_column) == (["text", "label"], "text", "label")
     assert found.first_rows == [(1, "spam", "message 0"), (2, "ham", "message 1"), (3, "spam", "message 2")]
     assert found.labels == {"spam": 5, "ham": 5}
-    assert found.reading == Reading(path=str(path))
+    assert found.options == DataOptions(path=str(path))
 
 
 def test_empty_texts_that_were_dealt_with(write: Write) -> None:
@@ -91,7 +92,7 @@ def test_kaggles_spam_csv(write: Write) -> None:
     assert found.encoding == "cp1252"
     assert [finding.kind for finding in found.findings if not finding.refuses] == ["encoding"]
     assert "A guess" in found.findings[1].message
-    assert len(found.reading.read().splits["train"].rows.texts) > 0
+    assert len(read(found.options).splits["train"].rows.texts) > 0
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.txt"])
@@ -100,13 +101,13 @@ def test_a_file_without_a_header(write: Write, name: str) -> None:
     found = seen(path)
     assert options_of(found) == {"columns": "--data.header false --data.text_column 1 --data.label_column 0"}
     assert found.n_rows == 12
-    found.reading.read()
+    read(found.options)
 
 
 def test_columns_of_one_name_are_numbered(write: Write) -> None:
     path = write("a.csv", "text,text\n" + TEN)
     assert options_of(seen(path)) == {"columns": "--data.text_column 0 --data.label_column 1"}
-    seen(path).reading.read()
+    read(seen(path).options)
 
 
 def test_one_column_for_both(write: Write) -> None:
@@ -132,9 +133,9 @@ def test_a_name_that_is_not_that_of_its_kind(write: Write, name: str, content: s
     path = write(name, content)
     found = seen(path)
     assert options_of(found)["name"] == f"--data.path {path.with_name(wanted)}"
-    assert found.name == str(path.with_name(wanted))
-    path.rename(found.name)
-    replace(found.reading, path=found.name).read()
+    assert found.needed_name == str(path.with_name(wanted))
+    path.rename(found.needed_name)
+    read(replace(found.options, path=found.needed_name))
 
 
 def test_semicolons(write: Write) -> None:
@@ -154,7 +155,7 @@ def test_other_separators_within_texts_change_nothing(write: Write) -> None:
     path = write("a.csv", "review,sentiment\n" + "".join(f'"a; b\t; {i}",{"xy"[i % 2]}\n' for i in range(12)))
     found = seen(path)
     assert list(rows_of(found)) == ["columns"]
-    found.reading.read()
+    read(found.options)
 
 
 def test_a_name_that_is_free(write: Write) -> None:
@@ -162,7 +163,7 @@ def test_a_name_that_is_free(write: Write) -> None:
     path = write("messages.txt", "text,label\n" + TEN)
     for taken, wanted in (("messages.csv", "messages_1.csv"), ("messages_1.csv", "messages_2.csv")):
         write(taken, "mine")
-        assert seen(path).name == str(path.with_name(wanted))
+        assert seen(path).needed_name == str(path.with_name(wanted))
 
 
 def test_what_follows_from_a_malformed_row_is_no_finding(write: Write) -> None:
@@ -179,7 +180,7 @@ def test_a_label_that_ends_with_a_control_character(write: Write) -> None:
     found = seen(write("a.jsonl", "\n".join(lines)))
     assert [finding.rows for finding in found.findings if finding.kind == "control"] == [[2, 3, 5, 6, 8, 9, 11, 12]]
     with pytest.raises(UserError, match=r"the label of row 2 has a line break or another control character: 'y\\n'"):
-        found.reading.read()
+        read(found.options)
 
 
 def test_utf_16(write: Write) -> None:
@@ -210,7 +211,7 @@ def test_groups_count_once(write: Write) -> None:
     [
         ("a.csv", b"", "is empty"),
         ("a.csv", b"text,label\n", "has no rows below its header"),
-        ("a", b"words and\nno columns\n", "is of no known kind, by its name or its content"),
+        ("a", b"words and\nno columns\n", "is of an unsupported format, by its name and by its content"),
         ("a.csv", b"text\na\nb\n", "has no column 'label' for the labels"),
         ("a.csv", b"\x7fELF" + bytes(range(32)) * 9, "is no text"),
         ("a.parquet", b"no such thing", "cannot be read as parquet"),
@@ -227,7 +228,7 @@ def test_options_that_contradict_each_other(write: Write) -> None:
 
 
 def test_the_demo_messages() -> None:
-    found = look(Reading(source="demo"))
+    found = inspect(DataOptions(source="demo"))
     assert (found.n_rows, set(found.labels)) == (1000, {"ham", "spam"})
     assert rows_of(found) == {}
 
@@ -237,7 +238,7 @@ def test_the_sms_collection_is_recognised(sms_file: Path) -> None:
     found = seen(sms_file)
     assert options_of(found) == {"source": "--data.source sms_spam"}
     assert (found.n_rows, found.labels) == (5574, {"ham": 4827, "spam": 747})
-    assert found.reading == Reading(path=str(sms_file), source="sms_spam")
+    assert found.options == DataOptions(path=str(sms_file), source="sms_spam")
     assert rows_of(seen(sms_file, source="sms_spam")) == {}
     published = seen(sms_file, split="ch06")
     assert (rows_of(published), published.n_rows) == ({}, 5572)

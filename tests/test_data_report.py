@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_cls.commands.data_report import Page, plain, show
+from lit_cls.commands.data_report import Page, plain, print_report
 from lit_cls.data.check import check
-from lit_cls.data.split_data import Reading
+from lit_cls.data.options import DataOptions
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_plain(text: str, line: str) -> None:
 def page_of(path: Path, rows: list[list[str]], capsys: pytest.CaptureFixture[str]) -> list[str]:
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["text", "label"], *rows])
-    show(check(Reading(path=str(path)), None, lambda doing, done, of: None), Page())
+    print_report(check(DataOptions(path=str(path)), None, lambda doing, done, of: None), Page())
     return [line.strip() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -50,7 +50,7 @@ def test_every_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         ["y", "20", "33.3", "%"],
     ]
     assert cells(lines, "the split (default options)") == [
-        ["part", "texts", "x", "y"],
+        ["split", "texts", "x", "y"],
         ["train", "28", "14", "14"],
         ["validation", "4", "2", "2"],
         ["test", "8", "4", "4"],
@@ -65,7 +65,7 @@ def test_many_labels_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture
     table = cells(lines, "25 labels")
     assert len(table) == 22
     assert table[-1] == ["(5", "others)", "25", "20.0", "%"]
-    assert cells(lines, "the split (default options)")[0] == ["part", "texts"]  # no column for each of 25
+    assert cells(lines, "the split (default options)")[0] == ["split", "texts"]  # no column for each of 25
 
 
 def test_markup_and_control_characters_of_a_file_are_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_mistakes_of_the_file_come_before_the_command(tmp_path: Path, capsys: py
     lines = page_of(tmp_path / "a.csv", rows, capsys)
     assert "refused  row 9 has no label. Label them or remove them" in lines
     assert lines.count("→ in the file") == 2
-    assert lines[-2] == "lit_cls fit would refuse this. Mend the file (2 findings), then:"
+    assert lines[-2] == "lit_cls fit would refuse this. Correct the file (2 findings), then:"
 
 
 def test_names_that_a_terminal_would_obey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +92,7 @@ def test_names_that_a_terminal_would_obey(tmp_path: Path, capsys: pytest.Capture
     ]
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(lines)
-    show(check(Reading(path=str(path)), None, lambda doing, done, of: None), Page())
+    print_report(check(DataOptions(path=str(path)), None, lambda doing, done, of: None), Page())
     told = capsys.readouterr().out
     assert all(line.isprintable() for line in told.splitlines())
     assert f"{tmp_path}/a :smile: \\x1b[31m.csv: 20 rows\n" in told

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from conftest import SHARED, closed_pipe
 
 from lit_cls.cli import main
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.split_data import Reading
+from lit_cls.data.options import DataOptions
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizers import tokenizer_for
 
@@ -155,12 +156,12 @@ def test_json_alone_on_standard_output(file: str, capsys: pytest.CaptureFixture[
         (["--split", "2001-99-99"], "data.split must be ch06 or three fractions, not '2001-99-99'\n"),
         (
             ["--split", "[a.csv,b.csv,c.csv]"],
-            "data.split names three files, and check looks at one: check each of them",
+            "data.split names three files, and check takes one: check each of them",
         ),
         (["--data.path", "b.csv"], "two files, "),
         (["--split", "[0.5,0.5,0.5]"], "data.split [0.5, 0.5, 0.5]: three positive fractions"),
         (["--split", "ch06", "--source", "demo"], "data.split ch06 is a split of the SMS Spam Collection"),
-        (["--split", "ch06", "--group_near_duplicates", "true"], "data.split ch06 says which row is in which part"),
+        (["--split", "ch06", "--group_near_duplicates", "true"], "data.split ch06 defines the split of each row"),
         (["--split_seed", "x"], "data.split_seed must be a whole number, not x\n"),
         (["--split_seed", "-1"], "data.split_seed -1 is less than 0"),
         (["--max_length", "2000"], "data.max_length 2000 is not between 1 and the model's context length, 1024"),
@@ -181,7 +182,7 @@ def test_wrong_options(words: list[str], message: str, file: str, capsys: pytest
         (["check", "no.csv"], "there is no file no.csv"),
         (["check"], "no data: pass --data.path FILE"),
         (["check", "."], ". is a folder"),
-        (["look", "a.csv"], "lit_cls data does check or split, not 'look'"),
+        (["look", "a.csv"], "lit_cls data has the subcommands check and split, not 'look'"),
         (["split", "a.csv"], "the following arguments are required: --out"),
     ],
 )
@@ -204,12 +205,12 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "split"])
-def test_help_names_every_option_of_a_reading(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_option_that_decides_the_splits(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["data", command, "--help"])
     assert end.value.code == 0
     out = capsys.readouterr().out
-    for name in set(Reading.__dataclass_fields__) - {"path"}:
+    for name in {field.name for field in fields(DataOptions) if field.compare} - {"tokenizer"}:
         assert f"--data.{name} " in out
 
 
@@ -232,7 +233,7 @@ def test_the_files_are_what_fit_uses(file: str, tmp_path: Path, capsys: pytest.C
     original = ClassificationData(path=file, empty="drop", split_seed=9)
     files = ClassificationData(split=tuple(str(out / f"{name}.csv") for name in SPLIT_NAMES))  # type: ignore[arg-type]
     for name in SPLIT_NAMES:
-        part, again = original.part(name), files.part(name)
+        part, again = original.splits[name], files.splits[name]
         assert (again.rows.texts, again.rows.labels) == (part.rows.texts, part.rows.labels)
         assert again.sha256 == part.sha256
         assert f"{out / name}.csv: {len(part.label_ids)} texts" in told
@@ -254,11 +255,11 @@ def test_texts_come_back_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.endswith(f"'{split_line(tmp_path / 'out')}' --data.empty keep\n")
     original = ClassificationData(path=str(path), empty="keep", balance="none")
     again = ClassificationData(split=tuple(str(tmp_path / "out" / f"{n}.csv") for n in SPLIT_NAMES), empty="keep")  # type: ignore[arg-type]
-    assert sorted(text for name in SPLIT_NAMES for text in again.part(name).rows.texts) == sorted(ODD)
+    assert sorted(text for name in SPLIT_NAMES for text in again.splits[name].rows.texts) == sorted(ODD)
     for name in SPLIT_NAMES:
-        assert again.part(name).rows.texts == original.part(name).rows.texts
-        assert again.part(name).sha256 == original.part(name).sha256
-        assert again.part(name).token_ids == TOKENIZER.encode(original.part(name).rows.texts)
+        assert again.splits[name].rows.texts == original.splits[name].rows.texts
+        assert again.splits[name].sha256 == original.splits[name].sha256
+        assert again.splits[name].token_ids == TOKENIZER.encode(original.splits[name].rows.texts)
 
 
 @pytest.mark.shared

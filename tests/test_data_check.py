@@ -15,11 +15,13 @@ from fuzzing import a_new_folder, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_cls.data.check import MAX_LENGTHS, PERCENTILES, Check, check, command_line, count_tokens, fit_words, spelt
+from lit_cls.data.check import MAX_LENGTHS, PERCENTILES, Check, check, count_tokens
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.data.files import Finding
-from lit_cls.data.sources import Rows
-from lit_cls.data.split_data import Reading
+from lit_cls.data.findings import Finding
+from lit_cls.data.fit_command import command_line, fit_words, option_value
+from lit_cls.data.options import DataOptions
+from lit_cls.data.sources import LabelledTexts
+from lit_cls.data.split_data import read
 from lit_cls.data.splits import SPLIT_NAMES, mask
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
@@ -32,7 +34,7 @@ def quiet(doing: str, done: int, of: int) -> None:
 
 
 def checked(path: Path | str, max_length: int | None = None, **options: object) -> Check:
-    return check(replace(Reading(path=str(path)), **options), max_length, quiet)  # type: ignore[arg-type]
+    return check(replace(DataOptions(path=str(path)), **options), max_length, quiet)  # type: ignore[arg-type]
 
 
 def write(path: Path, rows: Sequence[Sequence[str]]) -> Path:
@@ -65,8 +67,8 @@ def some(tmp_path: Path) -> Path:
 # Lengths.
 
 
-def rows_of(texts: list[str]) -> Rows:
-    return Rows(texts, ["x"] * len(texts), list(range(11, 11 + len(texts))), "")
+def rows_of(texts: list[str]) -> LabelledTexts:
+    return LabelledTexts(texts, ["x"] * len(texts), list(range(11, 11 + len(texts))), "")
 
 
 def test_lengths_by_hand() -> None:
@@ -118,19 +120,19 @@ def test_texts_that_would_be_cut(tmp_path: Path) -> None:
     cut = finding(checked(path, max_length=10), "cut")
     assert (cut.rows, cut.refuses) == ([11, 12], False)
     assert cut.message.startswith(
-        "2 texts are longer than 10 tokens and would be cut (row 11, 12; 3.8 % of all tokens)"
+        "2 texts are longer than 10 tokens and would be truncated (row 11, 12; 3.8 % of all tokens)"
     )
     assert [cut.max_length for cut in checked(path, max_length=10).lengths.cuts] == sorted([10, *MAX_LENGTHS])
 
 
-# Rows that repeat or contradict each other.
+# LabelledTexts that repeat or contradict each other.
 
 
 def test_repeated_texts(some: Path) -> None:
     found = checked(some)
     assert finding(found, "duplicates").rows == [5, 9]
     assert finding(found, "near_duplicates").rows == [7]
-    assert finding(found, "near_duplicates").message.endswith("row 7 is as row 3")
+    assert finding(found, "near_duplicates").message.endswith("row 7 repeats row 3")
     assert finding(found, "duplicates").options == ("--data.group_near_duplicates", "true")
 
 
@@ -175,7 +177,7 @@ def test_labels_that_look_like_texts(tmp_path: Path) -> None:
 )
 def test_the_split_is_that_of_fit(some: Path, options: dict[str, object]) -> None:
     found = checked(some, **options)
-    parts = replace(Reading(path=str(some)), **options).read()  # type: ignore[arg-type]
+    parts = read(replace(DataOptions(path=str(some)), **options))  # type: ignore[arg-type]
     assert [part.name for part in found.parts] == [*SPLIT_NAMES, "left out"]
     for part in found.parts[:3]:
         rows = parts.splits[part.name].rows  # type: ignore[index]
@@ -210,7 +212,7 @@ def test_the_published_split(sms_file: Path) -> None:
     assert found.starts
     told = finding(found, "test_in_train")
     assert told.message.startswith(
-        "54 of 300 test texts (18.0 %) also occur in the train part, 36 of them word for word"
+        "54 of 300 test texts (18.0 %) also occur in the train split, 36 of them word for word"
     )
     assert (told.options, len(told.rows)) == ((), 54)  # no option changes the published split
     assert found.commands == [f"lit_cls fit --data.path {sms_file} --data.split ch06"]
@@ -228,7 +230,7 @@ def test_a_label_that_no_row_of_train_has(tmp_path: Path) -> None:
             assert finding(found, "absent_label").options == ("--data.stratify", "true")
             assert "it cannot be learnt" in finding(found, "absent_label").message
             with pytest.raises(UserError, match=r"labels that occur outside the train split alone"):
-                replace(Reading(path=str(path), split_seed=seed), **few).read()  # type: ignore[arg-type]
+                read(replace(DataOptions(path=str(path), split_seed=seed), **few))  # type: ignore[arg-type]
     assert 0 < refused < 8
 
 
@@ -262,17 +264,17 @@ def test_a_command_line_is_printable_and_read_back_by_a_shell() -> None:
 
 
 def test_words_of_options() -> None:
-    assert fit_words(Reading()) == []
-    reading = Reading(path="a.csv", stratify=False, split=(0.8, 0.1, 0.1), split_seed=7)
+    assert fit_words(DataOptions()) == []
+    reading = DataOptions(path="a.csv", stratify=False, split=(0.8, 0.1, 0.1), split_seed=7)
     assert fit_words(reading, "b.csv") == [
         *("--data.path", "b.csv", "--data.split", "[0.8,0.1,0.1]", "--data.stratify", "false", "--data.split_seed", "7")
     ]
-    assert spelt(("a/b.csv", "it's, here.csv", "c.csv")) == '[a/b.csv,"it\'s, here.csv",c.csv]'
+    assert option_value(("a/b.csv", "it's, here.csv", "c.csv")) == '[a/b.csv,"it\'s, here.csv",c.csv]'
 
 
 def test_the_defaults_are_those_of_fit() -> None:
     data = ClassificationData(path="a.csv")
-    assert data.reading == Reading(path="a.csv")
+    assert data.options == DataOptions(path="a.csv")
 
 
 def test_json_has_every_row(tmp_path: Path) -> None:
@@ -323,9 +325,9 @@ def test_the_verdict_is_what_fit_does(file: tuple[str, bytes, dict[str, object]]
     name, content, options = file
     with a_new_folder() as folder:
         Path(name).write_bytes(content)
-        reading = replace(Reading(path=name), **options)  # type: ignore[arg-type]
+        reading = replace(DataOptions(path=name), **options)  # type: ignore[arg-type]
         try:
-            reading.read()
+            read(reading)
             refusal = None
         except UserError as error:
             refusal = str(error)
@@ -341,4 +343,4 @@ def test_the_verdict_is_what_fit_does(file: tuple[str, bytes, dict[str, object]]
         if len(found.commands) == 2:
             _, there, copy = shlex.split(found.commands[0])
             (folder / there).rename(folder / copy)
-        replace(found.look.reading, path=found.look.name or name).read()
+        read(replace(found.inspection.options, path=found.inspection.needed_name or name))

@@ -3,13 +3,15 @@
 import gzip
 import io
 import random
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from lit_cls.data.files import Kind, Table, read_table
-from lit_cls.data.sniff import Columns, guess_columns, guess_kind, guess_separator, refuse_binary
+from lit_cls.data.formats import Format
+from lit_cls.data.reader import Table, open_file
+from lit_cls.data.sniff import SniffedColumns, guess_columns, guess_format, guess_separator, refuse_binary
 from lit_cls.errors import UserError
 
 FILE = Path("some")
@@ -26,24 +28,24 @@ FILE = Path("some")
         ("{no json\nat all", None),
     ],
 )
-def test_kinds(content: str, kind: Kind | None) -> None:
-    assert guess_kind(content.encode(), FILE) == kind
+def test_kinds(content: str, kind: Format | None) -> None:
+    assert guess_format(content.encode(), FILE) == kind
 
 
 def test_a_line_without_a_tab_does_not_decide() -> None:
-    assert guess_kind(("ham\tone, two\n" * 40 + "glued\n").encode(), FILE) == "tsv"
+    assert guess_format(("ham\tone, two\n" * 40 + "glued\n").encode(), FILE) == "tsv"
 
 
 def test_a_cut_sample_ends_no_character_in_the_middle() -> None:
     content = ("é" * 100 + "\tx\n").encode() * 1000
     refuse_binary(content, FILE)
-    assert guess_kind(content, FILE) == "tsv"
+    assert guess_format(content, FILE) == "tsv"
     refuse_binary("é".encode() * 100_000, FILE)  # without any line end
 
 
 def test_a_json_list() -> None:
     with pytest.raises(UserError, match=r"some is one JSON list: write each of its objects on a line of its own"):
-        guess_kind(b' [\n {"text": "a", "label": "x"}]', FILE)
+        guess_format(b' [\n {"text": "a", "label": "x"}]', FILE)
 
 
 def zipped() -> bytes:
@@ -92,31 +94,34 @@ def test_the_separator_that_gives_rows_as_many_fields(lines: list[str], separato
 
 
 def table(*lines: str, header: bool = True) -> Table:
-    return read_table("\n".join(lines).encode(), "csv", FILE, header, [])[0]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "some.csv"
+        file.write_text("\n".join(lines), encoding="utf-8")
+        return open_file(file, "csv", header, hold=True)
 
 
 def test_few_short_values_are_labels() -> None:
     rows = [f"{i},{'ham' if i % 3 else 'spam'},message number {i},en,,7" for i in range(30)]
     found = guess_columns(table("id,kind,body,language,empty,version", *rows), None, None)
-    assert found == Columns(text=2, label=1, header=True)
+    assert found == SniffedColumns(text=2, label=1, header=True)
 
 
 def test_a_first_line_that_is_a_row() -> None:
     # Its first field is a label of other rows.
     rows = [f"{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
-    assert guess_columns(table(*rows), None, None) == Columns(text=1, label=0, header=False)
-    assert guess_columns(table(*rows, header=False), None, None) == Columns(text=1, label=0, header=False)
+    assert guess_columns(table(*rows), None, None) == SniffedColumns(text=1, label=0, header=False)
+    assert guess_columns(table(*rows, header=False), None, None) == SniffedColumns(text=1, label=0, header=False)
 
 
 def test_a_column_that_is_known_stays() -> None:
     rows = [f"{i},{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
-    assert guess_columns(table("id,kind,body", *rows), 0, None) == Columns(0, 1, True)
-    assert guess_columns(table("id,kind,body", *rows), None, 2) == Columns(1, 2, True)
+    assert guess_columns(table("id,kind,body", *rows), 0, None) == SniffedColumns(0, 1, True)
+    assert guess_columns(table("id,kind,body", *rows), None, 2) == SniffedColumns(1, 2, True)
 
 
 def test_names_in_another_case() -> None:
     rows = [f"{i % 2},{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
-    assert guess_columns(table("fold,Label ,TEXT", *rows), None, None) == Columns(2, 1, True)
+    assert guess_columns(table("fold,Label ,TEXT", *rows), None, None) == SniffedColumns(2, 1, True)
 
 
 @pytest.mark.parametrize("lines", [("text", "a", "b"), ("a,b", "x,", "y,")])
@@ -125,4 +130,4 @@ def test_one_column_is_too_few(lines: tuple[str, ...]) -> None:
 
 
 def test_one_row() -> None:
-    assert guess_columns(table("a,b", "x,a longer text"), None, None) == Columns(1, 0, True)
+    assert guess_columns(table("a,b", "x,a longer text"), None, None) == SniffedColumns(1, 0, True)

@@ -1,4 +1,4 @@
-"""Answers written down: columns, formats, and files that are whole or not there."""
+"""Predictions as CSV, JSON lines and lines for a person: columns and values."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lit_cls.commands.prediction_writer import AnswerWriter, format_of
+from lit_cls.commands.prediction_writer import PredictionWriter, output_format
 from lit_cls.errors import UserError
 
 SHARES = {"ham": 0.25, "spam": 0.75}
@@ -17,7 +17,7 @@ OURS = ["label", "probability", "probability_ham", "probability_spam", "truncate
 
 def written(form: str, columns: list[str], rows: list[Any], cut: bool = False) -> tuple[str, list[str]]:
     stream, told = io.BytesIO(), list[str]()
-    writer = AnswerWriter(stream, form, columns, ("ham", "spam"), told.append)  # type: ignore[arg-type]
+    writer = PredictionWriter(stream, form, columns, ("ham", "spam"), told.append)  # type: ignore[arg-type]
     for row in rows:
         writer.write(row, "spam", SHARES, cut)
     assert writer.n == len(rows)
@@ -39,8 +39,8 @@ def test_json_lines_keep_nested_fields_and_their_order() -> None:
     rows = [{"x": {"y": [1, None, "é"]}, "text": "a\nb", "n": 10**30}, {"text": None, "more": 1.5}]
     text, _ = written("jsonl", ["x", "text", "n"], rows, cut=True)
     found = [json.loads(line) for line in text.splitlines()]
-    answer = dict(zip(OURS, ["spam", 0.75, 0.25, 0.75, True], strict=True))
-    assert found == [{**row, **answer} for row in rows]
+    prediction = dict(zip(OURS, ["spam", 0.75, 0.25, 0.75, True], strict=True))
+    assert found == [{**row, **prediction} for row in rows]
     assert list(found[1]) == ["text", "more", *OURS]
     with pytest.raises(UserError, match="two columns are named 'a', and a JSON object has each name once: write CSV"):
         written("jsonl", ["a", "b", "a"], [])
@@ -72,19 +72,21 @@ def test_values_that_csv_has_no_kind_for() -> None:
         **dict(zip(OURS, ["spam", "0.75", "0.25", "0.75", "false"], strict=True)),
     }
     assert json.loads(written("jsonl", list(row), [row])[0])["nan"] is None
-    with pytest.raises(UserError, match="row 2 has 'new', which the first one has not.*--output_format jsonl"):
+    with pytest.raises(UserError, match="row 2 has 'new', which the first row does not have.*--output_format jsonl"):
         written("csv", ["text"], [{"text": "a"}, {"text": "b", "new": 1}])
 
 
 def test_lines_for_a_person() -> None:
     assert written("lines", ["text"], [["a  b\nc"]]) == ("spam\tham 0.2500  spam 0.7500\ta b c\n", [])
-    assert written("lines", ["text"], [["w"]], cut=True)[0].endswith("w  (cut: longer than the classifier reads)\n")
+    assert written("lines", ["text"], [["w"]], cut=True)[0].endswith(
+        "w  (truncated: longer than the classifier reads)\n"
+    )
 
 
 def test_the_name_of_a_file_says_what_is_written() -> None:
-    assert [format_of(Path(name), None) for name in ("a.csv", "a.JSONL", "a.ndjson")] == ["csv", "jsonl", "jsonl"]
-    assert format_of(Path("a.txt"), "csv") == "csv"
-    with pytest.raises(UserError, match="say different things"):
-        format_of(Path("a.csv"), "jsonl")
-    with pytest.raises(UserError, match="a name that ends in .csv or .jsonl, or --output_format"):
-        format_of(Path("a.txt"), None)
+    assert [output_format(Path(name), None) for name in ("a.csv", "a.JSONL", "a.ndjson")] == ["csv", "jsonl", "jsonl"]
+    assert output_format(Path("a.txt"), "csv") == "csv"
+    with pytest.raises(UserError, match="are different formats"):
+        output_format(Path("a.csv"), "jsonl")
+    with pytest.raises(UserError, match="a name that ends in .csv or .jsonl, or the format with --output_format"):
+        output_format(Path("a.txt"), None)

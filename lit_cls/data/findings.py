@@ -1,0 +1,104 @@
+"""Findings: what is wrong, or worth knowing, about a file or its rows.
+
+`fit` refuses the first one (`refuse`), `predict` raises it where it occurs, `lit_cls data check` lists them all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lit_cls.errors import UserError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about a file or its rows."""
+
+    kind: str
+    """A word for machines."""
+    message: str
+    """What it is and, where a person has to act, the hint."""
+    rows: list[int] = field(default_factory=list)
+    """All rows that show it, numbered from 1 without header and blank lines."""
+    refuses: bool = True
+    """Whether `fit` would refuse the data."""
+    options: tuple[str, ...] = ()
+    """Command-line options that deal with it; for a refusal, those that are enough."""
+    lines: list[int] = field(default_factory=list)
+    """Lines of the file, where there is no row to number."""
+
+
+Findings = list[Finding]
+
+
+class RowFaults:
+    """Collects rows and lines that cannot be read.
+
+    Args:
+        name: of the file or pipe, for messages.
+        at_once: raise the first fault instead of collecting all.
+    """
+
+    def __init__(self, name: str, at_once: bool = False) -> None:
+        self.name = name
+        self.at_once = at_once
+        self._numbers: dict[str, list[int]] = {}
+        self._first: dict[str, tuple[str, str, str]] = {}
+
+    def add(self, kind: str, unit: str, number: int, message: str, hint: str = "") -> None:
+        """Adds one fault.
+
+        Args:
+            kind: a word for machines; what follows a blank in it tells faults of one kind apart.
+            unit: `row` or `line`.
+            number: of the row or line.
+            message: about it; only the first one of a kind is shown.
+            hint: follows the message and the numbers of the other rows.
+
+        Raises:
+            UserError: at once, if that was asked for.
+        """
+        self._numbers.setdefault(kind, []).append(number)
+        self._first.setdefault(kind, (unit, message, hint))
+        if self.at_once:
+            refuse(self.findings())
+
+    def findings(self) -> Findings:
+        """One finding per kind, in the order of their first rows or lines."""
+        found = []
+        for kind, (unit, message, hint) in self._first.items():
+            numbers = self._numbers[kind]
+            text = f"{self.name}: {message}{and_more(numbers, unit)}{hint}"
+            rows, lines = (numbers, []) if unit == "row" else ([], numbers)
+            found.append(Finding(kind.split(" ")[0], text, rows, lines=lines))
+        return found
+
+
+def refuse(found: Findings) -> None:
+    """Raises the first finding that `fit` cannot start with.
+
+    Raises:
+        UserError: its message.
+    """
+    for finding in found:
+        if finding.refuses:
+            raise UserError(finding.message)
+
+
+def rows_named(numbers: Sequence[int]) -> str:
+    """Rows as the subject of a sentence: `row 3 has`, or `12 rows (row 1, 2, …) have`."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]} has"
+    return f"{len(numbers):,} rows ({first_ten(numbers)}) have"
+
+
+def first_ten(numbers: Sequence[int]) -> str:
+    """The first ten rows, and whether there are more."""
+    return f"row {', '.join(map(str, numbers[:10]))}{', …' if len(numbers) > 10 else ''}"
+
+
+def and_more(numbers: Sequence[int], unit: str) -> str:
+    """The numbers of the rows or lines after the first."""
+    if len(numbers) == 1:
+        return ""
+    others = f"{', '.join(map(str, numbers[1:10]))}{', …' if len(numbers) > 10 else ''}"
+    return f"; likewise {len(numbers) - 1:,} more ({unit} {others})"
