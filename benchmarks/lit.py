@@ -12,7 +12,7 @@ from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, answers
 from lit_cls.data.batches import EvaluationBatches, TextDataset, make_loader
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.tokenizers import tokenizer_for
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.training.callbacks import EpochLog
 from lit_cls.training.feature_cache import CacheFeatures

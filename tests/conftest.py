@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.trainer import ClassifierTrainer

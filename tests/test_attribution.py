@@ -19,7 +19,8 @@ from lit_cls.explain import attribution
 from lit_cls.explain.attribution import Attribution, _Path, integrated_gradients, leave_one_word_out
 from lit_cls.explain.words import TokenizedText
 from lit_cls.inference import Classifier
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.head import TokenPosition
 

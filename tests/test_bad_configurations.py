@@ -20,17 +20,17 @@ from lit_cls.commands.train import TrainCommand
 FAST = ["--data.max_length", "16", "--trainer.enable_checkpointing", "false"]
 
 
-def options_of(verb: str) -> list[str]:
-    """Every option of a verb, from its parser."""
+def options_of(command: str) -> list[str]:
+    """Every option of a command, from its parser."""
 
     class Asked(TrainCommand):
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            parser = self._subcommand_parsers[verb]
+            parser = self._subcommand_parsers[command]
             self.found = [action.dest for action in parser._actions if "." in action.dest or action.option_strings]
             raise StopIteration(self.found)
 
     with pytest.raises(StopIteration) as told:
-        Asked([verb])
+        Asked([command])
     return [name for name in told.value.args[0] if name not in ("help", "config") and not name.endswith(".help")]
 
 
@@ -52,7 +52,7 @@ NAMED: dict[str, list[str]] = {
         '[{"class_path": "Timer", "init_args": {"duration": "soon"}}]',
     ],
     "model.adapter": [
-        *("LoRA", "lit_cls.model.LoRA", "lora", "Adapter", "{rank: 4}", "null"),
+        *("LoRA", "lit_cls.model.adapters.LoRA", "lora", "Adapter", "{rank: 4}", "null"),
         '{"class_path": "LoRA", "init_args": {"rank": 0}}',
         '{"class_path": "LoRA", "init_args": {"targets": ["mlp_gate"]}}',
         '{"class_path": "LoRA", "init_args": {"rank": "many"}}',

@@ -17,7 +17,8 @@ from benchmarks.bench import Case
 from benchmarks.tasks import WARM_UP_STEPS, Task, Timing, load
 from lit_cls.data import sources
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 
 CONFIG = GPTConfig(vocab_size=50257, context_length=64, emb_dim=48, n_heads=3, n_layers=3)
 PUBLISHED_LORA = LoRA(rank=16, alpha=16, scaling="alpha", targets=("all_linear", "head"))

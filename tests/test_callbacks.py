@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
 from lit_cls.io.terminal import stdout_console
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 from lit_cls.training.callbacks import EpochLog, ProgressBar
 from lit_cls.training.tables import data_table, parameter_table
 
@@ -68,7 +69,7 @@ def test_a_log_has_one_plain_line_per_epoch(tmp_path: Path, reviews: str) -> Non
     assert log.seconds_training > 0
 
 
-def test_long_epochs_are_told_on_the_way(
+def test_long_epochs_print_lines_in_between(
     tmp_path: Path,
     reviews: str,
     monkeypatch: pytest.MonkeyPatch,

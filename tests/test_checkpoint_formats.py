@@ -8,8 +8,7 @@ import torch
 from conftest import data, module, save
 
 import lit_cls
-from lit_cls.model import LoRA
-from lit_cls.model.adapters import adapter_as_dict
+from lit_cls.model.adapters import LoRA, adapter_as_dict
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_content import problem_of
 from lit_cls.training.checkpoint_formats import FORMAT, upgrade
@@ -101,7 +100,7 @@ def test_options(layers: str | int, lora: Any, new_layers: str | int, adapter: A
         assert options["trainable_layers"] == new_layers
     assert model["adapter"] == (None if adapter is None else {"name": "LoRA", **adapter})
     assert settings["adapter"] == (
-        None if adapter is None else {"class_path": "lit_cls.model.LoRA", "init_args": adapter}
+        None if adapter is None else {"class_path": "lit_cls.model.adapters.LoRA", "init_args": adapter}
     )
     assert problem_of(checkpoint) is None
     found = ModelSettings.from_dict(model)
@@ -117,7 +116,7 @@ def test_adapters_without_options_have_the_defaults_of_then() -> None:
     assert found.trainable_layers == "last_layer"
     assert found.adapter == LoRA(8, 16.0, 0.0, "alpha_over_rank", ("all_linear",), True)
     assert checkpoint["lit_cls_run"]["settings"]["model"]["adapter"] == {
-        "class_path": "lit_cls.model.LoRA",
+        "class_path": "lit_cls.model.adapters.LoRA",
         "init_args": {name: value for name, value in adapter_as_dict(found.adapter).items() if name != "name"},
     }
 

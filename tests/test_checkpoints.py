@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import (

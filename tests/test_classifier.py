@@ -13,7 +13,8 @@ from conftest import pad_rows, pairwise, training
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.backbones.base import run_blocks

@@ -56,11 +56,11 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
         assert told.stdout.splitlines()[-1] == "[]"
     assert lit("--version", cwd=tmp_path).stdout == f"lit_cls {lit_cls.__version__}\n"
     told = lit("--help", cwd=tmp_path)
-    for verb in ("fit", "validate", "test", "predict"):
-        assert re.search(rf"^  {verb} +\w", told.stdout, re.MULTILINE)
+    for name in ("fit", "validate", "test", "predict"):
+        assert re.search(rf"^  {name} +\w", told.stdout, re.MULTILINE)
 
 
-def test_quickstart_tells_and_keeps_everything(quickstart: tuple[Path, str]) -> None:
+def test_quickstart_prints_and_stores_everything(quickstart: tuple[Path, str]) -> None:
     folder, out = quickstart
     run = folder / "checkpoints" / "quickstart" / "version_0"
     assert "synthetic" in out
@@ -228,7 +228,7 @@ def test_print_config_shows_every_value_of_row_12(capsys: pytest.CaptureFixture[
     settings = yaml.safe_load(capsys.readouterr().out)
     adapter, targets = settings["model"].pop("adapter"), ["all_linear", "head"]
     options = {"rank": 16, "alpha": 8, "dropout": 0, "scaling": "alpha", "targets": targets, "train_head": True}
-    assert adapter == {"class_path": "lit_cls.model.LoRA", "init_args": options}
+    assert adapter == {"class_path": "lit_cls.model.adapters.LoRA", "init_args": options}
     expected = {
         "model": {
             "size": "gpt2-xl",
@@ -266,9 +266,7 @@ def test_a_mistake_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_names_the_way_on_and_exits_with_its_code(
-    number: signal.Signals, code: int, tmp_path: Path
-) -> None:
+def test_a_signal_saves_and_exits_with_its_code(number: signal.Signals, code: int, tmp_path: Path) -> None:
     words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
     command = [str(Path(sys.executable).with_name("lit_cls")), *words]
     with subprocess.Popen(
@@ -326,7 +324,7 @@ def test_the_published_split_from_the_command_line(
         (["data", "check", "a.csv", "--json"], ""),
     ],
 )
-def test_a_full_standard_output_is_told_in_one_line(words: list[str], unbuffered: str, tmp_path: Path) -> None:
+def test_a_full_standard_output_is_reported_in_one_line(words: list[str], unbuffered: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\n" + "hello,ham\nwin,spam\n" * 9)
     with open("/dev/full", "w") as full:
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}

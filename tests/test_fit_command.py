@@ -230,13 +230,13 @@ def test_a_checkpoint_brings_its_precision(precision: str, capsys: pytest.Captur
     assert capsys.readouterr().out.count("\n") == 2
 
 
-def test_verbs_without_a_checkpoint_name_the_command_that_would_work(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_without_a_checkpoint_name_the_command_that_would_work(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.yaml").write_text("data:\n  path: data.csv\nmodel:\n  size: gpt2-nano\n  weights: random\n")
     labelled(twelve())
-    for verb in ("validate", "test", "predict"):
-        told = refused([verb, "--config", "mine.yaml", *(["a text"] if verb == "predict" else [])], capsys)
-        assert f"{verb} needs a trained checkpoint: train one first\n  lit_cls fit --config mine.yaml\n" in told
-        told = refused([verb, "--config", "mine.yaml", "--ckpt_path", "best"], capsys)
+    for name in ("validate", "test", "predict"):
+        told = refused([name, "--config", "mine.yaml", *(["a text"] if name == "predict" else [])], capsys)
+        assert f"{name} needs a trained checkpoint: train one first\n  lit_cls fit --config mine.yaml\n" in told
+        told = refused([name, "--config", "mine.yaml", "--ckpt_path", "best"], capsys)
         assert "no run of 'mine' below checkpoints has a best.ckpt: train one first" in told
     assert main(["fit", "--config", "mine.yaml", "--trainer.max_epochs", "1"]) == 0
     told = refused(["test", "--config", "mine.yaml"], capsys)
@@ -358,19 +358,19 @@ def test_keep_last_tests_the_last_epoch(capsys: pytest.CaptureFixture[str]) -> N
     assert {path.name for path in Path("checkpoints/fit/version_0").glob("*.ckpt")} == {"last.ckpt", "previous.ckpt"}
 
 
-def test_a_runs_own_configuration_is_one_for_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_runs_own_configuration_is_one_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     fit(capsys, "--save_every_n_steps", "1")
     capsys.readouterr()
     written = "checkpoints/fit/version_0/config.yaml"
     assert "save_every_n_steps: 1\n" in Path(written).read_text()
-    for number, verb in enumerate(("validate", "test"), start=1):
-        assert main([verb, "--config", written, "--ckpt_path", "best"]) == 0
+    for number, name in enumerate(("validate", "test"), start=1):
+        assert main([name, "--config", written, "--ckpt_path", "best"]) == 0
         assert f"checkpoints/fit/version_{number}" in capsys.readouterr().out
         told = Path(f"checkpoints/fit/version_{number}/config.yaml").read_text()
         assert "\nkeep:" not in told
         assert "save_every" not in told
-        words = [verb, "--config", written, "--ckpt_path", "best", "--keep", "last"]
-        assert f"--keep is an option of fit: {verb} trains nothing" in refused(words, capsys)
+        words = [name, "--config", written, "--ckpt_path", "best", "--keep", "last"]
+        assert f"--keep is an option of fit: {name} trains nothing" in refused(words, capsys)
 
 
 def test_near_duplicates_of_a_command_are_suggested(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from frozen_runs import counted_features
 from torch import Tensor
 
 from lit_cls.data.batches import EvaluationBatches, PlannedBatch, TextDataset, make_loader, pad
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.head import TokenPosition
 from lit_cls.training.features import (
     Features,

@@ -32,7 +32,8 @@ from lightning.pytorch import seed_everything
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.model import LoRA, TextClassifier
+from lit_cls.model import TextClassifier
+from lit_cls.model.adapters import LoRA
 from lit_cls.training import feature_cache as frozen_callback
 from lit_cls.training import feature_files as frozen_files
 from lit_cls.training.callbacks import CollectPredictions

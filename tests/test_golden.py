@@ -11,7 +11,8 @@ from conftest import SHARED
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA
 
 pytestmark = pytest.mark.shared
 

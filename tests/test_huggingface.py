@@ -14,7 +14,7 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import huggingface
 from lit_cls.exports.huggingface import check_huggingface, fold_head, write_huggingface
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 
 
@@ -121,7 +121,7 @@ def test_differences_are_noticed(
 ) -> None:
     path = altered_checkpoint({"adapter": LoRA()})
     if broken == "adapters":
-        monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)
+        monkeypatch.setattr(huggingface, "merge_adapter", lambda net: None)
     elif broken == "labels":
         written = huggingface.save_model
 

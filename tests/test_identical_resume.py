@@ -153,13 +153,13 @@ def test_stopped_where_the_training_ends(
 
 
 def test_an_interrupted_validation_comes_again(reviews: str, tmp_path: Path) -> None:
-    verbs = TrainCommand(["fit", *words(reviews, tmp_path)])
-    verbs.trainer.callbacks.insert(0, At("on_validation_batch_end", 1, TERM))  # type: ignore[attr-defined]
+    command = TrainCommand(["fit", *words(reviews, tmp_path)])
+    command.trainer.callbacks.insert(0, At("on_validation_batch_end", 1, TERM))  # type: ignore[attr-defined]
     with pytest.raises(Stopped):
-        verbs.start()
-    loops = read_checkpoint(verbs.run.folder / "last.ckpt")["loops"]["fit_loop"]
+        command.start()
+    loops = read_checkpoint(command.run.folder / "last.ckpt")["loops"]["fit_loop"]
     assert loops["epoch_loop.state_dict"]["validation_due"]
-    assert not (verbs.run.folder / "best.ckpt").exists()
+    assert not (command.run.folder / "best.ckpt").exists()
 
 
 def test_more_steps_than_at_first(reviews: str, tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_more_steps_than_at_first(reviews: str, tmp_path: Path) -> None:
     place = read_checkpoint(first / "last.ckpt")["lit_cls_run"]["place"]
     assert place == {"epochs": 1, "batches": 3, "steps": 13}
     more = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_steps", "25"]
-    verbs = TrainCommand(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
-    verbs.start()
-    compared = {part.name: part.difference for part in compare_runs(straight, verbs.run.folder)}
+    command = TrainCommand(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
+    command.start()
+    compared = {part.name: part.difference for part in compare_runs(straight, command.run.folder)}
     assert compared["last.ckpt: state_dict"] is None
     assert compared["last.ckpt: optimizer_states"] is None

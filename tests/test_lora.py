@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
-from lit_cls.model.adapters import adapter_as_config, adapter_as_dict, adapter_from_dict
+from lit_cls.model import GPTClassifier, GPTConfig
+from lit_cls.model.adapters import LoRA, adapter_as_config, adapter_as_dict, adapter_from_dict
 from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.selection import parameter_groups
 
@@ -136,7 +136,7 @@ def test_plain_values_of_an_adapter() -> None:
     assert adapter_as_dict(lora) == plain
     assert adapter_from_dict(plain) == lora
     assert adapter_as_config(plain) == {
-        "class_path": "lit_cls.model.LoRA",
+        "class_path": "lit_cls.model.adapters.LoRA",
         "init_args": {**fields, "train_head": False},
     }
     assert adapter_as_dict(None) is adapter_from_dict(None) is adapter_as_config(None) is None

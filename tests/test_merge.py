@@ -15,7 +15,7 @@ from lit_cls.commands import merge as merge_module
 from lit_cls.commands.new_checkpoint import new_checkpoint_path
 from lit_cls.errors import UserError
 from lit_cls.inference import classifier_of
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoints import KEY, RUN_KEY, decision_of, read_checkpoint

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.data.batches import EvaluationBatches, TrainingBatches
 from lit_cls.errors import UserError
-from lit_cls.model import LoRA, TextClassifier
+from lit_cls.model import TextClassifier
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.callbacks import CollectPredictions

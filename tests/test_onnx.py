@@ -15,7 +15,7 @@ from lit_cls.errors import RunError
 from lit_cls.exports import onnx
 from lit_cls.exports.onnx import check_onnx, write_onnx
 from lit_cls.exports.source import ExportSource
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings

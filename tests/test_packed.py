@@ -8,8 +8,9 @@ from conftest import data, module, save
 from torch import Tensor, nn
 
 import lit_cls
-from lit_cls.model import GPTClassifier, GPTConfig, LoRA
+from lit_cls.model import GPTClassifier, GPTConfig
 from lit_cls.model import packed as packed_module
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.adapters.lora import LoRALinear
 from lit_cls.model.packed import PackedLinear, can_pack, pack, padded_rows
 

@@ -75,7 +75,7 @@ WORDS += ["--trainer.accelerator", "cpu", "--trainer.limit_train_batches", "1", 
 
 
 @pytest.mark.parametrize(("has", "typed"), [(True, []), (False, ["--trainer.precision", "auto"])])
-def test_the_command_resolves_it_and_tells(
+def test_the_command_resolves_and_prints_it(
     has: bool, typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     processor(monkeypatch, has, has)

@@ -75,10 +75,10 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
     place = read_checkpoint(many / "version_0" / "last.ckpt")["lit_cls_run"]
     assert place["place"] == {"epochs": 0, "batches": 3, "steps": 3}
     assert len(place["processes"]) == 2
-    verbs = TrainCommand(["fit", "--ckpt_path", str(many / "version_0" / "last.ckpt"), "--run_name", "many", *ONE])
-    verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 11, signal.SIGTERM))  # type: ignore[attr-defined]
+    command = TrainCommand(["fit", "--ckpt_path", str(many / "version_0" / "last.ckpt"), "--run_name", "many", *ONE])
+    command.trainer.callbacks.insert(0, At("on_train_batch_end", 11, signal.SIGTERM))  # type: ignore[attr-defined]
     with pytest.raises(Stopped):
-        verbs.start()
+        command.start()
     assert len(read_checkpoint(many / "version_1" / "last.ckpt")["lit_cls_run"]["processes"]) == 1
     out = launch(tmp_path, "--ckpt_path", "last", "--run_name", "many", *DDP)
     assert "note: trainer.devices is 2; until now it was 1" in out

@@ -113,7 +113,7 @@ def test_a_row_differs_from_row_1_in_what_it_is_about_alone(number: int) -> None
     assert differing - {"run_name"} == set(CHANGES[number])
     changed = {name: deepcopy(ours[name]) for name in CHANGES[number]}
     if "model.adapter" in changed:
-        assert changed["model.adapter"]["class_path"] == "lit_cls.model.LoRA"
+        assert changed["model.adapter"]["class_path"] == "lit_cls.model.adapters.LoRA"
         changed["model.adapter"]["class_path"] = "LoRA"
         assert changed["model.adapter"]["init_args"].pop("dropout") == 0
         del changed["model.adapter"]["init_args"]["train_head"]  # the head is a target

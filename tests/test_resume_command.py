@@ -79,7 +79,7 @@ def test_a_complete_run_stays_as_it_is(stopped: Path, capsys: pytest.CaptureFixt
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_a_run_goes_on_from_elsewhere_and_after_it_was_moved(
+def test_a_run_is_resumed_from_another_folder_and_after_it_was_moved(
     stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "moved").mkdir()
@@ -188,7 +188,7 @@ def test_a_run_that_never_saved_begins_again_in_its_folder(stopped: Path, capsys
     assert (stopped / "report" / "report.json").exists()
 
 
-def test_fit_goes_on_from_the_last_without_repeating_anything(
+def test_fit_continues_from_the_last_checkpoint_without_any_option(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The checkpoint brings the options of its run; the new folder has the whole curve."""
@@ -232,20 +232,20 @@ def test_options_that_the_folder_decides(stopped: Path, capsys: pytest.CaptureFi
     )
 
 
-def test_a_new_run_that_never_saved_goes_on_from_where_it_began(
+def test_a_new_run_that_never_saved_resumes_from_where_it_began(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not from the best weights that it was given on the way."""
     assert main(["resume", str(stopped)]) == 0
     words = ["--ckpt_path", str(stopped / "last.ckpt"), "--trainer.max_epochs", "3", "--model.learning_rate", "1e-4"]
-    verbs = TrainCommand(["fit", *words])
-    verbs.trainer.callbacks.insert(0, At("on_train_batch_start", 1, None))  # type: ignore[attr-defined]
+    started = TrainCommand(["fit", *words])
+    started.trainer.callbacks.insert(0, At("on_train_batch_start", 1, None))  # type: ignore[attr-defined]
     with pytest.raises(DiedError):
-        verbs.start()
-    assert (verbs.run.folder / "best.ckpt").exists()
-    assert not (verbs.run.folder / "last.ckpt").exists()
+        started.start()
+    assert (started.run.folder / "best.ckpt").exists()
+    assert not (started.run.folder / "last.ckpt").exists()
     capsys.readouterr()
-    assert main(["resume", str(verbs.run.folder)]) == 0
+    assert main(["resume", str(started.run.folder)]) == 0
     assert "last.ckpt: after 20 steps" in capsys.readouterr().out
 
 
@@ -253,10 +253,10 @@ def test_changed_twice_all_the_options_are_kept(stopped: Path) -> None:
     (stopped / "config_1.yaml").write_text("of an earlier time\n")
     for epochs in ("3", "4"):
         words = ["--config", str(stopped / "config.yaml"), "--trainer.max_epochs", epochs]
-        verbs = TrainCommand(["fit", *words], resumed=stopped)
-        verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 1, signal.SIGTERM))  # type: ignore[attr-defined]
+        started = TrainCommand(["fit", *words], resumed=stopped)
+        started.trainer.callbacks.insert(0, At("on_train_batch_end", 1, signal.SIGTERM))  # type: ignore[attr-defined]
         with pytest.raises(SystemExit):
-            verbs.start()
+            started.start()
     assert (stopped / "config_1.yaml").read_text() == "of an earlier time\n"
     kept = [(stopped / f"config{part}.yaml").read_text() for part in ("_0", "_2", "")]
     assert [re.search(r"max_epochs: (\d)", text)[1] for text in kept] == ["2", "3", "4"]  # type: ignore[index]
@@ -321,7 +321,7 @@ def test_room_is_asked_for_what_is_not_there_yet(
     assert main(["resume", str(stopped)]) == 0
 
 
-def test_a_run_with_a_loss_of_its_own_goes_on_bit_for_bit(
+def test_a_run_with_a_weighted_loss_is_resumed_bit_identically(
     reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

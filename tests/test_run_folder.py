@@ -67,7 +67,7 @@ def test_a_folder_of_runs_that_is_locked(tmp_path: Path) -> None:
         folder.chmod(0o700)
 
 
-def test_too_little_room_is_said_with_the_numbers(tmp_path: Path) -> None:
+def test_too_little_room_is_refused_with_the_numbers(tmp_path: Path) -> None:
     with torch.device("meta"):
         net = GPTClassifier(GPTConfig(emb_dim=2**16, n_heads=1, n_layers=2), trainable_layers="all")
     with pytest.raises(UserError, match=r"takes [\d.]+ GB, 3 copies exist at once, and .* has [\d.]+ GB left"):

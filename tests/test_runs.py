@@ -58,7 +58,7 @@ def test_source_rows_lead_back_to_the_file(tmp_path: Path, reviews: str) -> None
     assert len(seen) == len(set(seen)) == len(lines)
 
 
-def test_what_is_cut_or_odd_is_told_and_stored(
+def test_truncated_texts_and_odd_choices_are_printed_and_stored(
     tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed_everything(3, verbose=False)

@@ -70,7 +70,7 @@ def test_best_is_saved_with_the_weights_that_were_validated(reviews: str, tmp_pa
     assert best["global_step"] == run["place"]["steps"]
 
 
-def test_a_full_disk_is_said_and_what_was_saved_stays(
+def test_a_full_disk_is_reported_and_earlier_checkpoints_stay(
     reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, calls = torch.save, []
@@ -102,10 +102,10 @@ def test_killed_between_the_best_and_the_last(reviews: str, tmp_path: Path, monk
         copy(source, target)
 
     monkeypatch.setattr(saving, "copy_checkpoint", dies)
-    verbs = TrainCommand(["fit", *words(reviews, tmp_path / "stopped")])
+    command = TrainCommand(["fit", *words(reviews, tmp_path / "stopped")])
     with pytest.raises(DiedError):
-        verbs.start()
-    folder = verbs.run.folder
+        command.start()
+    folder = command.run.folder
     TrainCommand(["fit", "--config", str(folder / "config.yaml")], resumed=folder).start()
     assert_same(straight, folder)
 
@@ -114,27 +114,27 @@ def test_the_best_so_far_goes_with_a_run_into_its_new_folder(reviews: str, tmp_p
     first = fit(words(reviews, tmp_path))
     # So large a step that no later validation is better.
     options = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_epochs", "3", "--model.learning_rate", "1"]
-    verbs = TrainCommand(["fit", *options, "--trainer.default_root_dir", str(tmp_path)])
-    verbs.start()
-    best = [read_checkpoint(folder / "best.ckpt") for folder in (first, verbs.run.folder)]
-    assert verbs.run.folder != first
+    command = TrainCommand(["fit", *options, "--trainer.default_root_dir", str(tmp_path)])
+    command.start()
+    best = [read_checkpoint(folder / "best.ckpt") for folder in (first, command.run.folder)]
+    assert command.run.folder != first
     for name, tensor in best[0]["state_dict"].items():
         assert torch.equal(best[1]["state_dict"][name], tensor)
 
 
 def test_signals_of_a_finished_training_are_not_deferred(reviews: str, tmp_path: Path) -> None:
-    verbs = TrainCommand(["fit", *words(reviews, tmp_path)])
-    verbs.start()
-    assert not verbs.run.signals.deferring
+    command = TrainCommand(["fit", *words(reviews, tmp_path)])
+    command.start()
+    assert not command.run.signals.deferring
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_places(reviews: str, tmp_path: Path) -> None:
-    verbs = TrainCommand(["fit", *words(reviews, tmp_path)])
-    verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 13, signal.SIGTERM))  # type: ignore[attr-defined]
+    command = TrainCommand(["fit", *words(reviews, tmp_path)])
+    command.trainer.callbacks.insert(0, At("on_train_batch_end", 13, signal.SIGTERM))  # type: ignore[attr-defined]
     with pytest.raises(SystemExit):
-        verbs.start()
-    state = read_checkpoint(verbs.run.folder / "last.ckpt")["lit_cls_run"]
+        command.start()
+    state = read_checkpoint(command.run.folder / "last.ckpt")["lit_cls_run"]
     assert state["place"] == {"epochs": 1, "batches": 3, "steps": 13}
     assert state["settings"]["trainer"]["max_epochs"] == 2
 

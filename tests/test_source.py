@@ -10,7 +10,7 @@ import lit_cls
 from lit_cls.errors import UserError
 from lit_cls.exports import source as source_module
 from lit_cls.exports.source import plain_tensors, require_packages
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 
 

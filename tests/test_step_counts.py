@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from lit_cls.experiments.step_counts import count_step
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.settings import ModelSettings
 
 NANO = ModelSettings(size="gpt2-nano", weights="random", trainable_layers="all", token_position="mean")

@@ -22,7 +22,7 @@ from lit_cls.commands.tune import _candidates, _notes, _predictions, _tune
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
 from lit_cls.evaluation.tuning import Goal, choose_threshold, fit_temperature, parse_goal
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO

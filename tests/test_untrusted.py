@@ -19,7 +19,7 @@ from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.training.feature_files import find
 
-VERBS = ["fit", "validate", "test"]
+COMMANDS = ["fit", "validate", "test"]
 
 
 class Payload:
@@ -73,10 +73,10 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return told
 
 
-def verb_words(verb: str, *words: str) -> list[str]:
-    """A verb with data, a network and texts of its own."""
+def command_words(command: str, *words: str) -> list[str]:
+    """A command with data, a network and texts of its own."""
     options = ["--data.source", "demo", "--model.size", "gpt2-nano"]
-    return [verb, *options, *words]
+    return [command, *options, *words]
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_pickle_as_checkpoint(
-    verb: str, write: Callable[[Path], None], here: Path, capsys: pytest.CaptureFixture[str]
+    command: str, write: Callable[[Path], None], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(here / "sent.ckpt")
-    told = refused(verb_words(verb, "--model.weights", "random", "--ckpt_path", "sent.ckpt"), capsys)
+    told = refused(command_words(command, "--model.weights", "random", "--ckpt_path", "sent.ckpt"), capsys)
     assert "sent.ckpt cannot be read" in told
     with pytest.raises(UserError, match=r"sent\.ckpt cannot be read"):
         lit_cls.load("sent.ckpt")
@@ -106,7 +106,7 @@ def test_a_pickle_as_weights(
     suffix: str, write: Callable[[Path], None], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(here / f"sent{suffix}")
-    told = refused(verb_words("fit", "--model.weights", f"sent{suffix}"), capsys)
+    told = refused(command_words("fit", "--model.weights", f"sent{suffix}"), capsys)
     assert f"sent{suffix} cannot be read" in told
 
 
@@ -140,22 +140,22 @@ def test_a_checkpoint_with_a_payload_beside_the_rest(checkpoint: Path, here: Pat
     assert not (here / "executed").exists()
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     "text",
     ["trainer: !!python/object/apply:os.mkdir [executed]", "!!python/object/new:os.mkdir {args: [executed]}"],
 )
 def test_a_configuration_that_yaml_would_run(
-    verb: str, text: str, here: Path, capsys: pytest.CaptureFixture[str]
+    command: str, text: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "c.yaml").write_text(text)
-    assert "could not determine a constructor" in refused(verb_words(verb, "--config", "c.yaml"), capsys)
+    assert "could not determine a constructor" in refused(command_words(command, "--config", "c.yaml"), capsys)
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "resume"])
+@pytest.mark.parametrize("command", ["validate", "test", "resume"])
 @pytest.mark.parametrize("option", ["callbacks", "logger", "plugins", "profiler", "strategy", "accelerator"])
 def test_a_configuration_that_names_foreign_code(
-    option: str, verb: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str, command: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Importing the module is enough to run it; a known module's class would start a process."""
     monkeypatch.syspath_prepend(str(here))
@@ -166,9 +166,9 @@ def test_a_configuration_that_names_foreign_code(
         config = json.dumps({"keep": "best", "trainer": {option: [spec] if option == "callbacks" else spec}})
         (here / "sent").mkdir(exist_ok=True)
         (here / "sent" / "config.yaml").write_text(config)
-        words = ["--config", "sent/config.yaml", "--ckpt_path", "sent.ckpt"] if verb != "resume" else ["sent"]
-        told = refused([verb, *words], capsys)
-        assert f"names {named}: a configuration for {verb} may only name classes of" in told
+        words = ["--config", "sent/config.yaml", "--ckpt_path", "sent.ckpt"] if command != "resume" else ["sent"]
+        told = refused([command, *words], capsys)
+        assert f"names {named}: a configuration for {command} may only name classes of" in told
         assert not (here / "executed").exists()
     with pytest.raises(UserError):  # the marker does work: the parser alone imports it
         TrainCommand(["test", "--trainer.callbacks", "sent_module.Anything", "--ckpt_path", "sent.ckpt"])

@@ -10,7 +10,7 @@ from jsonargparse import _common
 from lit_cls.cli import main
 from lit_cls.commands.config_safety import only_allowed_classes
 from lit_cls.commands.train import TrainCommand
-from lit_cls.model import LoRA
+from lit_cls.model.adapters import LoRA
 
 SPEC = "{class_path: evilmod.Evil, init_args: {x: 2}}"
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from lit_cls.errors import UserError
-from lit_cls.model import GPTClassifier, GPTConfig, GPTModel, LoRA
-from lit_cls.model.adapters import Adapter
+from lit_cls.model import GPTClassifier, GPTConfig, GPTModel
+from lit_cls.model.adapters import Adapter, LoRA
 from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.backbones.base import BackboneSpec
 from lit_cls.model.backbones.gpt2 import FAMILY, hub_name, to_hub_names

@@ -43,11 +43,7 @@ def add_fit_options(parser: LightningArgumentParser, visible: bool) -> None:
 
 
 def check_groups(config: Namespace) -> None:
-    """Refuses groups of options that are something else, and values that no type can express.
-
-    Raises:
-        UserError: which one.
-    """
+    """Refuses groups of options that are something else, and values that no type can express."""
     for group in ("trainer", "model", "data"):
         if not isinstance(config.get(group), Namespace):
             raise UserError(f"{group} is {config.get(group)!r} in the configuration, not a group of options")
@@ -58,11 +54,7 @@ def check_groups(config: Namespace) -> None:
 
 
 def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
-    """Refuses null where an option has no such value: jsonargparse takes it in a file whatever the type.
-
-    Raises:
-        UserError: the first such option.
-    """
+    """Refuses null where an option has no such value: jsonargparse takes it in a file whatever the type."""
     hints = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
     for name, hint in hints.items():
         if hint is not None and type(None) not in get_args(hint) and config.get(name, "") is None:

@@ -18,11 +18,7 @@ METRICS = ("train_loss", "train_loss_step", "val_loss", "val_acc")  # what callb
 
 
 def check_processes(option: str, n: int) -> None:
-    """Refuses a number of processes that would exhaust the machine.
-
-    Raises:
-        UserError: how many there may be.
-    """
+    """Refuses a number of processes that would exhaust the machine."""
     most = max(16, os.cpu_count() or 1)  # a small machine may still try out what a large one will do
     if n > most:
         raise UserError(f"{option} {n} is more processes than this machine runs, at most {most}")
@@ -33,11 +29,7 @@ def _number_of(devices: Any) -> int:
 
 
 def check_device(precision: Any, accelerator: str) -> None:
-    """Refuses a device that this machine lacks, and a precision that the device lacks.
-
-    Raises:
-        UserError: no GPU, half precision without one, or bfloat16 on one that has none.
-    """
+    """Refuses a device that this machine lacks, and a precision that the device lacks."""
     name = str(precision)
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if accelerator in ("gpu", "cuda", "mps") and not has_gpu:

@@ -78,8 +78,8 @@ def integrated_gradients(
     [batch] = classifier.batches([tokenized.token_ids])
     lengths: Tensor = batch["lengths"]
     with torch.no_grad():
-        x = net.backbone.tok_emb(batch["input_ids"])  # (1, T, C)
-        baseline = net.backbone.tok_emb(torch.full_like(batch["input_ids"], classifier.tokenizer.pad_id))
+        x = net.embeddings(batch["input_ids"])  # (1, T, C)
+        baseline = net.embeddings(torch.full_like(batch["input_ids"], classifier.tokenizer.pad_id))
         logits = net.forward_embedded(torch.cat([x, baseline]), lengths.expand(2))  # (2, K)
     target = _target(classifier, logits, label)
     at_text, at_baseline = decision.log_odds(logits, target).tolist()

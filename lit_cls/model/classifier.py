@@ -96,12 +96,22 @@ class TextClassifier(nn.Module):
         Returns:
             (B, K) logits.
         """
-        return self.forward_embedded(self.backbone.tok_emb(input_ids), lengths)
+        return self.forward_embedded(self.embeddings(input_ids), lengths)
 
     def forward_embedded(self, x: Tensor, lengths: Tensor) -> Tensor:
         """`forward` from token embeddings on, which need be no token's: (B, T, C) and (B,) to (B, K) logits."""
         x = self.backbone.add_positions(x)
-        return self.out_head(self._run_and_read(self.backbone.trf_blocks, x, lengths))
+        return self.out_head(self._run_and_read(self.blocks, x, lengths))
+
+    @property
+    def embeddings(self) -> nn.Embedding:
+        """The token embeddings; features have their device and dtype."""
+        return self.backbone.tok_emb
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks."""
+        return self.backbone.trf_blocks
 
     @property
     def first_trained_block(self) -> int:
@@ -118,17 +128,17 @@ class TextClassifier(nn.Module):
 
         Embeddings and blocks; where the head alone trains, the final norm and the pooling too, (B, 1, C).
         """
-        x = self.backbone.add_positions(self.backbone.tok_emb(input_ids))
+        x = self.backbone.add_positions(self.embeddings(input_ids))
         if self.head_alone:
-            return self._run_and_read(self.backbone.trf_blocks, x, lengths)[:, None]
-        blocks = self.backbone.trf_blocks[: self.first_trained_block]
+            return self._run_and_read(self.blocks, x, lengths)[:, None]
+        blocks = self.blocks[: self.first_trained_block]
         return self._run(blocks, x, self._mask(lengths, x.shape[1]))
 
     def from_features(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Class logits from `features`: (B, T, C) to (B, K)."""
         if self.head_alone:
             return self.out_head(x[:, 0])
-        return self.out_head(self._run_and_read(self.backbone.trf_blocks[self.first_trained_block :], x, lengths))
+        return self.out_head(self._run_and_read(self.blocks[self.first_trained_block :], x, lengths))
 
     @property
     def needs(self) -> Positions:

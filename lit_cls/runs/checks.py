@@ -17,11 +17,7 @@ from lit_cls.training.module import ClassifierModule
 
 
 def check_batches(trainer: Trainer, data: ClassificationData) -> None:
-    """Refuses limits that Lightning would refuse where they apply: after the training, perhaps.
-
-    Raises:
-        UserError: less than a batch of a split, or a validation that never comes.
-    """
+    """Refuses limits that Lightning would refuse where they apply: after the training, perhaps."""
     n_batches = {
         "train": len(data.train_dataloader()),
         "val": len(data.val_dataloader()),

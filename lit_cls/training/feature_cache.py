@@ -198,7 +198,7 @@ class FeatureCache:
     def _keep_unnamed(self, training: _Training, split: SplitName, loader: DataLoader[Batch]) -> tuple[Features, str]:
         """In memory, or in a mapped file that ends with the process."""
         net, dataset = training.net, cast("TextDataset", loader.dataset)
-        weight = net.backbone.tok_emb.weight
+        weight = net.embeddings.weight
         counts = count_kept(kept_positions(net, dataset), dataset)
         n, width = int(counts.sum()), weight.shape[1]
         if self._takes(split, _size(net, dataset)):
@@ -225,7 +225,7 @@ class FeatureCache:
         kept = kept_positions(net, dataset)
         counts = count_kept(kept, dataset)
         check_folder(self.folder)
-        weight = net.backbone.tok_emb.weight
+        weight = net.embeddings.weight
         partial, values = new_file(self.folder, int(counts.sum()), weight.shape[1], weight.dtype)
         features = Features(values, starts_of(counts), counts)
         try:
@@ -239,7 +239,7 @@ class FeatureCache:
     def _find(self, training: _Training, dataset: TextDataset, weights: str) -> tuple[Features, float] | None:
         """What an earlier run has kept, and the seconds that computing it took."""
         assert self.folder is not None, "asked for where it is given"
-        net, weight = training.net, training.net.backbone.tok_emb.weight
+        net, weight = training.net, training.net.embeddings.weight
         kept, key = kept_positions(net, dataset), training.key(dataset, weights)
         for positions in (kept, *also_in(kept, net, dataset)):
             held = count_kept(positions, dataset)
@@ -250,7 +250,7 @@ class FeatureCache:
 
     def _place(self, training: _Training, features: Features, split: SplitName) -> Features:
         """On a GPU, in its memory when the budget allows; a CPU reads the mapped file."""
-        device, values = training.net.backbone.tok_emb.weight.device, features.values
+        device, values = training.net.embeddings.weight.device, features.values
         if device.type == "cpu" or not self._takes(split, values.numel() * values.element_size()):
             return features
         return replace(features, values=values.to(device))
@@ -300,7 +300,7 @@ def is_whole(limit: float) -> bool:
 def _size(net: TextClassifier, dataset: TextDataset) -> int:
     """Bytes of the outputs for a split."""
     n_positions = int(count_kept(kept_positions(net, dataset), dataset).sum())
-    return n_positions * net.config.emb_dim * net.backbone.tok_emb.weight.dtype.itemsize
+    return n_positions * net.config.emb_dim * net.embeddings.weight.dtype.itemsize
 
 
 def _compute_all(training: _Training, split: SplitName, loader: DataLoader[Batch], features: Features) -> None:
@@ -308,5 +308,5 @@ def _compute_all(training: _Training, split: SplitName, loader: DataLoader[Batch
     with training.trainer.precision_plugin.forward_context():
         for done in compute(training.net, loader, features):
             progress.report(f"frozen layers, {split}", done, len(features.counts))
-    if training.net.backbone.tok_emb.weight.is_cuda:
+    if training.net.embeddings.weight.is_cuda:
         torch.cuda.synchronize()  # for the clock

@@ -69,7 +69,7 @@ def feature_key(
         texts=texts.hexdigest(),
         pad_to=pad_to,
         precision=precision,
-        device=net.backbone.tok_emb.weight.device.type,
+        device=net.embeddings.weight.device.type,
     )
 
 

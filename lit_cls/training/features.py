@@ -85,7 +85,7 @@ def compute(net: TextClassifier, batches: Iterable[Batch], states: Features) -> 
     """Fills `states` batch by batch; yields how many texts are done."""
     was_training = net.training
     net.eval()
-    device, done = net.backbone.tok_emb.weight.device, 0
+    device, done = net.embeddings.weight.device, 0
     for batch in batches:
         rows, lengths = batch["row_ids"], batch["lengths"]
         ids = net.trim(batch["input_ids"], lengths)

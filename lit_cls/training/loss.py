@@ -21,11 +21,7 @@ _LEAST, _MOST = 1e-6, 1e6  # of a weight: beyond, float32 has no room for the ot
 
 
 def check_loss(class_weights: ClassWeights | None, label_smoothing: float, focal_gamma: float) -> None:
-    """Refuses values that are wrong whatever the labels; `class_weight_list` checks the rest.
-
-    Raises:
-        UserError: a value outside its range.
-    """
+    """Refuses values that are wrong whatever the labels; `class_weight_list` checks the rest."""
     if not 0 <= label_smoothing < 1:
         raise UserError(f"model.label_smoothing {label_smoothing} is not in [0, 1)")
     if not (math.isfinite(focal_gamma) and focal_gamma >= 0):

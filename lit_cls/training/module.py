@@ -114,7 +114,7 @@ class ClassifierModule(LightningModule):
         self.net.fast = self.options.fast
         self.net.recompute = self.options.gradient_checkpointing
         if self.options.compile:
-            for block in self.net.backbone.trf_blocks:
+            for block in self.net.blocks:
                 # In place: a wrapper would rename every tensor (Lightning-AI/pytorch-lightning#20233).
                 block.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
@@ -269,6 +269,6 @@ class ClassifierModule(LightningModule):
 
 def _shard(net: TextClassifier, mesh: DeviceMesh) -> None:
     """Has each process hold its share of every tensor (torch's FSDP2), and gather a block when it computes it."""
-    for block in net.backbone.trf_blocks:
+    for block in net.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(net, mesh=mesh)

@@ -20,11 +20,7 @@ TRUE: dict[str, torch.dtype] = {"bf16-true": torch.bfloat16, "16-true": torch.fl
 
 
 def check_precision(name: str) -> None:
-    """Refuses an unknown precision.
-
-    Raises:
-        UserError: the known ones.
-    """
+    """Refuses an unknown precision."""
     known = ("32-true", *MIXED, *TRUE)
     if name not in known:
         raise UserError(f"precision {name!r} is not one of {', '.join(known)}")

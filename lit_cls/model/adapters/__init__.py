@@ -45,7 +45,7 @@ def adapter_as_config(plain: dict[str, Any] | None) -> dict[str, Any] | None:
     if plain is None:
         return None
     fields = {name: value for name, value in plain.items() if name != "name"}
-    return {"class_path": f"lit_cls.model.{plain['name']}", "init_args": fields}
+    return {"class_path": f"{__name__}.{plain['name']}", "init_args": fields}
 
 
 def moved_option_hint(name: str, value: str = "") -> str:
