@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_cls.data.batches import EvaluationBatches
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.options import DataOptions
-from lit_cls.data.splits import SPLIT_NAMES, part_sha256
+from lit_cls.data.splits import SPLIT_NAMES, split_sha256
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 
@@ -645,7 +645,7 @@ def test_ch06_is_the_published_split(sms_file: Path, options: dict[str, Any]) ->
         assert part.tokens_longest == expected["longest_tokens"]
         assert part.sha256 == expected["sha256"]
         assert rows.texts[0].startswith(expected["first_text_starts"])
-        assert part_sha256([int(label == "spam") for label in rows.labels], rows.texts) == expected["sha256"]
+        assert split_sha256([int(label == "spam") for label in rows.labels], rows.texts) == expected["sha256"]
 
 
 @pytest.mark.shared

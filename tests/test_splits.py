@@ -13,6 +13,7 @@ from fuzzing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lit_cls.data.group_split import split_in_groups
 from lit_cls.data.sources import read_sms_spam
 from lit_cls.data.splits import (
     SPLIT_NAMES,
@@ -22,10 +23,9 @@ from lit_cls.data.splits import (
     check_labels,
     mask,
     near_key,
-    part_sha256,
     seen_in,
     split_by_fractions,
-    split_in_groups,
+    split_sha256,
     too_few_of,
     undersample,
 )
@@ -170,11 +170,11 @@ def test_thirds_may_be_rounded() -> None:
 # What names a part.
 
 
-def test_part_sha256() -> None:
+def test_split_sha256() -> None:
     expected = hashlib.sha256("0\thello\n1\twin £5".encode()).hexdigest()
-    assert part_sha256([0, 1], ["hello", "win £5"]) == expected
-    assert part_sha256([1, 0], ["hello", "win £5"]) != expected
-    assert part_sha256([1, 0], ["win £5", "hello"]) != expected  # order counts
+    assert split_sha256([0, 1], ["hello", "win £5"]) == expected
+    assert split_sha256([1, 0], ["hello", "win £5"]) != expected
+    assert split_sha256([1, 0], ["win £5", "hello"]) != expected  # order counts
 
 
 # Labels.
@@ -253,7 +253,7 @@ def test_ch06_split_is_the_published_one(sms_file: Path, name: str) -> None:
     assert len(part) == expected["n"]
     assert sum(ids) == expected["spam"]
     assert texts[0].startswith(expected["first_text_starts"])
-    assert part_sha256(ids, texts) == expected["sha256"]
+    assert split_sha256(ids, texts) == expected["sha256"]
 
 
 @pytest.mark.shared
@@ -263,7 +263,7 @@ def test_reading_line_by_line_would_give_another_split(sms_file: Path) -> None:
     expected = json.loads((SHARED / "reference" / "ch06_split.json").read_text(encoding="utf-8"))["train"]
     part = ch06_split(rows.labels).train
     ids = [int(rows.labels[i] == "spam") for i in part]
-    assert part_sha256(ids, [rows.texts[i] for i in part]) != expected["sha256"]
+    assert split_sha256(ids, [rows.texts[i] for i in part]) != expected["sha256"]
 
 
 # Texts that train and are tested on.

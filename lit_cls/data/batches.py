@@ -1,7 +1,4 @@
-"""Token ids to batches: truncation, padding, and the order in which texts are seen.
-
-The order of an epoch follows from (seed, epoch) alone. Neither the number of workers nor how often
-one evaluates touches it, and the number of processes only deals out the same batches' rows.
+"""Token ids to batches: truncation, padding, and the order of an epoch, which follows from (seed, epoch) alone.
 
 Shapes: B batch, T tokens.
 """
@@ -34,7 +31,7 @@ class PlannedBatch:
 
 
 def truncate(ids: list[int], max_length: int, keep: Truncation) -> list[int]:
-    """Cuts a text to `max_length` tokens, keeping its head, its tail, or half of each."""
+    """Truncates a text to `max_length` tokens, keeping its head, its tail, or half of each."""
     if len(ids) <= max_length:
         return ids
     n_tail = {"head": 0, "tail": max_length, "head_tail": max_length // 2}[keep]
@@ -45,7 +42,7 @@ class TextDataset(Dataset[Batch]):
     """Tokenised texts, indexed by whole batches: one index is a `PlannedBatch`.
 
     Args:
-        token_ids: ids of each text, cut already, none empty.
+        token_ids: ids of each text, truncated, none empty.
         labels: class ids, or None at prediction.
         pad_to: T of every batch; None pads to the longest text of the batch.
         unpadded: texts of different lengths never share a batch.
@@ -61,11 +58,8 @@ class TextDataset(Dataset[Batch]):
         *,
         pad_id: int,
     ) -> None:
-        self.token_ids = token_ids
-        self.labels = labels
-        self.pad_to = pad_to
-        self.unpadded = unpadded
-        self.pad_id = pad_id
+        self.token_ids, self.labels = token_ids, labels
+        self.pad_to, self.pad_id, self.unpadded = pad_to, pad_id, unpadded
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -94,9 +88,9 @@ def pad(ids: Sequence[list[int]], pad_to: int | None, pad_id: int) -> dict[str, 
 class TrainingBatches(Sampler[PlannedBatch]):
     """The batches of an epoch, in a new order each epoch.
 
-    A batch of all processes together is `batch_size * world_size` rows; each process gets its
-    share. Every example of an optimizer step weighs the same, in the last, smaller step too:
-    batches carry the number of examples of their step (Lightning-AI/pytorch-lightning#19987).
+    Each process gets its share of `batch_size * world_size` rows. Every example of an optimizer step weighs the same,
+    in the last, smaller step too: batches carry the number of examples of their step
+    (Lightning-AI/pytorch-lightning#19987).
 
     Args:
         lengths: tokens of each text.
@@ -104,7 +98,7 @@ class TrainingBatches(Sampler[PlannedBatch]):
         seed: with the epoch, the only source of the order.
         by_length: put texts of similar length into one batch, for fewer pads.
         accumulate: batches of one optimizer step.
-        limit: batches that will be used of each epoch; None for all.
+        limit: batches used of each epoch; None for all.
         rank: this process, from 0.
         world_size: number of processes.
     """
@@ -122,15 +116,10 @@ class TrainingBatches(Sampler[PlannedBatch]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.by_length = by_length
-        self.accumulate = accumulate
-        self.limit = limit
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
+        self.lengths, self.by_length = np.asarray(lengths), by_length
+        self.batch_size, self.accumulate, self.limit = batch_size, accumulate, limit
+        self.rank, self.world_size = rank, world_size
+        self.seed, self.epoch = seed, 0
         self._begin = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -139,7 +128,7 @@ class TrainingBatches(Sampler[PlannedBatch]):
         self._begin = 0
 
     def begin_at(self, batch: int) -> None:
-        """Leaves out the first batches of this epoch: those of a training that goes on in its middle."""
+        """Leaves out the first batches of this epoch, for a training resumed in its middle."""
         self._begin = batch
 
     def __len__(self) -> int:
@@ -170,12 +159,9 @@ class TrainingBatches(Sampler[PlannedBatch]):
 class EvaluationBatches(Sampler[PlannedBatch]):
     """Every row once, whatever the number of processes, similar lengths together.
 
-    The batch of the longest texts comes first: what does not fit into memory shows at once. The others come
-    in a mixed order, the same every time, so that those of a limited evaluation (`trainer.limit_val_batches`,
-    `limit_test_batches`) are of all lengths; its first batch alone is not drawn like the others.
-
-    Without a backward pass the size of a batch is a matter of speed alone: each is as large as the
-    device works on at its best rate.
+    The batch of the longest texts comes first, so that a lack of memory shows at once. The others come in a mixed
+    order, the same every time, so that a limited evaluation (`trainer.limit_val_batches`) has texts of all lengths.
+    The size of a batch affects speed alone.
 
     Args:
         dataset: the texts.
@@ -216,7 +202,7 @@ def make_loader(dataset: TextDataset, batches: Sampler[PlannedBatch], num_worker
         sampler=batches,
         batch_size=None,
         num_workers=num_workers,
-        # Of its own: a loader draws a number for each pass, by default from the state dropout draws from.
+        # Its own: a loader draws a number for each pass, by default from the state that dropout uses.
         generator=torch.Generator(),
         persistent_workers=num_workers > 0,
         worker_init_fn=_leave_signals,
@@ -224,6 +210,6 @@ def make_loader(dataset: TextDataset, batches: Sampler[PlannedBatch], num_worker
 
 
 def _leave_signals(worker: int) -> None:
-    """A signal to all processes is the main one's to act on: a worker that dies of it would end the run."""
+    """Leaves signals to the main process: a worker that dies of one would end the run."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

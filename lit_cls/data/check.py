@@ -107,12 +107,8 @@ class Check:
             ],
             "usable_rows": len(seen.rows.texts),
             "lengths": asdict(self.lengths),
-            "parts": [asdict(part) for part in self.parts],
-            "overlaps": [asdict(overlap) for overlap in self.overlaps],
-            "findings": [asdict(finding) for finding in self.findings],
-            "starts": self.starts,
-            "to_mend": self.to_mend,
-            "commands": self.commands,
+            **{name: [asdict(one) for one in getattr(self, name)] for name in ("parts", "overlaps", "findings")},
+            **{name: getattr(self, name) for name in ("starts", "to_mend", "commands")},
         }
 
 
@@ -136,7 +132,7 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     fixed = seen.options.split == "ch06"
     found = [*seen.findings, *_findings_of_labels(seen), *_findings_of_repeats(rows, keys, fixed)]
     split = _split(seen, found)
-    parts = _count_parts(rows, split) if split else []
+    parts = _count_splits(rows, split) if split else []
     overlaps = [_overlap(rows, keys, split, name) for name in ("validation", "test")] if split else []
     found += _findings_of_imbalance(seen) + _findings_of_lengths(lengths)
     found += _findings_of_overlaps(overlaps, fixed)
@@ -222,7 +218,7 @@ def _split(seen: Inspection, found: Findings) -> Split | None:
     return split
 
 
-def _count_parts(rows: LabelledTexts, split: Split) -> list[SplitCount]:
+def _count_splits(rows: LabelledTexts, split: Split) -> list[SplitCount]:
     parts: list[tuple[str, list[int]]] = [(name, split[name]) for name in SPLIT_NAMES]
     used = {i for _, chosen in parts for i in chosen}
     parts.append(("left out", [i for i in range(len(rows.texts)) if i not in used]))
@@ -271,23 +267,15 @@ def _findings_of_repeats(rows: LabelledTexts, keys: Sequence[str], fixed: bool) 
             nears.append((rows.numbers[i], first_key[keys[i]]))
         first.setdefault(text, rows.numbers[i])
         first_key.setdefault(keys[i], rows.numbers[i])
-    found = []
-    for kind, pairs, how in (("duplicates", repeats, "word for word"), ("near_duplicates", nears, _NEARLY)):
+    found, nearly = [], "but for digits, case and punctuation"
+    for kind, pairs, how in (("duplicates", repeats, "word for word"), ("near_duplicates", nears, nearly)):
         if pairs:
             numbers = [number for number, _ in pairs]
-            message = (
-                f"{_texts(len(pairs))} an earlier one {how}: {first_ten(numbers)}; "
-                f"row {pairs[0][0]} repeats row {pairs[0][1]}"
-            )
+            repeat = "1 text repeats" if len(pairs) == 1 else f"{len(pairs):,} texts repeat"
+            example = f"row {pairs[0][0]} repeats row {pairs[0][1]}"
+            message = f"{repeat} an earlier one {how}: {first_ten(numbers)}; {example}"
             found.append(Finding(kind, message, numbers, refuses=False, options=together))
     return found + _findings_of_conflicts(rows, together)
-
-
-_NEARLY = "but for digits, case and punctuation"
-
-
-def _texts(n: int) -> str:
-    return "1 text repeats" if n == 1 else f"{n:,} texts repeat"
 
 
 def _findings_of_conflicts(rows: LabelledTexts, together: tuple[str, ...]) -> Findings:

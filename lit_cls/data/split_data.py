@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from lit_cls.data.group_split import split_in_groups
 from lit_cls.data.options import DataOptions
 from lit_cls.data.sources import LabelledTexts, read_demo, read_file, read_sms_spam
 from lit_cls.data.splits import (
@@ -17,9 +18,8 @@ from lit_cls.data.splits import (
     check_enough_of_each,
     check_labels,
     near_key,
-    part_sha256,
     split_by_fractions,
-    split_in_groups,
+    split_sha256,
     undersample,
 )
 from lit_cls.data.tokenizers import tokenizer_for
@@ -106,7 +106,7 @@ def _read_files(options: DataOptions, files: tuple[str, str, str]) -> SplitData:
     for path, rows in zip(files, tables.values(), strict=True):
         if not rows.texts:
             raise UserError(f"{path}: no text is left (data.empty drop): each of the three files needs texts")
-    digest = part_sha256(range(3), [rows.sha256 for rows in tables.values()])
+    digest = split_sha256(range(3), [rows.sha256 for rows in tables.values()])
     return _assemble(options, ", ".join(files), digest, notes, tables, LabelledTexts([], [], [], digest))
 
 
@@ -217,7 +217,7 @@ def _assemble(
     splits: dict[SplitName, LabelledSplit] = {}
     for name, rows in tables.items():
         label_ids = [class_id[label] for label in rows.labels]
-        digest = part_sha256(label_ids, rows.texts)
+        digest = split_sha256(label_ids, rows.texts)
         splits[name] = LabelledSplit(rows, label_ids, digest, tokenizer_for(options.tokenizer))
     n_rows = len(left_out.texts) + sum(len(rows.texts) for rows in tables.values())
     return SplitData(origin, sha256, n_rows, label_names, tuple(notes), splits, left_out)

@@ -1,7 +1,4 @@
-"""Which rows train, which validate, which test: balancing and splitting, from labels and a seed alone.
-
-No setting of a model or of an evaluation reaches this file.
-"""
+"""Balances and splits rows into train, validation and test, from labels and a seed alone."""
 
 import hashlib
 import re
@@ -22,15 +19,15 @@ Balance = Literal["undersample", "none"]
 
 @dataclass(frozen=True)
 class Split:
-    """Row indices of the three parts, in the order in which they are kept."""
+    """Row indices of the three splits, in their order."""
 
     train: list[int]
     validation: list[int]
     test: list[int]
 
     def __getitem__(self, name: SplitName) -> list[int]:
-        part: list[int] = getattr(self, name)
-        return part
+        rows: list[int] = getattr(self, name)
+        return rows
 
 
 def undersample(labels: Sequence[str], seed: int) -> list[int]:
@@ -39,7 +36,7 @@ def undersample(labels: Sequence[str], seed: int) -> list[int]:
     Returns:
         Indices in the order of the input.
     """
-    by_label = _rows_by_label(labels)
+    by_label = rows_by_label(labels)
     size = min(len(rows) for rows in by_label.values())
     rng = np.random.default_rng([seed, 0])
     drawn = [rng.choice(rows, size, replace=False) for _, rows in sorted(by_label.items())]
@@ -49,133 +46,34 @@ def undersample(labels: Sequence[str], seed: int) -> list[int]:
 def split_by_fractions(
     labels: Sequence[str], fractions: tuple[float, float, float], seed: int, stratify: bool
 ) -> Split:
-    """Shuffles and cuts the rows into train, validation and test.
+    """Shuffles the rows and divides them into train, validation and test.
 
     Args:
         labels: the label of each row.
         fractions: of train, validation and test; they add up to 1.
         seed: of the shuffle.
-        stratify: cut each label by itself, so that the parts have the same mix.
+        stratify: divide each label by itself, so that the splits have the same mix.
 
     Raises:
         UserError: fractions that are not positive or do not add up to 1.
     """
     check_fractions(fractions)
-    by_label = _rows_by_label(labels)
+    by_label = rows_by_label(labels)
     rng = np.random.default_rng([seed, 1])
     groups = [rows for _, rows in sorted(by_label.items())] if stratify else [list(range(len(labels)))]
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for rows in groups:
         shuffled = [rows[i] for i in rng.permutation(len(rows))]
-        n_train, n_val, _ = _sizes(len(rows), fractions)
+        n_train, n_val, _ = split_sizes(len(rows), fractions)
         parts[0].extend(shuffled[:n_train])
         parts[1].extend(shuffled[n_train : n_train + n_val])
         parts[2].extend(shuffled[n_train + n_val :])
-    # The labels were cut one after the other: mix them.
+    # The labels were divided one after the other: mix them.
     return Split(*([part[i] for i in rng.permutation(len(part))] for part in parts))
 
 
-def split_in_groups(
-    labels: Sequence[str], keys: Sequence[str], fractions: tuple[float, float, float], seed: int, stratify: bool
-) -> Split:
-    """Cuts the rows into train, validation and test without parting rows of one key.
-
-    Sizes, and with `stratify` the mix of labels, are those of `split_by_fractions` as nearly as the groups allow:
-    groups of several rows are dealt out first, the largest before the others, each to the part that it fills
-    least; the rows that stand alone fill up what is missing.
-
-    Args:
-        labels: the label of each row.
-        keys: rows with the same one stay together, whatever their labels; see `near_key`.
-        fractions: of train, validation and test; they add up to 1.
-        seed: of the order in which groups are dealt out.
-        stratify: give the parts the same mix of labels.
-
-    Raises:
-        UserError: fractions that are not positive or do not add up to 1.
-    """
-    check_fractions(fractions)
-    rng = np.random.default_rng([seed, 2])
-    kinds = labels if stratify else [""] * len(labels)
-    sizes = {kind: _sizes(len(rows), fractions) for kind, rows in _rows_by_label(kinds).items()}
-    of_key = list(_rows_by_label(keys).values())
-    groups = sorted((of_key[i] for i in rng.permutation(len(of_key))), key=len, reverse=True)
-    dealt = _Dealt(kinds, sizes)
-    waiting = _seed_parts(dealt, groups)
-    for rows in waiting:
-        if len(rows) > 1:
-            dealt.put(rows, dealt.best_for(rows))
-    alone: dict[str, list[int]] = {}
-    for rows in waiting:
-        if len(rows) == 1:
-            alone.setdefault(kinds[rows[0]], []).append(rows[0])
-    for kind, rows in sorted(alone.items()):
-        start = 0
-        for part, n in enumerate(dealt.missing(kind, len(rows))):
-            dealt.parts[part].extend(rows[start : start + n])
-            start += n
-    return Split(*([part[i] for i in rng.permutation(len(part))] for part in dealt.parts))
-
-
-class _Dealt:
-    """What the three parts hold so far, and what each should hold of each kind of row."""
-
-    def __init__(self, kinds: Sequence[str], sizes: dict[str, tuple[int, int, int]]) -> None:
-        self.kinds = kinds
-        self.sizes = sizes
-        self.parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-        self.held: list[Counter[str]] = [Counter(), Counter(), Counter()]
-
-    def put(self, rows: list[int], part: int) -> None:
-        self.parts[part].extend(rows)
-        self.held[part].update(self.kinds[row] for row in rows)
-
-    def best_for(self, rows: list[int]) -> int:
-        """The part that has the largest share of its rows of these kinds still to come, once they are in it."""
-        counts = Counter(self.kinds[row] for row in rows)
-
-        def room(part: int) -> float:
-            shares = (
-                n * (1 - (self.held[part][kind] + n) / max(self.sizes[kind][part], 1)) for kind, n in counts.items()
-            )
-            return sum(shares)
-
-        return max(range(3), key=room)
-
-    def missing(self, kind: str, n: int) -> list[int]:
-        """How many of n rows that stand alone go into each part."""
-        wanted = np.array([max(0, self.sizes[kind][part] - self.held[part][kind]) for part in range(3)])
-        if wanted.sum() > n:  # groups overfilled a part: the others share what is left
-            exact = wanted * n / wanted.sum()
-            wanted = np.floor(exact).astype(int)
-            most = np.argsort(wanted - exact, kind="stable")[: n - int(wanted.sum())]
-            wanted[most] += 1
-        return [int(count) for count in wanted]
-
-
-def _seed_parts(dealt: _Dealt, groups: list[list[int]]) -> list[list[int]]:
-    """Puts one group of each kind into each part, as far as there are groups; train comes first.
-
-    Returns:
-        The other groups, in their order.
-    """
-    of_kind: dict[str, list[int]] = {}
-    for i, rows in enumerate(groups):
-        for kind in {dealt.kinds[row] for row in rows}:
-            of_kind.setdefault(kind, []).append(i)
-    used: set[int] = set()
-    for part in (0, 2, 1):
-        for kind, candidates in sorted(of_kind.items(), key=lambda item: (len(item[1]), item[0])):
-            # The smallest group disturbs the sizes least; those of one size are in the seed's order.
-            free = next((i for i in reversed(candidates) if i not in used), None)
-            if free is not None and not dealt.held[part][kind]:
-                used.add(free)
-                dealt.put(groups[free], part)
-    return [rows for i, rows in enumerate(groups) if i not in used]
-
-
 def check_fractions(fractions: tuple[float, float, float]) -> None:
-    """Refuses what cannot be the fractions of three parts.
+    """Refuses fractions that make no three splits.
 
     Raises:
         UserError: fractions that are not positive or do not add up to 1.
@@ -187,8 +85,8 @@ def check_fractions(fractions: tuple[float, float, float]) -> None:
         )
 
 
-def _sizes(n: int, fractions: tuple[float, float, float]) -> tuple[int, int, int]:
-    """How many of n rows each part gets: at least one, where there are three."""
+def split_sizes(n: int, fractions: tuple[float, float, float]) -> tuple[int, int, int]:
+    """How many of n rows each split gets: at least one if there are three."""
     n_val = max(1, round(fractions[1] * n))
     n_test = max(1, round(fractions[2] * n))
     n_train = max(1, n - n_val - n_test)
@@ -200,13 +98,13 @@ def ch06_split(labels: Sequence[str]) -> Split:
     """The split behind the published table (rasbt/LLMs-from-scratch, ch06), row for row.
 
     747 ham are drawn to match the 747 spam, everything is shuffled twice with the same seed, and
-    cut at int(0.7 n) and int(0.1 n): what pandas' `sample` does there, in numpy.
+    divided at int(0.7 n) and int(0.1 n): what pandas' `sample` does there, in numpy.
 
     Args:
         labels: `ham` or `spam` of each of the 5,572 rows that quote-aware reading of the SMS Spam
             Collection yields.
     """
-    by_label = _rows_by_label(labels)
+    by_label = rows_by_label(labels)
     ham, spam = by_label["ham"], by_label["spam"]
 
     def draw(n: int, size: int) -> list[int]:
@@ -221,15 +119,12 @@ def ch06_split(labels: Sequence[str]) -> Split:
 
 
 def mask(text: str) -> str:
-    """A text without what varies among copies of one message: its words in lower case, nothing else.
-
-    Digits, punctuation and white space all become one blank.
-    """
+    """A text without what varies among copies of one message: digits, punctuation and white space become one blank."""
     return re.sub(r"[\d\W_]+", " ", unicodedata.normalize("NFC", text).casefold()).strip()
 
 
 def near_key(text: str) -> str:
-    """What texts that are nearly the same share: the text once masked; one without any word as it stands."""
+    """The key that near duplicates share: the masked text; a text without any word is its own key."""
     return mask(text) or text
 
 
@@ -242,8 +137,8 @@ def seen_in(train: Sequence[str], texts: Sequence[str]) -> list[bool]:
     return [near_key(text) in seen for text in texts]
 
 
-def part_sha256(label_ids: Sequence[int], texts: Sequence[str]) -> str:
-    """What names a part of a split: sha256 over its lines `label id, tab, text`, in order."""
+def split_sha256(label_ids: Sequence[int], texts: Sequence[str]) -> str:
+    """The sha256 of a split: over its lines `label id, tab, text`, in order."""
     lines = "\n".join(f"{label}\t{text}" for label, text in zip(label_ids, texts, strict=True))
     return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -281,14 +176,14 @@ def alike_labels(labels: Iterable[str]) -> list[list[str]]:
 
 
 def check_enough_of_each(labels: Sequence[str], keys: Sequence[str] | None = None) -> None:
-    """Every label must be able to stand in each of the three parts.
+    """Every label must be able to occur in each of the three splits.
 
     Args:
         labels: the label of each row.
         keys: where rows with the same one stay together; see `near_key`.
 
     Raises:
-        UserError: a label with fewer than three rows that can be apart.
+        UserError: a label with fewer than three rows that can be separated.
     """
     short = too_few_of(labels, keys)
     if short:
@@ -302,12 +197,13 @@ def check_enough_of_each(labels: Sequence[str], keys: Sequence[str] | None = Non
 
 
 def too_few_of(labels: Sequence[str], keys: Sequence[str] | None = None) -> dict[str, int]:
-    """Labels that cannot stand in each of the three parts, and how many texts of them there are."""
+    """Labels that cannot occur in each of the three splits, and the number of their texts."""
     counts = Counter(labels) if keys is None else Counter(label for label, _ in set(zip(labels, keys, strict=True)))
     return {label: n for label, n in sorted(counts.items()) if n < len(SPLIT_NAMES)}
 
 
-def _rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
+def rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:
+    """The rows of each label, in their order."""
     by_label: dict[str, list[int]] = {}
     for row, label in enumerate(labels):
         by_label.setdefault(label, []).append(row)
