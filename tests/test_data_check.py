@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from lit_cls.data.check import MAX_LENGTHS, PERCENTILES, Check, check, count_tokens
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.findings import Finding
-from lit_cls.data.fit_command import command_line, fit_words, option_value
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, command_line, fit_words, option_value
 from lit_cls.data.sources import LabelledTexts
 from lit_cls.data.split_data import read
 from lit_cls.data.splits import SPLIT_NAMES, mask

@@ -19,9 +19,8 @@ import yaml
 from lit_cls.commands.data_report import Page, plain, print_report
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.check import check
-from lit_cls.data.fit_command import command_line, option_value
 from lit_cls.data.formats import SUPPORTED
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, command_line, option_value
 from lit_cls.data.split_data import LabelledSplit, read
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import RunError, UserError, quote

@@ -8,8 +8,7 @@ from rich.text import Text
 
 from lit_cls.data.check import Check, Lengths, Overlap
 from lit_cls.data.findings import Finding
-from lit_cls.data.fit_command import command_line, fit_words
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, command_line, fit_words
 from lit_cls.io.terminal import print_to, stdout_console
 
 _SHOWN_COLUMNS = 20

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from lit_cls.data.findings import Finding, Findings, first_ten
-from lit_cls.data.fit_command import fit_commands
 from lit_cls.data.inspect import Inspection, inspect
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, fit_commands
 from lit_cls.data.sources import LabelledTexts, is_blank
 from lit_cls.data.split_data import divide
 from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key
@@ -116,14 +115,7 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     """Checks labelled texts as `fit` would read them.
 
     Lengths, repeats and the split are of the rows that `fit` could use, as if every refusal had been dealt with.
-
-    Args:
-        options: of the data.
-        max_length: one more to count, beside `MAX_LENGTHS`.
-        progress: called during long steps.
-
-    Raises:
-        UserError: options that contradict each other; nothing there that could be checked.
+    Truncation is counted for `max_length` beside `MAX_LENGTHS`. Raises as `inspect`.
     """
     seen = inspect(options)
     rows = seen.rows
@@ -132,7 +124,6 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     fixed = seen.options.split == "ch06"
     found = [*seen.findings, *_findings_of_labels(seen), *_findings_of_repeats(rows, keys, fixed)]
     split = _split(seen, found)
-    parts = _count_splits(rows, split) if split else []
     overlaps = [_overlap(rows, keys, split, name) for name in ("validation", "test")] if split else []
     found += _findings_of_imbalance(seen) + _findings_of_lengths(lengths)
     found += _findings_of_overlaps(overlaps, fixed)
@@ -140,9 +131,9 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     return Check(
         inspection=seen,
         lengths=lengths,
-        parts=parts,
+        parts=_count_splits(rows, split) if split else [],
         overlaps=overlaps,
-        findings=[*refusals, *(finding for finding in found if not finding.refuses)],
+        findings=sorted(found, key=lambda finding: not finding.refuses),
         starts=not refusals,
         to_mend=sum(not finding.options for finding in refusals),
         commands=fit_commands(seen.options, seen.needed_name, max_length),
@@ -150,14 +141,7 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
 
 
 def count_tokens(rows: LabelledTexts, tokenizer: Tokenizer, limit: int, progress: Progress) -> Lengths:
-    """How long texts are, and what each maximum would truncate.
-
-    Args:
-        rows: the texts.
-        tokenizer: of the network.
-        limit: the length `fit` would truncate them to; counted beside `MAX_LENGTHS`.
-        progress: called after each chunk.
-    """
+    """How long texts are, and what each of `MAX_LENGTHS` and `limit`, the length `fit` uses, would truncate."""
     counts = np.zeros(len(rows.texts), dtype=np.int64)
     start = 0
     while start < len(counts):
@@ -229,18 +213,31 @@ def _count_splits(rows: LabelledTexts, split: Split) -> list[SplitCount]:
 
 
 def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, part: SplitName) -> Overlap:
-    texts: dict[str, int] = {}
-    masked: dict[str, int] = {}
-    for i in sorted(split.train, key=rows.numbers.__getitem__):
-        texts.setdefault(rows.texts[i], rows.numbers[i])
-        masked.setdefault(keys[i], rows.numbers[i])
-    verbatim, near = [], []
-    for i in sorted(split[part], key=rows.numbers.__getitem__):
-        if rows.texts[i] in texts:
-            verbatim.append((rows.numbers[i], texts[rows.texts[i]]))
-        elif keys[i] in masked:
-            near.append((rows.numbers[i], masked[keys[i]]))
+    verbatim, near = _repeats(rows, keys, sorted(split[part]), sorted(split.train))
     return Overlap(part, len(split[part]), len(verbatim), len(verbatim) + len(near), verbatim, near)
+
+
+def _repeats(
+    rows: LabelledTexts, keys: Sequence[str], places: Sequence[int], train: Sequence[int] = ()
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Rows that repeat an earlier one, or one of the train split if that is given, and the first that each repeats.
+
+    Returns:
+        Pairs of row numbers: those that are the same word for word, and the others that share a `near_key`.
+    """
+    first = dict(reversed([(rows.texts[i], rows.numbers[i]) for i in train]))
+    first_key = dict(reversed([(keys[i], rows.numbers[i]) for i in train]))
+    verbatim, near = [], []
+    for i in places:
+        text, key, number = rows.texts[i], keys[i], rows.numbers[i]
+        if text in first:
+            verbatim.append((number, first[text]))
+        elif key in first_key:
+            near.append((number, first_key[key]))
+        if not train:
+            first.setdefault(text, number)
+            first_key.setdefault(key, number)
+    return verbatim, near
 
 
 def _findings_of_labels(seen: Inspection) -> Findings:
@@ -255,18 +252,7 @@ def _findings_of_labels(seen: Inspection) -> Findings:
 def _findings_of_repeats(rows: LabelledTexts, keys: Sequence[str], fixed: bool) -> Findings:
     """Findings about texts that repeat an earlier one, and about those with more than one label."""
     together = () if fixed else ("--data.group_near_duplicates", "true")
-    first: dict[str, int] = {}
-    first_key: dict[str, int] = {}
-    repeats, nears = [], []
-    for i, text in enumerate(rows.texts):
-        if is_blank(text):
-            continue
-        if text in first:
-            repeats.append((rows.numbers[i], first[text]))
-        elif keys[i] in first_key:
-            nears.append((rows.numbers[i], first_key[keys[i]]))
-        first.setdefault(text, rows.numbers[i])
-        first_key.setdefault(keys[i], rows.numbers[i])
+    repeats, nears = _repeats(rows, keys, [i for i, text in enumerate(rows.texts) if not is_blank(text)])
     found, nearly = [], "but for digits, case and punctuation"
     for kind, pairs, how in (("duplicates", repeats, "word for word"), ("near_duplicates", nears, nearly)):
         if pairs:

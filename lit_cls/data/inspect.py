@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from lit_cls.data.columns import Column, column_index
 from lit_cls.data.downloads import SMS_SPAM
 from lit_cls.data.findings import Finding, Findings
-from lit_cls.data.formats import SUFFIXES, SUPPORTED, Format, format_of
+from lit_cls.data.formats import SUFFIXES, SUPPORTED, Column, Format, column_index, format_of
 from lit_cls.data.lines import check_file
 from lit_cls.data.options import DataOptions
 from lit_cls.data.reader import Table, open_file
