@@ -23,12 +23,8 @@ class PredictionWriter:
 
     A column of the input that has one of these names is renamed, with `input_` before it.
 
-    Args:
-        stream: takes the bytes.
-        form: `csv`; `jsonl`, an object a line; or `lines`: label, probabilities and the text, for a person.
-        columns: of the input, as far as they are known.
-        label_names: by class id.
-        log: prints a line about each column that is renamed.
+    `lines` are for a person: label, probabilities and the text. `log` prints a line about each column that is renamed.
+    JSON lines cannot hold two columns of one name: a UserError.
     """
 
     def __init__(
@@ -63,7 +59,10 @@ class PredictionWriter:
         self.n += 1
         shares = [float(f"{probabilities[name]:.6g}") for name in (label, *self._label_names)]
         if self._form == "lines":
-            self._line(label, probabilities, str(values[0] if isinstance(values, Sequence) else ""), truncated)
+            text = " ".join(str(values[0] if isinstance(values, Sequence) else "").split())
+            named = "  ".join(f"{name} {share:.4f}" for name, share in probabilities.items())
+            end = "  (truncated: longer than the classifier reads)" if truncated else ""
+            self._bytes(f"{label}\t{named}\t{text}{end}\n")
         elif self._form == "jsonl":
             pairs = values.items() if isinstance(values, Mapping) else zip(self._columns, values, strict=True)
             row = {self._name(name): _plain(value) for name, value in pairs}
@@ -81,11 +80,6 @@ class PredictionWriter:
                 )
             values = [values.get(name) for name in self._columns]
         return [_cell(value) for value in values]
-
-    def _line(self, label: str, probabilities: Mapping[str, float], text: str, truncated: bool) -> None:
-        shares = "  ".join(f"{name} {share:.4f}" for name, share in probabilities.items())
-        end = "  (truncated: longer than the classifier reads)" if truncated else ""
-        self._bytes(f"{label}\t{shares}\t{' '.join(text.split())}{end}\n")
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
         line = io.StringIO(newline="")

@@ -24,22 +24,21 @@ _IMBALANCED = 1.5  # rows of the largest label for each of the smallest
 _MANY_LABELS = 1000
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+"""Called with the step, and how many rows of how many are done in it."""
 
 
 @dataclass(frozen=True)
 class TruncationCount:
-    """What a maximum length would truncate."""
+    """Texts and tokens that a maximum length would truncate."""
 
     max_length: int
     texts: int
     tokens: int
-    """Tokens that would not be read."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the texts that `fit` could use."""
+    """Tokens of the texts that `fit` could use, which it would truncate to `limit`."""
 
     texts: int
     tokens: int
@@ -48,7 +47,6 @@ class Lengths:
     longest_row: int
     cuts: list[TruncationCount]
     limit: int
-    """The length `fit` would truncate texts to."""
     cut_rows: list[int]
 
 
@@ -90,20 +88,17 @@ class Check:
     starts: bool
     """Whether `fit` would start with the options that were given."""
     to_mend: int
-    """Findings that need a change of the file."""
+    """Findings that need a change of the file; with the others dealt with, `commands` start `fit`."""
     commands: list[str]
-    """Start `fit`, once these are corrected."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON; every row number."""
-        seen = self.inspection
+        seen, total = self.inspection, sum(self.inspection.labels.values())
         plain = ("origin", "format", "encoding", "columns", "text_column", "label_column", "n_rows", "sha256")
         return {
             **{name: getattr(seen, name) for name in plain},
-            "first_rows": [{"row": row, "label": label, "text": text} for row, label, text in seen.first_rows],
-            "labels": [
-                {"label": label, "rows": n, "share": n / sum(seen.labels.values())} for label, n in seen.labels.items()
-            ],
+            "first_rows": [dict(zip(("row", "label", "text"), row, strict=True)) for row in seen.first_rows],
+            "labels": [{"label": label, "rows": n, "share": n / total} for label, n in seen.labels.items()],
             "usable_rows": len(seen.rows.texts),
             "lengths": asdict(self.lengths),
             **{name: [asdict(one) for one in getattr(self, name)] for name in ("parts", "overlaps", "findings")},
@@ -203,18 +198,16 @@ def _split(seen: Inspection, found: Findings) -> Split | None:
 
 
 def _count_splits(rows: LabelledTexts, split: Split) -> list[SplitCount]:
-    parts: list[tuple[str, list[int]]] = [(name, split[name]) for name in SPLIT_NAMES]
-    used = {i for _, chosen in parts for i in chosen}
-    parts.append(("left out", [i for i in range(len(rows.texts)) if i not in used]))
-    return [
-        SplitCount(name, len(chosen), dict(sorted(Counter(rows.labels[i] for i in chosen).items())))
-        for name, chosen in parts
-    ]
+    splits: dict[str, list[int]] = {name: split[name] for name in SPLIT_NAMES}
+    used = {i for chosen in splits.values() for i in chosen}
+    splits["left out"] = [i for i in range(len(rows.texts)) if i not in used]
+    counts = {name: Counter(rows.labels[i] for i in chosen) for name, chosen in splits.items()}
+    return [SplitCount(name, count.total(), dict(sorted(count.items()))) for name, count in counts.items()]
 
 
-def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, part: SplitName) -> Overlap:
-    verbatim, near = _repeats(rows, keys, sorted(split[part]), sorted(split.train))
-    return Overlap(part, len(split[part]), len(verbatim), len(verbatim) + len(near), verbatim, near)
+def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, name: SplitName) -> Overlap:
+    verbatim, near = _repeats(rows, keys, sorted(split[name]), sorted(split.train))
+    return Overlap(name, len(split[name]), len(verbatim), len(verbatim) + len(near), verbatim, near)
 
 
 def _repeats(
@@ -310,15 +303,12 @@ def _findings_of_lengths(lengths: Lengths) -> Findings:
         f"be truncated ({first_ten(lengths.cut_rows)}; {100 * cut.tokens / lengths.tokens:.1f} % of all tokens): keep "
         "their beginning (the default), their end or half of each"
     )
-    options = ("--data.truncation", "head_tail")
-    return [Finding("cut", message, lengths.cut_rows, refuses=False, options=options)]
+    return [Finding("cut", message, lengths.cut_rows, refuses=False, options=("--data.truncation", "head_tail"))]
 
 
 def _findings_of_overlaps(overlaps: Sequence[Overlap], fixed: bool) -> Findings:
     found = []
-    for overlap in overlaps:
-        if not overlap.near:
-            continue
+    for overlap in filter(lambda overlap: overlap.near, overlaps):
         pairs = [*overlap.verbatim_pairs, *overlap.near_pairs]
         message = (
             f"{overlap.near:,} of {overlap.n:,} {overlap.part} texts ({100 * overlap.near / overlap.n:.1f} %) also "

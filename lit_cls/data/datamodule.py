@@ -62,7 +62,7 @@ class ClassificationData(LightningDataModule):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the classes, sorted; the class id is the place in this tuple."""
+        """As in `SplitData`."""
         return self.split_data.label_names
 
     @property
@@ -93,7 +93,7 @@ class ClassificationData(LightningDataModule):
         return self.split_data.splits
 
     def prepare_data(self) -> None:
-        """Downloads what has to be downloaded; Lightning calls this in one process."""
+        """Downloads the SMS Spam Collection if it is needed; Lightning calls this in one process."""
         if self.options.effective_source == "sms_spam" and self.options.path is None:
             fetch(SMS_SPAM)
 
@@ -158,7 +158,7 @@ class ClassificationData(LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What prediction needs, and how to find the same splits."""
+        """Names, lengths and tokenizer for prediction, and the settings that lead to the same splits."""
         return {
             "settings": self.options.settings(),
             "label_names": list(self.label_names),

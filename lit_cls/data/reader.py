@@ -72,7 +72,7 @@ class Table:
         return TextTable(self, text_at, label_at, later if label_at is None else [self.columns[label_at]])
 
     def findings(self) -> Findings:
-        """What is wrong with what has been read so far."""
+        """Findings about the rows that have been read so far."""
         return [*self.notes, *self.faults.findings()]
 
     def first(self, n: int) -> list[Fields]:
@@ -235,7 +235,7 @@ def open_pipe(
 
 
 def _format_of_pipe(lines: Lines, choice: ColumnChoice) -> tuple[Format, str]:
-    """What a pipe holds, by its first line, and the note about it."""
+    """The format of a pipe, by its first line, and the note about it."""
     as_texts, as_json = f"{PIPE} is read as texts, one a line", f"{PIPE} is read as JSON lines"
     first = next(lines, None)
     if first is None:  # texts, one a line, have no columns that could be named

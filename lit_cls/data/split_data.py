@@ -1,4 +1,4 @@
-"""From a source and its options to the rows of each split: what every padding starts from."""
+"""From a source and its options to the rows of each split, before any padding."""
 
 import os
 from collections import Counter
