@@ -203,7 +203,7 @@ def test_chunks_are_small_at_first_and_bounded() -> None:
     assert [row.text for rows in stream.chunks() for row in rows] == [f"text {i}" for i in range(5000)]
 
 
-def test_a_pipe_that_says_no_more_is_answered() -> None:
+def test_a_pipe_that_says_no_more_is_handled() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"one\ntwo\nthree and a ha")
     coming = open_pipe(reader, None, ANY)[0].select(ANY).chunks()
