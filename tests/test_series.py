@@ -176,7 +176,8 @@ def test_a_weights_file_is_read_once_for_all_runs(
 
     monkeypatch.setattr(weight_files, "_open_safetensors", counting)
     options = (f"--model.weights={tmp_path / 'weights.safetensors'}",)
-    jobs = [job(reviews, f"{layers}", *options, f"--model.trainable_layers={layers}") for layers in ("all", 1, "lora")]
+    choices = {"all": "trainable_layers=all", "one": "trainable_layers=1", "adapter": "adapter=LoRA"}
+    jobs = [job(reviews, name, *options, f"--model.{choice}") for name, choice in choices.items()]
     series = run(make(tmp_path, jobs))
     assert states(series) == ["finished"] * 3
     assert sorted(opened) == sorted(state)
