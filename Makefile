@@ -24,7 +24,7 @@ bench: $(VENV)/.installed-dev ## Measure the speed: published, Hugging Face, pla
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests that need no GPU, no network and no long time.
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu and not network"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu and not network"
 
 check: $(VENV)/.installed-dev ## Run the linter, the formatter, the type checker and the import test.
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lit_cls.cli import VERBS
+from lit_cls.cli import COMMANDS
 
 FOLDER = Path(__file__).parent / "commands"
 
@@ -87,7 +87,7 @@ def page(command: str, help_text: str) -> str:
         help_text: what it prints with `--help`.
     """
     examples, more = EXAMPLES[command]
-    one_line = VERBS.get(command) or VERBS[command.split(maxsplit=1)[0]]
+    one_line = COMMANDS.get(command) or COMMANDS[command.split(maxsplit=1)[0]]
     tag = "console" if command in LONG else "sh"
     return (
         f"# lit_cls {command}\n\n{one_line[0].upper()}{one_line[1:]}.\n\n```{tag}\n{examples}\n```\n\nMore: {more}\n\n"

@@ -30,27 +30,27 @@ from lit_cls.training.precision import MIXED, TRUE, auto_precision, check_precis
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says of one text."""
+    """The prediction for one text."""
 
     label: str
     probabilities: dict[str, float]
-    """Of every label, in the order of their names; they add up to 1."""
+    """Of every label, in the order of the label names; they add up to 1."""
     truncated: bool
-    """Whether the text was longer than the classifier reads, and was cut."""
+    """Whether the text was longer than the classifier reads, and was truncated."""
 
 
 class Classifier:
-    """A trained network with its labels, padding and tokenizer: all it needs to read texts.
+    """A trained network with its labels, padding and tokenizer.
 
     Args:
         net: the network, its weights in place.
         label_names: of the classes, by class id.
-        data: what the checkpoint keeps of the data (`ClassificationData.state_dict`).
-        device: where it runs.
-        precision: Lightning's word for what it computes in.
-        decision: how answers follow from logits.
-        packed: whether `net` may be laid out for the processor (`lit_cls.model.packed`): it answers faster, but
-            its weights are no longer to be had.
+        data: the checkpoint's description of the data (`ClassificationData.state_dict`).
+        device: to run on.
+        precision: Lightning's name of it.
+        decision: how labels follow from logits.
+        packed: whether `net` may be rearranged for the CPU (`lit_cls.model.packed`): it predicts faster, but its
+            weights can no longer be read.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Classifier:
         self.tokenizer = tokenizer_for(data.get("tokenizer", "gpt2"))
         self._pad_to: int | None = data["pad_to"]
         self.cut_to: int = data["cut_to"]
-        """Tokens that are read of a text; of a longer one, those that `truncation` keeps."""
+        """Maximum number of tokens of a text; `truncation` says which ones are kept."""
         self.truncation: Truncation = data["settings"]["truncation"]
-        # Where pads are read, a neighbour's length would change the answer: only equal lengths share a batch.
+        # If pads are read, the length of other texts would change a prediction: only equal lengths share a batch.
         self._unpadded = net.needs == "all" and self._pad_to is None
 
     def predict(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> list[Prediction]:
@@ -93,18 +93,18 @@ class Classifier:
         """
         token_ids = self._encode(texts, "predict")
         probabilities = self.decision.probabilities(self._logits(token_ids, after_batch))
-        answers = self.decision.labels(probabilities).tolist()
+        labels = self.decision.labels(probabilities).tolist()
         return [
             Prediction(
-                label=self.label_names[answer],
+                label=self.label_names[label],
                 probabilities=dict(zip(self.label_names, row, strict=True)),
                 truncated=len(ids) > self.cut_to,
             )
-            for answer, row, ids in zip(answers, probabilities.tolist(), token_ids, strict=True)
+            for label, row, ids in zip(labels, probabilities.tolist(), token_ids, strict=True)
         ]
 
     def logits(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> Tensor:
-        """What the network says, before the decision: (N, K) float32, on the processor.
+        """Logits: (N, K) float32, on the CPU.
 
         Args:
             texts: as for `predict`.
@@ -116,26 +116,26 @@ class Classifier:
         return self._logits(self._encode(texts, "logits"), after_batch)
 
     def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
-        # Made outside the inference mode: whoever fits something to them may ask for gradients.
+        # Created outside inference mode: a caller that fits something to them may need gradients.
         logits = torch.empty(len(token_ids), len(self.label_names), dtype=torch.float32)
         with torch.inference_mode():
             for batch in self.batches(token_ids):
                 with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-                    answered: Tensor = self.net(batch["input_ids"], batch["lengths"])  # (B, K)
-                logits[batch["row_ids"]] = answered.float().cpu()
+                    batch_logits: Tensor = self.net(batch["input_ids"], batch["lengths"])  # (B, K)
+                logits[batch["row_ids"]] = batch_logits.float().cpu()
                 if after_batch is not None:
-                    after_batch(len(answered))
+                    after_batch(len(batch_logits))
         return logits
 
     def batches(self, token_ids: Sequence[list[int]]) -> Iterator[Batch]:
-        """The texts as the network reads them: cut, padded, those of similar length together, on its device.
+        """Batches of texts: truncated, padded, texts of similar length together, on the network's device.
 
         Args:
-            token_ids: of each text, whole, as `tokenizer.encode` gives them.
+            token_ids: of each text, not truncated.
         """
-        cut = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
-        dataset = TextDataset(cut, None, self._pad_to, self._unpadded, pad_id=self.tokenizer.pad_id)
-        # No loader: it would start a thread for each call.
+        truncated = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
+        dataset = TextDataset(truncated, None, self._pad_to, self._unpadded, pad_id=self.tokenizer.pad_id)
+        # Without a DataLoader, which would start a thread for each call.
         for planned in EvaluationBatches(dataset):
             batch = dataset[planned]
             input_ids = self.net.trim(batch["input_ids"], batch["lengths"]).to(self.device)
@@ -153,19 +153,19 @@ def load(
     weights: str | Path | None = None,
     precision: str | None = None,
 ) -> Classifier:
-    """Loads a checkpoint that `lit_cls fit` wrote; nothing about it has to be repeated.
+    """Loads a checkpoint that `lit_cls fit` wrote; no option of the training is needed.
 
     Args:
         path: the `.ckpt` file.
-        device: where the classifier runs.
-        weights: the GPT-2 file it was trained from, where that has moved since.
-        precision: what it computes in: `32-true`, `bf16-mixed`, `16-mixed`, `bf16-true`, `16-true` or
-            `64-true`. By default bf16-mixed where it was trained in that and the device multiplies in
-            bfloat16, else 32-true.
+        device: to run on.
+        weights: the file of pretrained weights it was trained from, if that has moved since.
+        precision: `32-true`, `bf16-mixed`, `16-mixed`, `bf16-true`, `16-true` or
+            `64-true`. By default bf16-mixed if it was trained in that and the device supports it,
+            else 32-true.
 
     Raises:
-        UserError: not a whole checkpoint, the frozen weights it names are gone or have changed, or no
-            such precision.
+        UserError: not an intact checkpoint, the frozen weights it names are gone or have changed, or an unknown
+            precision.
     """
     return classifier_of(Path(path), read_checkpoint(path), torch.device(device), weights, precision)
 
@@ -178,16 +178,14 @@ def classifier_of(
     precision: str | None = None,
     packed: bool = True,
 ) -> Classifier:
-    """The same, of a checkpoint that has been read; see `load` and `Classifier`."""
+    """Builds the classifier of a checkpoint that has been read; see `load` and `Classifier`."""
     if precision is not None:
         check_precision(precision)
     described = checkpoint[KEY]
     settings = ModelSettings.from_dict(described["model"])
     if weights is not None:
         if described["weights_sha256"] is None:
-            raise UserError(
-                f"{path} holds all of its weights and needs no other file: leave --model.weights {weights} out"
-            )
+            raise UserError(f"{path} contains all of its weights: leave --model.weights {weights} out")
         settings = replace(settings, weights=str(weights))
     labels = tuple(described["label_names"])
     net = settings.build_empty(len(labels))
@@ -199,7 +197,7 @@ def classifier_of(
             net.load_weights(file)
         check_same_weights(checkpoint, sha256.result())
     state = checked_state(net, checkpoint)
-    # Copied: whoever writes over a mapped file would end a service that uses it.
+    # Copied: a process that overwrites a mapped file would crash a service that uses it.
     net.load_state_dict({name: t.to(torch.float32, copy=True) for name, t in state.items()}, strict=False, assign=True)
     if precision is None:
         best, _ = auto_precision("cpu" if device.type == "cpu" else "gpu")

@@ -1,14 +1,16 @@
 """Checkpoints that are far from where training begins: adapters, biases and decisions that matter."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from conftest import data, module, save
 
 from lit_cls.exports.source import ExportSource, ReferenceOutputs
 from lit_cls.inference import classifier_of
-from lit_cls.model import TextClassifier
+from lit_cls.model.classifier import GPTClassifier
 from lit_cls.model.decision import Decision
+from lit_cls.model.settings import ModelSettings
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
 from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
 
@@ -44,8 +46,15 @@ def altered(
 
 def exportable(
     path: Path, out: Path, texts: list[str] | None = None
-) -> tuple[ExportSource, TextClassifier, ReferenceOutputs]:
+) -> tuple[ExportSource, GPTClassifier, ReferenceOutputs]:
     """What `lit_cls export` hands to a format."""
     checkpoint = read_checkpoint(path)
     classifier = classifier_of(path, checkpoint, torch.device("cpu"), precision="32-true", packed=False)
     return ExportSource.of(path, checkpoint, out), classifier.net, ReferenceOutputs.of(classifier, texts or TEXTS)
+
+
+def export_source(model: dict[str, Any] | None = None, **changes: Any) -> ExportSource:
+    """A source that was never written, for checks of its settings."""
+    settings = ModelSettings("gpt2-nano", "random", **(model or {}))
+    plain: dict[str, Any] = {"cut_to": 1024, "pad_to": None, "truncation": "head", "decision": Decision(), **changes}
+    return ExportSource(Path("some.ckpt"), Path("out"), settings, None, ("no", "yes"), **plain)

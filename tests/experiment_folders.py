@@ -12,7 +12,7 @@ import yaml
 
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.evaluation.metrics import Accuracy
-from lit_cls.experiments.records import Record, read_record
+from lit_cls.experiments.finished_run import FinishedRun, read_finished_run
 from lit_cls.experiments.results import BaselineResult, Results, RowResult
 from lit_cls.experiments.rows import ROWS
 from lit_cls.io.atomic import write_json
@@ -112,12 +112,14 @@ def record(
     train: Sequence[bool] = (True,) * 9 + (False,),
     validation: Sequence[bool] = (True,) * 4 + (False,),
     **options: Any,
-) -> Record:
+) -> FinishedRun:
     """A finished run with these answers, read back; the options are those of `finished_run`."""
-    return read_record(finished_run(folder, {"train": train, "validation": validation, "test": test}, **options))
+    return read_finished_run(finished_run(folder, {"train": train, "validation": validation, "test": test}, **options))
 
 
-def row_result(number: int, runs: dict[int, Record], unfinished: Sequence[str] = (), reason: str = "") -> RowResult:
+def row_result(
+    number: int, runs: dict[int, FinishedRun], unfinished: Sequence[str] = (), reason: str = ""
+) -> RowResult:
     """A row of the table with its finished runs by seed, and the states of the others."""
     row = ROWS[number]
     states = ("finished",) * len(runs) + tuple(unfinished)

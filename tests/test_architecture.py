@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "io", "data", "model", "evaluation", "training", "inference", "report", "exports", "explain"),
         *("runs", "experiments"),
     },
-    "cli": {"errors", "commands"},
+    "cli": {"errors", "io", "commands"},
     "__init__": {"inference"},
     "__main__": {"cli"},
 }

@@ -16,7 +16,8 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.data.tokenizers.gpt2 import merge_ranks
 from lit_cls.errors import UserError
 from lit_cls.explain import attribution
-from lit_cls.explain.attribution import Attribution, _Read, _Way, integrated_gradients, leave_one_word_out
+from lit_cls.explain.attribution import Attribution, _Path, integrated_gradients, leave_one_word_out
+from lit_cls.explain.words import TokenizedText
 from lit_cls.inference import Classifier
 from lit_cls.model import GPTClassifier, GPTConfig, LoRA
 from lit_cls.model.decision import Decision
@@ -171,12 +172,12 @@ def test_a_sudden_change_on_the_way_is_found() -> None:
     def steep(embedded: Tensor) -> Tensor:
         return torch.tanh(2000 * (embedded.sum(dim=(1, 2)) / 3.5 - 0.3141592)) + embedded[:, 0, 0]
 
-    way = _Way(steep, x, baseline, (-1.0, 2.0))
-    way.follow(0.001, 2000, None)
-    assert way.gap <= 0.001
-    assert way.steps < 400
-    assert sorted(part.end for part in way.parts)[:-1] == sorted(part.start for part in way.parts)[1:]
-    total = torch.stack([part.scores for part in way.parts]).sum(0)
+    path = _Path(steep, x, baseline, (-1.0, 2.0))
+    path.integrate(0.001, 2000)
+    assert path.gap <= 0.001
+    assert path.steps < 400
+    assert sorted(part.end for part in path.segments)[:-1] == sorted(part.start for part in path.segments)[1:]
+    total = torch.stack([part.scores for part in path.segments]).sum(0)
     # Each token has its share of the jump of 2; the first, what is added to it besides.
     assert total.tolist() == pytest.approx([2 * 1 / 3.5 + 1, 2 * 2.5 / 3.5], abs=0.002)
 
@@ -193,7 +194,7 @@ def test_steps_in_parts_are_the_steps_at_once(monkeypatch: pytest.MonkeyPatch) -
 def test_a_network_that_has_diverged_explains_nothing(method: Callable[..., Attribution]) -> None:
     made = classifier()
     made.net.out_head.bias.data.fill_(float("nan"))
-    with pytest.raises(UserError, match="the network's outputs are no numbers"):
+    with pytest.raises(UserError, match="the network's outputs are not numbers"):
         method(made, TEXT)
 
 
@@ -303,7 +304,7 @@ TEXTS = st.lists(
 @given(text=TEXTS)
 def test_tokens_lie_in_one_word_each_and_leave_with_it(text: str) -> None:
     reader = READER
-    read = _Read(reader, text)
+    read = TokenizedText(reader, text)
     whole = "".join(read.words)
     assert whole == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     sizes = [len(BYTES_OF[i]) for i in read.token_ids] if text else []

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from lit_cls.io.terminal import stdout_console
 from lit_cls.model import GPTClassifier, GPTConfig, LoRA
-from lit_cls.training.callbacks import EpochLog, ProgressBar, data_table, parameter_table
+from lit_cls.training.callbacks import EpochLog, ProgressBar
+from lit_cls.training.tables import data_table, parameter_table
 
 
 def shown(thing: Any) -> str:
@@ -45,7 +46,7 @@ def test_adapters_are_a_group_of_their_own() -> None:
 def test_data_table_names_labels_lengths_and_cut_texts(reviews: str) -> None:
     text = shown(data_table(data(reviews, max_length=10).summary))
     assert "110 rows" in text
-    for column in ("no", "yes", "median tokens", "longest", "cut at 10"):
+    for column in ("no", "yes", "median tokens", "longest", "truncated at 10"):
         assert column in text
     train = next(line for line in text.splitlines() if "train" in line)
     assert [cell.strip() for cell in train.split("│")][2] == "76"

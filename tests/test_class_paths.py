@@ -142,7 +142,10 @@ def test_classes_that_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (b"a: " + b"x" * (1 << 20), "c.yaml is larger than 1 MB: not a configuration"),
         (b"a: " + b"[" * 5000 + b"]" * 5000, "cannot be read|nested too deeply"),
         (b"a: " + b"{a: " * 100 + b"}" * 100, r"nested too deeply at a\.a"),
-        (b"trainer: {logger: {class_path: 'x y.z'}}", r"trainer\.logger\.class_path is no name of a class: 'x y\.z'"),
+        (
+            b"trainer: {logger: {class_path: 'x y.z'}}",
+            r"trainer\.logger\.class_path is not the name of a class: 'x y\.z'",
+        ),
         (
             b"trainer: {logger: {class_path: CSVLogger, init_args: {save_dir: my.logs}}}",
             r"a file's name, write \./ before",

@@ -263,7 +263,7 @@ def test_a_signal_saves_names_the_way_on_and_exits_with_its_code(
         out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert f"stopped by {number.name} after " in out
-    assert "go on with: lit_cls resume checkpoints/quickstart/version_0\n" in out
+    assert "resume with: lit_cls resume checkpoints/quickstart/version_0\n" in out
     assert err == f"\nlit_cls: {number.name}: saving after this step; a second signal ends at once\n"
 
 
@@ -286,7 +286,7 @@ def test_the_published_split_from_the_command_line(sms_file: Path, tmp_path: Pat
         assert part["tokens_longest"] == reference[part["name"]]["longest_tokens"]
     assert report["data"]["pad_to"] == 120
     assert [row["n"] for row in report["accuracy"]] == [1045, 149, 300]
-    assert "cut at 120" in told.stdout
+    assert "truncated at 120" in told.stdout
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")

@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "docs"))
 
 import generate
 
-from lit_cls.cli import VERBS, main
+from lit_cls.cli import COMMANDS, main
 from lit_cls.data import demo
 
 README = REPOSITORY / "README.md"
@@ -36,6 +36,11 @@ PAGES = [
 TINY = ["--model.size", "gpt2-nano", "--model.weights", "random"]
 TRAINING = ("fit", "sweep", "reproduce", "verify-resume")
 ADAPTER = "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --run_name lora"
+
+
+def to_run(page: Path) -> list[str]:
+    """The commands to run here: the installation and the Makefile are run by continuous integration itself."""
+    return [command for command in blocks(page, "sh", "python") if command.split()[0] not in ("make", "pip")]
 
 
 def is_python(command: str) -> bool:
@@ -88,11 +93,8 @@ def in_readers_folder(reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(shutil.copytree(reader, tmp_path / "reader"))
 
 
-pytestmark = pytest.mark.xdist_group("docs")  # one worker: the runs in `reader` take a quarter of the time
-
-
 @pytest.mark.usefixtures("in_readers_folder")
-@pytest.mark.parametrize("command", blocks(README, "sh", "python"), ids=lambda command: " ".join(command.split())[:60])
+@pytest.mark.parametrize("command", to_run(README), ids=lambda command: " ".join(command.split())[:60])
 def test_a_command_of_the_readme_runs(command: str) -> None:
     run(command)
 
@@ -100,12 +102,12 @@ def test_a_command_of_the_readme_runs(command: str) -> None:
 @pytest.mark.usefixtures("in_readers_folder")
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page != README and blocks(page, "sh", "python")],
+    [page for page in PAGES if page != README and to_run(page)],
     ids=lambda page: str(page.relative_to(REPOSITORY)),
 )
 def test_every_command_of_a_page_runs(page: Path) -> None:
-    readme = [FIRST_FIT, QUICKSTART, *blocks(README, "sh", "python")]
-    for command in blocks(page, "sh", "python"):
+    readme = [FIRST_FIT, QUICKSTART, *to_run(README)]
+    for command in to_run(page):
         if command not in readme and "--run_name lora" not in command:
             run(command)
 
@@ -116,8 +118,6 @@ def run(command: str) -> None:
         exec(command, {})
         return
     words = shlex.split(command)
-    if words[0] in ("make", "pip", "source", "git"):
-        return  # the Makefile and the installation are tested by continuous integration itself
     if is_plain(command):
         words = words[1:]
         if words[0] in ("fit", "sweep") and "quickstart" not in command:
@@ -144,6 +144,7 @@ def test_commands_that_need_more_are_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands = [command for page in PAGES for command in blocks(page, "console")]
+    commands += [command for page in PAGES for command in blocks(page, "sh") if command.startswith("make ")]
     assert commands
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
@@ -174,7 +175,7 @@ def test_the_page_of_a_command_is_its_help(command: str, capsys: pytest.CaptureF
 
 
 def test_every_command_has_a_page() -> None:
-    assert {command.split()[0] for command in generate.EXAMPLES} == set(VERBS)
+    assert {command.split()[0] for command in generate.EXAMPLES} == set(COMMANDS)
     assert {path.name for path in generate.FOLDER.iterdir()} == {generate.page_name(name) for name in generate.EXAMPLES}
 
 

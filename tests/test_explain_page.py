@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lit_cls.explain.attribution import Attribution, Word
+from lit_cls.explain.attribution import Attribution
 from lit_cls.explain.html import LEVELS, Explanation, colours, displayed_words, explanation_page, shade_of, signed
+from lit_cls.explain.words import Word
 
 
 def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:

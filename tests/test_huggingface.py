@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from altered import TEXTS, altered, exportable
-from conftest import data, module, save
+from altered import TEXTS, export_source, exportable
+from conftest import OncePerOptions
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import lit_cls
@@ -28,14 +28,14 @@ def write(path: Path, out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("case", ["lora", "tail"])
-def test_transformers_gives_our_logits_labels_and_names(case: str, tmp_path: Path, reviews: str) -> None:
+def test_transformers_gives_our_logits_labels_and_names(
+    case: str, tmp_path: Path, altered_checkpoint: OncePerOptions
+) -> None:
     decision = Decision(temperature=2.5, goal="a test") if case == "tail" else Decision()
-    path = altered(
-        tmp_path,
-        reviews,
+    path = altered_checkpoint(
         {"adapter": LoRA(), "drop_rate": 0.1} if case == "lora" else {"trainable_layers": "last_layer"},
         {"padding": 30, "truncation": "tail"} if case == "tail" else {},
-        decision,
+        decision=decision if case == "tail" else None,
     )
     out = tmp_path / "out"
     told = write(path, out)
@@ -99,35 +99,29 @@ def test_a_bias_that_cannot_be_folded(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "texts", "decision", "named"),
+    ("model", "changes", "named"),
     [
-        ({"token_position": "last"}, {}, None, "model.token_position is last"),
-        ({"token_position": "mean_flexible"}, {}, None, "model.token_position is mean_flexible"),
-        ({"causal": False}, {}, None, "model.causal is false"),
-        ({}, {"truncation": "head_tail"}, None, "data.truncation is head_tail"),
-        ({}, {}, Decision(1.0, 1, 0.25, "a test"), r"a threshold is set \(yes if at least 0.25\)"),
+        ({"token_position": "last"}, {}, "model.token_position is last"),
+        ({"token_position": "mean_flexible"}, {}, "model.token_position is mean_flexible"),
+        ({"causal": False}, {}, "model.causal is false"),
+        ({}, {"truncation": "head_tail"}, "data.truncation is head_tail"),
+        ({}, {"decision": Decision(1.0, 1, 0.25, "a test")}, r"a threshold is set \(yes if at least 0.25\)"),
     ],
 )
-def test_choices_without_a_place_are_named(
-    model: dict[str, object],
-    texts: dict[str, object],
-    decision: Decision | None,
-    named: str,
-    tmp_path: Path,
-    reviews: str,
+def test_settings_that_transformers_cannot_express_are_named(
+    model: dict[str, object], changes: dict[str, object], named: str
 ) -> None:
-    source, _, _ = exportable(altered(tmp_path, reviews, model, texts, decision), tmp_path / "out", ["a"])
-    with pytest.raises(UserError, match=rf"(?s)altered.ckpt cannot be expressed.*{named}.*pass --format onnx"):
-        check_huggingface(source)
+    with pytest.raises(UserError, match=rf"(?s)some.ckpt cannot be expressed.*{named}.*pass --format onnx"):
+        check_huggingface(export_source(model, **changes))
 
 
 @pytest.mark.parametrize("broken", ["adapters", "labels", "tokenizer"])
-def test_what_is_not_the_same_is_noticed(
-    broken: str, tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
+def test_differences_are_noticed(
+    broken: str, tmp_path: Path, altered_checkpoint: OncePerOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = altered(tmp_path, reviews, {"adapter": LoRA()})
+    path = altered_checkpoint({"adapter": LoRA()})
     if broken == "adapters":
-        monkeypatch.setattr(huggingface, "merge_adapter", lambda net: None)
+        monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)
     elif broken == "labels":
         written = huggingface.save_model
 
@@ -144,6 +138,6 @@ def test_what_is_not_the_same_is_noticed(
         write(path, tmp_path / "out")
 
 
-def test_a_trained_network_as_it_is(tmp_path: Path, reviews: str) -> None:
-    told = write(save(tmp_path, module(), data(reviews), max_epochs=2), tmp_path / "out")
+def test_a_trained_network_as_it_is(tmp_path: Path, trained_checkpoint: OncePerOptions) -> None:
+    told = write(trained_checkpoint(max_epochs=2), tmp_path / "out")
     assert all(float(line.split("largest difference ")[1].split(",")[0]) < 1e-5 for line in told)

@@ -164,5 +164,5 @@ def test_the_batches_tell_how_far_they_are(tmp_path: Path, reviews: str) -> None
 
 def test_a_weights_file_that_none_is_needed_of(tmp_path: Path, reviews: str) -> None:
     path = save(tmp_path, module(), data(reviews), limit_train_batches=1)
-    with pytest.raises(UserError, match="holds all of its weights and needs no other file: leave --model.weights nope"):
+    with pytest.raises(UserError, match="contains all of its weights: leave --model.weights nope"):
         lit_cls.load(path, weights="nope")

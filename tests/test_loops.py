@@ -66,7 +66,8 @@ def test_stopped_anywhere_and_gone_on_with(
 def test_on_top_of_weights_that_a_file_has(layers: str, reviews: str, tmp_path: Path) -> None:
     """The checkpoint has what trains alone: the rest is read again, and must be the same."""
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), tmp_path / "nano.safetensors")
-    options = ["--model.weights", str(tmp_path / "nano.safetensors"), "--model.trainable_layers", layers]
+    choice = ["--model.adapter", "LoRA"] if layers == "lora" else ["--model.trainable_layers", layers]
+    options = ["--model.weights", str(tmp_path / "nano.safetensors"), *choice]
     straight = fit(words(reviews, tmp_path / "straight", *options))
     moments = (At("on_train_batch_end", 14, TERM), At("on_validation_epoch_end", 1, DEATH))
     assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
@@ -133,6 +134,6 @@ def test_more_steps_than_at_first(reviews: str, tmp_path: Path) -> None:
     more = ["--ckpt_path", str(first / "last.ckpt"), "--trainer.max_steps", "25"]
     verbs = TrainCommand(["fit", *more, "--trainer.default_root_dir", str(tmp_path / "more")])
     verbs.start()
-    compared = {part.what: part.difference for part in compare_runs(straight, verbs.run.folder)}
+    compared = {part.name: part.difference for part in compare_runs(straight, verbs.run.folder)}
     assert compared["last.ckpt: state_dict"] is None
     assert compared["last.ckpt: optimizer_states"] is None

@@ -131,10 +131,18 @@ def test_what_yaml_makes_of_a_label_still_names_it(names: tuple[str, ...], given
 @pytest.mark.parametrize(
     ("names", "given", "message"),
     [
-        (NAMES, {"ad": 2.0}, "class_weights: 'ad' is no label of the data. The labels are 'ads', 'letters', 'news'$"),
-        (NAMES, {1: 2.0}, "1 is no label of the data"),
-        (("1", "01"), {1: 2.0}, "1 is not one label of the data; put names into quotes. The labels are '1', '01'"),
-        (("1", "2"), {1: 2.0, "1": 3.0}, "'1' is not one label of the data"),
+        (
+            NAMES,
+            {"ad": 2.0},
+            "class_weights: 'ad' is not a label of the data. The labels are 'ads', 'letters', 'news'$",
+        ),
+        (NAMES, {1: 2.0}, "1 is not a label of the data"),
+        (
+            ("1", "01"),
+            {1: 2.0},
+            "1 does not name exactly one label of the data; put names into quotes. The labels are '1', '01'",
+        ),
+        (("1", "2"), {1: 2.0, "1": 3.0}, "'1' does not name exactly one label of the data"),
         (tuple(map(str, range(12))), {"x": 2.0}, "'8', '9', …$"),
     ],
 )
@@ -149,7 +157,7 @@ def test_what_is_no_label(names: tuple[str, ...], given: dict[str, float], messa
         (None, 1.0, 0.0, r"model.label_smoothing 1.0 is not in \[0, 1\)"),
         (None, -0.1, 0.0, r"model.label_smoothing -0.1 is not in \[0, 1\)"),
         (None, math.nan, 0.0, "model.label_smoothing nan"),
-        (None, 0.0, -1.0, "model.focal_gamma -1.0 is not a number from 0 on"),
+        (None, 0.0, -1.0, "model.focal_gamma -1.0 is not a number of at least 0"),
         (None, 0.0, math.inf, "model.focal_gamma inf is not"),
         ({}, 0.0, 0.0, "model.class_weights names no label: give for example '{spam: 3, ham: 1}'"),
         ({"a": 0.0}, 0.0, 0.0, "model.class_weights: 'a' is 0.0, not between 1e-06 and 1e[+]06"),

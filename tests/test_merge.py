@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.cli import main
 from lit_cls.commands import merge as merge_module
+from lit_cls.commands.new_checkpoint import new_checkpoint_path
+from lit_cls.errors import UserError
 from lit_cls.inference import classifier_of
 from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
@@ -21,7 +23,9 @@ from lit_cls.training.checkpoints import KEY, RUN_KEY, decision_of, read_checkpo
 LORA = {"adapter": LoRA(targets=("query", "value", "mlp_in", "mlp_out", "head"))}
 
 
-def test_a_merged_checkpoint_answers_the_same(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_merged_checkpoint_gives_the_same_logits(
+    tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = tmp_path / "base.safetensors"
     torch.manual_seed(1)
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
@@ -54,15 +58,13 @@ def test_a_merged_checkpoint_answers_the_same(tmp_path: Path, reviews: str, caps
     assert "has no LoRA adapters to merge" in capsys.readouterr().err
 
 
-def test_it_is_tested_predicts_and_starts_trainings_but_goes_on_with_none(
+def test_a_merged_checkpoint_can_be_tested_and_predict_and_start_a_training(
     tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = altered(tmp_path, reviews, LORA)
-    for _ in range(2):
-        assert main(["merge", "--ckpt_path", str(path)]) == 0
-    merged = str(tmp_path / "merged_1.ckpt")
-    assert Path(merged).exists()
+    assert main(["merge", "--ckpt_path", str(path)]) == 0
+    merged = str(tmp_path / "merged.ckpt")
     assert main(["merge", "--ckpt_path", str(path), "--out", merged]) == 2
     assert f"{merged} exists already" in capsys.readouterr().err
 
@@ -77,13 +79,15 @@ def test_it_is_tested_predicts_and_starts_trainings_but_goes_on_with_none(
     assert lines[:3] == lines[3:]
 
     assert main(["fit", "--ckpt_path", merged, "--trainer.max_epochs", "9"]) == 2
-    assert "no training can go on from it" in capsys.readouterr().err
+    assert "no training can be resumed from it" in capsys.readouterr().err
     words = ["fit", "--data.path", reviews, "--model.size", "gpt2-nano", "--model.weights", merged]
     assert main([*words, "--trainer.max_steps", "1", "--trainer.accelerator", "cpu"]) == 0
     assert f"the head is that of {merged}" in capsys.readouterr().out
 
 
-def test_what_moves_too_far_is_not_written(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logits_that_differ_too_much_are_not_written(
+    tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A million times the weight: in float32 their sum has lost the weight's last digits."""
     path = altered(tmp_path, reviews, LORA, adapter=1e6)
     assert main(["merge", "--ckpt_path", str(path)]) == 1
@@ -149,3 +153,13 @@ def test_what_did_not_train_with_lora_is_complete(
     assert "has no LoRA adapters to merge: it was trained with model.trainable_layers last_block" in (
         capsys.readouterr().err
     )
+
+
+def test_the_new_checkpoint_has_a_name_of_its_own(tmp_path: Path) -> None:
+    source = tmp_path / "best.ckpt"
+    for name in ("merged.ckpt", "merged_1.ckpt", "merged_2.ckpt"):
+        assert new_checkpoint_path(None, source, "merged") == tmp_path / name
+        (tmp_path / name).touch()
+    assert new_checkpoint_path(str(tmp_path / "a.ckpt"), source, "merged") == tmp_path / "a.ckpt"
+    with pytest.raises(UserError, match="best.ckpt is what a training saves, give another name"):
+        new_checkpoint_path(str(tmp_path / "best.ckpt"), source, "merged")

@@ -131,7 +131,7 @@ def test_the_validation_loss_is_plain_whatever_is_trained(tmp_path: Path, review
 def test_weights_of_what_is_no_label_stop_a_training_alone(tmp_path: Path, reviews: str, verb: str) -> None:
     wrong, runner = module(class_weights={"maybe": 2.0}), trainer(tmp_path)
     if verb == "fit":
-        with pytest.raises(UserError, match=r"'maybe' is no label of the data. The labels are 'no', 'yes'"):
+        with pytest.raises(UserError, match=r"'maybe' is not a label of the data. The labels are 'no', 'yes'"):
             runner.fit(wrong, datamodule=data(reviews))
     else:
         runner.validate(wrong, datamodule=data(reviews), verbose=False)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lit_cls.cli import main
-from lit_cls.commands.parser_errors import check_device, explain
+from lit_cls.commands.parser_errors import describe_parser_error
+from lit_cls.commands.trainer_checks import check_device
 from lit_cls.errors import UserError
 
 
@@ -95,8 +96,8 @@ def test_the_old_form_of_an_adapter_is_refused_with_the_new_one(
 
 
 def test_what_cannot_be_explained_is_passed_on() -> None:
-    assert explain("something new", "fit").startswith("something new\n")
-    assert explain('Parser key "trainer.callbacks":\n  Given value: foo', "fit").startswith(
+    assert describe_parser_error("something new", "fit").startswith("something new\n")
+    assert describe_parser_error('Parser key "trainer.callbacks":\n  Given value: foo', "fit").startswith(
         "trainer.callbacks cannot be foo"
     )
 
@@ -139,7 +140,7 @@ def test_bfloat16_on_a_gpu_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--trainer.num_nodes", "0"], "trainer.num_nodes 0 is less than 1"),
         (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch 0 is less than 1"),
         (["--data.num_workers", "1000000"], "data.num_workers 1000000 is not between 0 and"),
-        (["--trainer.max_time", "99999999999:00:00:00"], "the trainer cannot be set up like this"),
+        (["--trainer.max_time", "99999999999:00:00:00"], "the trainer cannot be created"),
         (["--trainer.callbacks", "Timer"], "the configuration cannot be saved"),
         (
             ["--trainer.callbacks", '{"class_path": "EarlyStopping", "init_args": {"monitor": "nothing"}}'],

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lit_cls.errors import UserError
-from lit_cls.runs.resuming import changed_options, check_going_on, settings_of
+from lit_cls.runs.resuming import changed_options, check_resumable, saved_settings
 
 ORDER = {"seed_everything": 123, "data.batch_size times trainer.devices": 8, "trainer.accumulate_grad_batches": 1}
 
@@ -26,7 +26,7 @@ def checkpoint(**place: int) -> dict[str, Any]:
 
 
 def test_a_training_takes_over_all_but_classes_and_places() -> None:
-    taken = settings_of(checkpoint(), other_data=False, training=True)
+    taken = saved_settings(checkpoint(), other_data=False, training=True)
     assert taken == {
         "seed_everything": 5,
         "keep": "last",
@@ -39,7 +39,7 @@ def test_a_training_takes_over_all_but_classes_and_places() -> None:
         "data.split": "ch06",
         "data.padding": "none",
     }
-    without = settings_of(checkpoint(), other_data=True, training=False)
+    without = saved_settings(checkpoint(), other_data=True, training=False)
     assert without == {
         "trainer.precision": "32-true",
         "model.size": "gpt2-nano",
@@ -64,21 +64,21 @@ def test_class_weights_come_along_and_nothing_in_their_place(weights: object, co
     found = checkpoint()
     found["lit_cls_run"]["settings"]["model"]["class_weights"] = weights
     found["lit_cls_run"]["settings"]["trainer"]["plugins"] = {"spam": 3.0}
-    taken = settings_of(found, other_data=False, training=True)
+    taken = saved_settings(found, other_data=False, training=True)
     assert ("model.class_weights" in taken) is comes_along
     assert taken.get("model.class_weights") == (weights if comes_along else None)
     assert "trainer.plugins" not in taken
-    assert "model.class_weights" not in settings_of(found, other_data=False, training=False)
+    assert "model.class_weights" not in saved_settings(found, other_data=False, training=False)
 
 
 def test_what_has_changed() -> None:
     now = {"seed_everything": 5, "keep": "last", "trainer": {"max_epochs": 9, "devices": 2}, "model": {}, "data": {}}
     assert changed_options(now, checkpoint()) == [
-        "model.size is null; until here it was gpt2-nano",
-        "trainer.callbacks is null; until here it was [{'class_path': 'a.B'}]",
-        "trainer.devices is 2; until here it was null",
-        "trainer.logger is null; until here it was a.B",
-        "trainer.max_epochs is 9; until here it was 7",
+        "model.size is null; until now it was gpt2-nano",
+        "trainer.callbacks is null; until now it was [{'class_path': 'a.B'}]",
+        "trainer.devices is 2; until now it was null",
+        "trainer.logger is null; until now it was a.B",
+        "trainer.max_epochs is 9; until now it was 7",
     ]
 
 
@@ -87,7 +87,7 @@ def test_an_option_that_came_later_is_no_change_while_it_is_off() -> None:
     now = {**then, "data": {**then["data"], "group_near_duplicates": False, "newer": None}}
     assert changed_options(now, checkpoint()) == []
     now["data"]["group_near_duplicates"] = True
-    assert changed_options(now, checkpoint()) == ["data.group_near_duplicates is True; until here it was null"]
+    assert changed_options(now, checkpoint()) == ["data.group_near_duplicates is True; until now it was null"]
 
 
 @pytest.mark.parametrize(
@@ -103,18 +103,18 @@ def test_what_cannot_go_on(
     place: dict[str, int], order: dict[str, int], max_epochs: int, max_steps: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_going_on(Path("a.ckpt"), checkpoint(**place), {**ORDER, **order}, max_epochs, max_steps)
+        check_resumable(Path("a.ckpt"), checkpoint(**place), {**ORDER, **order}, max_epochs, max_steps)
 
 
 def test_what_can() -> None:
-    check_going_on(Path("a.ckpt"), checkpoint(batches=3), ORDER, 3, -1)
-    check_going_on(Path("a.ckpt"), checkpoint(), {**ORDER, "seed_everything": 1}, None, 21)
-    check_going_on(Path("a.ckpt"), checkpoint(), ORDER, -1, -1)
+    check_resumable(Path("a.ckpt"), checkpoint(batches=3), ORDER, 3, -1)
+    check_resumable(Path("a.ckpt"), checkpoint(), {**ORDER, "seed_everything": 1}, None, 21)
+    check_resumable(Path("a.ckpt"), checkpoint(), ORDER, -1, -1)
 
 
 def test_groups_belong_to_the_split_that_they_are_of() -> None:
     # Three files given beside the checkpoint would otherwise contradict an option that nobody gave.
     trained = checkpoint()
     trained["ClassificationData"]["settings"]["group_near_duplicates"] = True
-    assert settings_of(trained, other_data=False, training=False)["data.group_near_duplicates"]
-    assert "data.group_near_duplicates" not in settings_of(trained, other_data=True, training=False)
+    assert saved_settings(trained, other_data=False, training=False)["data.group_near_duplicates"]
+    assert "data.group_near_duplicates" not in saved_settings(trained, other_data=True, training=False)

@@ -11,8 +11,8 @@ from lit_cls.training.checkpoints import read_checkpoint
 from lit_cls.training.precision import auto_precision
 
 NAMES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-NO_BFLOAT16 = ("32-true", "the processor has no bfloat16 products (AVX512-BF16 or AMX)")
-BFLOAT16 = ("bf16-mixed", "the processor multiplies in bfloat16")
+NO_BFLOAT16 = ("32-true", "the CPU has no bfloat16 products (AVX512-BF16 or AMX)")
+BFLOAT16 = ("bf16-mixed", "the CPU multiplies in bfloat16")
 
 
 def processor(monkeypatch: pytest.MonkeyPatch, avx: bool, amx: bool) -> None:
@@ -64,7 +64,7 @@ def test_a_gpu(accelerator: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     processor(monkeypatch, True, True)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert auto_precision("auto") == ("32-true", "on this GPU nothing else has been measured")
+    assert auto_precision("auto") == ("32-true", "no other precision has been measured on this GPU")
     assert auto_precision("cpu") == BFLOAT16
 
 

@@ -248,7 +248,7 @@ def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture
         (["--data.text_colum=b c", "a"], "there is no option --data.text_colum; did you mean --data.text_column?"),
         (["--data.text_column", "b", "a c"], "--data.text_column b is of files and pipes: leave it out with texts"),
         (["--data.header", "false", "a c"], "--data.header false is of files and pipes: leave it out with texts"),
-        (["--model.weights", "nope", "a"], "holds all of its weights.*leave --model.weights nope out"),
+        (["--model.weights", "nope", "a"], "contains all of its weights.*leave --model.weights nope out"),
         (["-hello"], "there is no option -hello.*put -- before the texts: lit_cls predict … -- -hello"),
         (["-cool film"], "put -- before the texts: lit_cls predict … -- '-cool film'"),
         (["--ckpt_path", "a" * 300, "a"], "there is no checkpoint a"),

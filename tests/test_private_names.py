@@ -7,6 +7,7 @@ names what has moved and the file that uses it. A new use has to be added to the
 import ast
 import importlib
 import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,20 @@ USED = {
     "_restarting": ("lightning.pytorch.loops.loop", "training/loops.py"),
     "_loaded_from_state_dict": ("lightning.pytorch.loops.loop", "training/loops.py"),
     "_resuming_from_checkpoint": ("lightning.pytorch.loops.loop", "training/loops.py"),
-    "_get_rank": ("lightning.fabric.utilities.rank_zero", "commands/resume.py"),
     "_get": ("lightning.pytorch.cli:LightningCLI", "commands/train.py"),
     "_run_subcommand": ("lightning.pytorch.cli:LightningCLI", "commands/train.py"),
     "_prepare_subcommand_parser": ("lightning.pytorch.cli:LightningCLI", "commands/train.py"),
+    "_parse_ckpt_path": ("lightning.pytorch.cli:LightningCLI", "commands/train.py"),
+    "_parser": ("lightning.pytorch.cli:LightningCLI", "commands/train.py"),
+    "_CheckpointConnector": ("lightning.pytorch.trainer.connectors.checkpoint_connector", "training/restoring.py"),
+    "_checkpoint_connector": ("lightning.pytorch.trainer.trainer", "training/trainer.py"),
+    "_restore_modules_and_callbacks": (
+        "lightning.pytorch.trainer.connectors.checkpoint_connector:_CheckpointConnector",
+        "training/restoring.py",
+    ),
     "_subcommand_parsers": ("lightning.pytorch.cli", "commands/train.py"),
-    "_actions": ("argparse", "commands/train.py"),
+    "_actions": ("argparse", "commands/train_config.py"),
+    "_typehint": ("jsonargparse._typehints", "commands/train_config.py"),
     "_common": ("jsonargparse", "commands/config_safety.py"),
     "_defaults": ("torchmetrics.metric", "training/module.py"),
     "_update_count": ("torchmetrics.metric", "training/module.py"),
@@ -89,6 +98,19 @@ def test_every_private_name_that_is_used_is_in_the_table() -> None:
         if name not in USED
     }
     assert not unknown, f"add to the table in {Path(__file__).name}: {sorted(unknown)}"
+
+
+def test_every_private_method_that_is_overridden_is_in_the_table() -> None:
+    found = set()
+    for module in pkgutil.walk_packages([str(PACKAGE)], "lit_cls."):
+        if module.name.endswith("__main__"):
+            continue
+        for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if kind.__module__ == module.name:
+                bases = [base for base in kind.__mro__[:-1] if not base.__module__.startswith("lit_cls")]
+                methods = {name for name, value in vars(kind).items() if inspect.isfunction(value) and is_private(name)}
+                found |= {name for name in methods for base in bases if name in vars(base)}
+    assert found <= set(USED), f"add to the table in {Path(__file__).name}: {sorted(found - set(USED))}"
 
 
 def is_private(name: str) -> bool:

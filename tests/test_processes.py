@@ -81,7 +81,7 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
         verbs.start()
     assert len(read_checkpoint(many / "version_1" / "last.ckpt")["lit_cls_run"]["processes"]) == 1
     out = launch(tmp_path, "--ckpt_path", "last", "--run_name", "many", *DDP)
-    assert "note: trainer.devices is 2; until here it was 1" in out
+    assert "note: trainer.devices is 2; until now it was 1" in out
     assert "note: model" not in out
     assert "class weights (by name; the texts of the train split weigh 1 on average): no 0.5, yes 1.5" in out
     assert "after 24 steps, 2 epochs and 4 batches" in out

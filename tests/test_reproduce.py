@@ -1,4 +1,4 @@
-"""`lit_cls reproduce`, as a command: all rows at a tiny size, killed and continued, compared."""
+"""`lit_cls reproduce`, as a command: all rows at a tiny size, killed and resumed, compared."""
 
 import csv
 import json
@@ -14,6 +14,7 @@ import pytest
 from conftest import REPOSITORY, SHARED
 from test_cli import lit
 
+from lit_cls.cli import main
 from lit_cls.commands.reproduce import reproduce
 from lit_cls.errors import UserError
 from lit_cls.experiments.rows import ROWS
@@ -67,8 +68,8 @@ def test_all_rows_run_and_are_written_down(all_rows: tuple[Path, "subprocess.Com
     assert [line["row"] for line in lines] == [*map(str, ROWS), "", "", ""]
     assert str(out) not in (out / "results.json").read_text()
     report = (out / "report.md").read_text()
-    assert report.count("\n## ") == 9  # seven questions, checks, pictures
-    assert "Row 18 gave the very same answers as row 1" in report
+    assert report.count("\n## ") == 9  # seven questions, checks, plots
+    assert "Row 18 gave the very same predictions as row 1" in report
     for name in ("accuracy_by_row", "accuracy_against_time", "accuracy_against_parameters", "learning_curves"):
         assert f"]({name}.png)" in report
         assert (out / f"{name}.png").stat().st_size > 5000
@@ -92,29 +93,34 @@ def test_baselines_stand_in_the_same_table(all_rows: tuple[Path, "subprocess.Com
 
 
 @pytest.mark.shared
-def test_a_finished_folder_is_not_run_again(all_rows: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+def test_a_finished_folder_is_not_run_again(
+    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out, _ = all_rows
+    monkeypatch.chdir(out.parent)
     before = {path: path.read_bytes() for path in (out / "runs").rglob("*") if path.is_file()}
     rows = [line for line in (out / "table.md").read_text().splitlines() if line[2:3].isdigit()]
-    told = lit("reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", cwd=out.parent)
-    assert "19 of 19 runs finished" in told.stdout
+    assert reproduce(["--rows", "1", *TINY, *DATA, "--seeds", "123", "--out", "out"]) == 0  # the others stay in it
+    assert "19 of 19 runs finished" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in (out / "runs").rglob("*") if path.is_file()} == before
     again = (out / "table.md").read_text().splitlines()
     assert [line for line in again if line[2:3].isdigit()] == rows
     assert len(rows) == 2 * 19
-    refused = lit("reproduce", "--rows", "1", *TINY[:-2], *DATA, "--out", "out", cwd=out.parent, code=2)
-    assert "was run with other settings: trainer.limit_predict_batches 2" in refused.stderr
+    with pytest.raises(UserError, match="was run with other settings: trainer.limit_predict_batches 2"):
+        reproduce(["--rows", "1", *TINY[:-2], *DATA, "--out", "out"])
 
 
 @pytest.mark.shared
 def test_the_rows_are_compared_with_the_published_counts(
-    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"],
+    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, _ = all_rows
-    told = lit("reproduce", "--check", str(out), cwd=out.parent, code=1)
-    assert "outside: row 1 (train" in told.stdout
-    assert "row 8's published validation figure, 99.81 %, is left out" in told.stdout
-    assert "every row ran at gpt2-nano" in told.stdout
+    assert reproduce(["--check", str(all_rows[0])]) == 1
+    printed = capsys.readouterr().out
+    assert "outside: row 1 (train" in printed
+    assert "row 8's published validation figure, 99.81 %, is left out" in printed
+    assert "every row ran at gpt2-nano" in printed
 
 
 @pytest.mark.shared
@@ -124,43 +130,46 @@ def test_a_row_is_what_fit_makes_of_its_file(
     out, _ = all_rows
     config = ROWS[16].config
     words = ["--config", str(config), "--model.size", "gpt2-nano", "--model.weights", "random", *TINY[4:], *DATA]
-    lit("fit", *words, cwd=tmp_path)
+    assert main(["fit", *words, "--trainer.default_root_dir", str(tmp_path)]) == 0
     for split in ("train", "validation", "test"):
         path = f"version_0/predictions_{split}.csv"
-        alone = (tmp_path / "checkpoints" / config.stem / path).read_text()
+        alone = (tmp_path / config.stem / path).read_text()
         assert alone == (out / "runs" / "16_flexible-seed123" / path).read_text()
 
 
 @pytest.mark.shared
-def test_killed_twice_it_goes_on(tmp_path: Path) -> None:
-    words = ["reproduce", "--rows", "1-4", *TINY, *DATA, "--seeds", "5", "--out", "out"]
-    command = [sys.executable, "-m", "lit_cls", *words]
-    for kill, expected in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
-        with subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child:
-            assert child.stdout is not None
-            for line in child.stdout:
-                if "trained in" in line:
-                    break
-            child.send_signal(kill)
-            assert child.wait(60) == expected
-    told = lit(*words, cwd=tmp_path)
-    assert "2 of 4 runs finished, about" in told.stdout
-    assert told.stdout.count("trained in") == 2
-    assert all(len(line["runs"]) == 1 for line in results_of(tmp_path / "out").values())
-    finished = list((tmp_path / "out" / "runs").glob("*/version_*/report/report.json"))
-    assert len(finished) == 4
-    assert [line["states"] for line in results_of(tmp_path / "out").values()] == [["finished"]] * 4
-    # A later command with other rows keeps these in the table.
-    lit(*words[:2], "5", *words[3:], cwd=tmp_path)
-    assert list(results_of(tmp_path / "out")) == [1, 2, 3, 4, 5]
-    uninterrupted = tmp_path / "whole"
-    lit(*words[:-1], str(uninterrupted), cwd=tmp_path)
-    for number, line in results_of(uninterrupted).items():
-        ours = results_of(tmp_path / "out")[number]["runs"][0]
-        assert [ours[split] for split in ("train", "validation", "test")] == [
-            line["runs"][0][split] for split in ("train", "validation", "test")
+def test_terminated_it_is_resumed(
+    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After a SIGTERM; test_sweep.py kills a series by SIGKILL."""
+    words = ["reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", "--rows"]
+    command = [sys.executable, "-m", "lit_cls", *words, "2,1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "trained in" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert f"stopped; to resume: lit_cls {' '.join(words)} 2,1" in rest
+    # The second command has other rows: the one that is finished stays in the table.
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "2,5"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 3 runs finished, about" in printed
+    assert printed.count("trained in") == 2
+    assert len(list((tmp_path / "out" / "runs").glob("*/version_*/report/report.json"))) == 3
+    rows, uninterrupted = results_of(tmp_path / "out"), results_of(all_rows[0])
+    assert list(rows) == [1, 2, 5]
+    for number, line in rows.items():
+        assert (line["states"], len(line["runs"])) == (["finished"], 1)
+        (ours,), (theirs,) = line["runs"], uninterrupted[number]["runs"]
+        assert [ours[s] for s in ("train", "validation", "test")] == [
+            theirs[s] for s in ("train", "validation", "test")
         ]
 
 
@@ -180,7 +189,7 @@ def test_killed_twice_it_goes_on(tmp_path: Path) -> None:
         ("--weights {size!z}", "--weights {size!z}: not a path with {size} in it"),
         ("--weights {size:{x}}", "--weights {size:{x}}: not a path with {size} in it"),
         ("--model.causal false", "--model.causal is no option of lit_cls reproduce: give --size and --weights"),
-        ("--data.split [0.5,0.2,0.3]", "--data.split is no option of lit_cls reproduce: a row is what its file"),
+        ("--data.split [0.5,0.2,0.3]", "--data.split is no option of lit_cls reproduce: the file of a row in"),
         ("--keep best", "--keep is no option of lit_cls reproduce: the last epoch is tested"),
         ("--trainer.accumulate_grad_batches=2", "--trainer.accumulate_grad_batches is no option of"),
         ("--trainer.max_epoch 3 --weights random", "there is no option --trainer.max_epoch"),

@@ -87,10 +87,10 @@ def test_changed_options_are_named_and_the_earlier_ones_kept(stopped: Path, caps
     options = ["--trainer.max_epochs", "3", "--model.learning_rate", "1e-4", "--data.num_workers", "1"]
     assert main(["resume", str(stopped), *options]) == 0
     out = capsys.readouterr().out
-    assert "note: trainer.max_epochs is 3; until here it was 2" in out
-    assert "note: model.learning_rate is 0.0001; until here it was 0.003" in out
-    assert "note: data.num_workers is 1; until here it was 0" in out
-    assert out.count("until here it was") == 3
+    assert "note: trainer.max_epochs is 3; until now it was 2" in out
+    assert "note: model.learning_rate is 0.0001; until now it was 0.003" in out
+    assert "note: data.num_workers is 1; until now it was 0" in out
+    assert out.count("until now it was") == 3
     assert (stopped / "config_0.yaml").read_text() == before
     [resumed] = json.loads((stopped / "provenance.json").read_text())["resumed"]
     assert f"after {resumed['step']} steps, 1 epochs" in out
@@ -128,7 +128,7 @@ def test_at_the_end_of_an_epoch_its_order_may_change(stopped: Path, capsys: pyte
     last = ["--ckpt_path", str(stopped / "last.ckpt")]
     capsys.readouterr()
     assert main(["fit", *last, "--trainer.max_epochs", "3", "--data.batch_size", "4", "--seed_everything", "5"]) == 0
-    assert "note: data.batch_size is 4; until here it was 8" in capsys.readouterr().out
+    assert "note: data.batch_size is 4; until now it was 8" in capsys.readouterr().out
     assert "has trained 2 epochs, and trainer.max_epochs is 2: give more" in refused(["fit", *last], capsys)
 
 
@@ -171,7 +171,7 @@ def test_fit_goes_on_from_the_last_without_repeating_anything(
     before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
     capsys.readouterr()
     assert main(["fit", "--ckpt_path", "last"]) == 0
-    assert "until here it was" not in capsys.readouterr().out
+    assert "until now it was" not in capsys.readouterr().out
     new = stopped.with_name("version_1")
     assert main(["resume", str(stopped)]) == 0
     for name in ("metrics.csv", "predictions_test.csv"):
@@ -196,14 +196,16 @@ def test_one_process_at_a_time(stopped: Path, capsys: pytest.CaptureFixture[str]
     from lit_cls.io.atomic import locked
 
     with locked(stopped):
-        assert "belongs to a run that is still going on" in refused(["resume", str(stopped)], capsys)
+        assert "belongs to a run that is still running" in refused(["resume", str(stopped)], capsys)
     assert main(["resume", str(stopped)]) == 0
 
 
 def test_options_that_the_folder_decides(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--ckpt_path", "--run_name", "--config", "--trainer.default_root_dir"):
-        assert f"{option} is no option of resume" in refused(["resume", str(stopped), option, "x"], capsys)
-    assert "trains nothing that a run" in refused(["resume", str(stopped), "--trainer.fast_dev_run", "true"], capsys)
+        assert f"{option} is not an option of resume" in refused(["resume", str(stopped), option, "x"], capsys)
+    assert "trains nothing that could be resumed" in refused(
+        ["resume", str(stopped), "--trainer.fast_dev_run", "true"], capsys
+    )
 
 
 def test_a_new_run_that_never_saved_goes_on_from_where_it_began(

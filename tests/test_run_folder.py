@@ -11,7 +11,9 @@ import torch
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig
-from lit_cls.runs.folder import check_disk, find_checkpoint, new_run_folder, provenance
+from lit_cls.runs.checks import check_disk
+from lit_cls.runs.folder import find_checkpoint, new_run_folder
+from lit_cls.runs.provenance import provenance
 
 
 def test_every_run_gets_a_new_folder(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_what_is_cut_or_odd_is_told_and_stored(
     out = " ".join(capsys.readouterr().out.split())
     assert "texts are longer than 6 tokens: their tail is read (data.truncation, data.max_length)" in out
     assert "token_position last reads pads" in out
-    assert "note: no checkpoint was written: the weights at hand are tested" in out
+    assert "note: no checkpoint was written: the weights in memory are tested" in out
     report = json.loads((run.folder / "report" / "report.json").read_text())
     cut = {part["name"]: part["cut"] for part in report["data"]["splits"]}
     assert f"{sum(cut.values())} texts are longer" in out

@@ -10,8 +10,7 @@ from conftest import data, module, save, trainer
 
 from lit_cls.model.backbones.gpt2 import GPTConfig
 from lit_cls.model.classifier import GPTClassifier
-from lit_cls.model.layers import AttentionMask
-from lit_cls.training.pad_invariance import MORE_PADS, PadTest, SelfTest, compare_paddings
+from lit_cls.training.pad_invariance import MORE_PADS, PaddingTest, PadTest, compare_paddings
 
 SMALL = GPTConfig(vocab_size=50257, context_length=128, emb_dim=12, n_heads=2, n_layers=2)
 TEXTS = [[7 + i + j for j in range(3 + 2 * i)] for i in range(24)]
@@ -70,7 +69,7 @@ def test_the_figures_are_those_of_the_network_itself() -> None:
 def test_a_network_that_takes_pads_for_text_fails() -> None:
     """A defect made on purpose: without the causal mask, the pads are not hidden."""
     made = net("flexible", causal=False)
-    made._mask = lambda lengths, T: AttentionMask(False)  # type: ignore[method-assign]
+    made._key_mask = lambda lengths, T: None  # type: ignore[method-assign]
     test = found(made)
     assert test.verdict == "FAIL"
     assert test.largest_difference > 0.01
@@ -105,7 +104,7 @@ def test_outputs_that_are_no_numbers() -> None:
     made = net("flexible")
     made.out_head.weight.data.fill_(torch.nan)
     told = compare_paddings(made, TEXTS, None, 50256)
-    assert told == "not run: the network's outputs are no numbers"
+    assert told == "not run: the network's outputs are not finite"
 
 
 def test_nothing_is_drawn_and_the_mode_stays() -> None:
@@ -123,20 +122,20 @@ def test_nothing_is_drawn_and_the_mode_stays() -> None:
 def test_a_trainers_evaluation_is_followed_by_the_test(tmp_path: Path, reviews: str, precision: str) -> None:
     texts, trained = data(reviews), module()
     path = save(tmp_path, trained, texts, precision=precision)
-    test = SelfTest()
+    test = PaddingTest()
     runner = trainer(tmp_path, precision=precision, callbacks=[test])
     again = module()
     runner.validate(again, datamodule=texts, ckpt_path=str(path), verbose=False)
     runner.test(again, datamodule=texts, ckpt_path=str(path), verbose=False)
-    assert set(test.padding) == {"validation", "test"}
-    for one in test.padding.values():
+    assert set(test.found) == {"validation", "test"}
+    for one in test.found.values():
         assert isinstance(one, PadTest)
         assert (one.verdict, one.tolerance) == ("passed", 0.05 if precision == "bf16-mixed" else 1e-3)
         assert one.largest_difference < (0.05 if precision == "bf16-mixed" else 1e-5)
 
 
 def test_a_training_is_left_alone(tmp_path: Path, reviews: str) -> None:
-    test = SelfTest()
+    test = PaddingTest()
     trainer(tmp_path, callbacks=[test]).fit(module(), datamodule=data(reviews))
-    assert test.padding == {}
+    assert test.found == {}
     assert test.place is None

@@ -10,27 +10,49 @@ from pathlib import Path
 import pytest
 from test_cli import lit
 
-from lit_cls.commands.sweep import parse_grid, sweep
+from lit_cls.commands.sweep import _requests, parse_grid, sweep
 from lit_cls.errors import UserError
 
 CONFIG = """
 data:
-  source: demo
+  path: mine.csv
 model:
   size: gpt2-nano
   weights: random
 trainer:
   max_epochs: 1
-  limit_train_batches: 4
 """
-LAYERS = "model.trainable_layers=last_layer,1,2,all"
+WORDS = ["--config", "mine.yaml", "--vary", "model.trainable_layers=last_layer,all", "--out", "out"]
+WORDS += ["--vary", "data.split=[0.6,0.2,0.2],[0.5,0.3,0.2]"]
+
+
+def write_inputs(folder: Path) -> Path:
+    rows = "".join(f"text {'good' if i % 2 else 'poor'} {i},{'yes' if i % 2 else 'no'}\n" for i in range(60))
+    (folder / "mine.csv").write_text("text,label\n" + rows)
+    (folder / "mine.yaml").write_text(CONFIG)
+    return folder
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text(CONFIG)
-    return tmp_path
+    return write_inputs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep that was killed after its first run and resumed; its folder, and what the second command printed."""
+    folder = write_inputs(tmp_path_factory.mktemp("sweep"))
+    command = [sys.executable, "-m", "lit_cls", "sweep", *WORDS]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "trained in" in line:
+                break
+        process.send_signal(signal.SIGKILL)
+    done = lit("sweep", *WORDS, cwd=folder)
+    assert done.stderr == ""
+    return folder, done.stdout
 
 
 def lines_of(path: Path) -> list[dict[str, str]]:
@@ -38,60 +60,37 @@ def lines_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_layers_one_after_the_other(here: Path) -> None:
-    words = ["--config", "mine.yaml", "--vary", LAYERS, "--out", "out"]
-    told = lit("sweep", *words, cwd=here)
-    assert told.stderr == ""
-    lines = lines_of(here / "out" / "results.csv")
-    assert [line["model.trainable_layers"] for line in lines] == ["last_layer", "1", "2", "all"]
-    trained = [int(line["trained_parameters"]) for line in lines]
-    assert trained[0] == 2 * 48 + 2
-    assert trained == sorted(set(trained))
-    assert trained[-1] == int(lines[-1]["parameters"])
-    runs = json.loads((here / "out" / "results.json").read_text())["runs"]
+def test_every_combination_is_run_and_written(swept: tuple[Path, str]) -> None:
+    out = swept[0] / "out"
+    lines = lines_of(out / "results.csv")
+    splits = ("[0.6,0.2,0.2]", "[0.5,0.3,0.2]")
+    assert [(line["model.trainable_layers"], line["data.split"]) for line in lines] == [
+        (layers, split) for layers in ("last_layer", "all") for split in splits
+    ]
+    assert [int(line["validation_n"]) for line in lines] == [12, 18, 12, 18]
+    assert [int(line["trained_parameters"]) for line in lines[:2]] == [2 * 48 + 2] * 2
+    assert lines[-1]["trained_parameters"] == lines[-1]["parameters"]
+    runs = json.loads((out / "results.json").read_text())["runs"]
     assert [run["state"] for run in runs] == ["finished"] * 4
-    table = (here / "out" / "table.md").read_text()
+    table = (out / "table.md").read_text()
     for line in lines:
         assert f"({line['test_correct']}/{line['test_n']})" in table
         # A run of the sweep is a run like any other: its checkpoint classifies.
-        assert (here / "out" / line["folder"] / "best.ckpt").exists()
+        assert (out / line["folder"] / "best.ckpt").exists()
     for name in ("sweep.png", "sweep.svg"):
-        assert (here / "out" / name).stat().st_size > 5000
-    before = sorted((here / "out" / "runs").rglob("*"))
-    again = lit("sweep", *words, cwd=here)
-    assert "4 of 4 runs finished" in again.stdout
-    assert sorted((here / "out" / "runs").rglob("*")) == before
+        assert (out / name).stat().st_size > 5000
 
 
-def test_a_grid_of_an_own_file_goes_on_after_a_kill(here: Path) -> None:
-    rows = "".join(f"text {'good' if i % 2 else 'poor'} {i},{'yes' if i % 2 else 'no'}\n" for i in range(60))
-    (here / "mine.csv").write_text("text,label\n" + rows)
-    words = ["sweep", "--data.path", "mine.csv", "--model.size", "gpt2-nano", "--model.weights", "random"]
-    words += [
-        "--trainer.max_epochs",
-        "1",
-        "--vary",
-        "seed_everything=1,2",
-        "--vary",
-        "data.split=[0.6,0.2,0.2],[0.5,0.3,0.2]",
-    ]
-    command = [sys.executable, "-m", "lit_cls", *words, "--out", "out"]
-    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if "trained in" in line:
-                break
-        child.send_signal(signal.SIGKILL)
-    told = lit(*words, "--out", "out", cwd=here)
-    assert "1 of 4 runs finished" in told.stdout or "2 of 4 runs finished" in told.stdout
-    lines = lines_of(here / "out" / "results.csv")
-    assert [(line["seed_everything"], line["data.split"]) for line in lines] == [
-        ("1", "[0.6,0.2,0.2]"),
-        ("1", "[0.5,0.3,0.2]"),
-        ("2", "[0.6,0.2,0.2]"),
-        ("2", "[0.5,0.3,0.2]"),
-    ]
-    assert [int(line["validation_n"]) for line in lines] == [12, 18, 12, 18]
+def test_a_killed_sweep_is_resumed(
+    swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, printed = swept
+    assert "1 of 4 runs finished" in printed or "2 of 4 runs finished" in printed
+    before = sorted((folder / "out" / "runs").rglob("*"))
+    monkeypatch.chdir(folder)
+    assert sweep(WORDS) == 0
+    assert "4 of 4 runs finished" in capsys.readouterr().out
+    assert sorted((folder / "out" / "runs").rglob("*")) == before
 
 
 def test_grids() -> None:
@@ -123,13 +122,10 @@ def test_mistakes_are_refused_before_anything_runs(words: str, message: str, her
     with pytest.raises(UserError) as refused:
         sweep(words.split())
     assert message in str(refused.value)
-    assert [path.name for path in here.iterdir()] == ["mine.yaml"]
+    assert {path.name for path in here.iterdir()} == {"mine.csv", "mine.yaml"}
 
 
-def test_values_that_a_folder_name_cannot_have_get_folders_of_their_own(here: Path) -> None:
-    (here / "a b.csv").write_text("text,label\n" + "".join(f"t {i},{i % 2}\n" for i in range(20)))
-    (here / "a-b.csv").write_text("text,label\n" + "".join(f"u {i},{i % 2}\n" for i in range(20)))
-    words = ["--config", "mine.yaml", "--data.source", "file", "--vary", "data.path=a b.csv,a-b.csv", "--out", "out"]
-    assert sweep(words) == 0
-    folders = [line["folder"] for line in lines_of(here / "out" / "results.csv")]
-    assert folders == ["runs/path=a-b.csv/version_0", "runs/path=a-b.csv_1/version_0"]
+def test_values_that_a_folder_name_cannot_have_get_folders_of_their_own() -> None:
+    requests = _requests(parse_grid(["data.path=a b.csv,a-b.csv"]), ["--x"], rerun=False)
+    assert [request.name for request in requests] == ["path=a-b.csv", "path=a-b.csv_1"]
+    assert [request.options for request in requests] == [("--x", f"--data.path={f}") for f in ("a b.csv", "a-b.csv")]

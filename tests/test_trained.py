@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import data, module, save
 
-from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import UserError
 from lit_cls.model.decision import Decision
@@ -18,10 +18,10 @@ from lit_cls.training.checkpoints import DECISION_KEY, read_checkpoint
 TOLD = "texts that it was trained on may be in it"
 
 
-def trained(words: list[str], told: list[str] | None = None) -> Trained:
+def trained(words: list[str], told: list[str] | None = None) -> TrainedCheckpoint:
     parser = CommandParser("explain", "")
     add_checkpoint_options(parser)
-    return trained_of("explain", parser.parse_args(words), words, [].append if told is None else told.append)
+    return open_checkpoint("explain", parser.parse_args(words), words, [].append if told is None else told.append)
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import csv
 import json
 import os
 import random
-import subprocess
-import sys
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +18,10 @@ from safetensors.torch import save_file
 
 import lit_cls
 from lit_cls.cli import main
+from lit_cls.commands.tune import _candidates, _notes, _predictions, _tune
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.evaluation.tuning import choose_threshold, fit_temperature, parse_goal
+from lit_cls.errors import UserError
+from lit_cls.evaluation.tuning import Goal, choose_threshold, fit_temperature, parse_goal
 from lit_cls.model import LoRA
 from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
@@ -57,6 +59,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     texts = data(noisy(folder / "films.csv", {"no": 132, "yes": 88}), split=(0.5, 0.3, 0.2))
     return save(folder, module(learning_rate=3e-3), texts, max_epochs=3).rename(folder / "best.ckpt")
+
+
+def three_files(folder: Path, validation: dict[str, int]) -> ClassificationData:
+    counts = {"no": 60, "yes": 40, "maybe": 20}
+    files = [
+        noisy(folder / f"{name}.csv", part, seed=i)
+        for i, (name, part) in enumerate({"train": counts, "validation": validation, "test": counts}.items())
+    ]
+    return ClassificationData(split=tuple(files))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def three_labels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClassificationData]:
+    """A checkpoint of three labels, and its three files."""
+    seed_everything(7, verbose=False)
+    texts = three_files(tmp_path_factory.mktemp("files"), {"no": 40, "yes": 30, "maybe": 20})
+    return save(tmp_path_factory.mktemp("three"), module(), texts, max_epochs=2), texts
 
 
 def tune(*words: object) -> None:
@@ -160,11 +179,11 @@ def test_nothing_is_overwritten_and_a_second_tuning_starts_anew(
     assert (folder / "tuned.ckpt").stat().st_size < 0.5 * source.stat().st_size
 
 
-def test_no_training_goes_on_from_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_training_resumes_from_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tune("--ckpt_path", trained, "--out", "a.ckpt")
     capsys.readouterr()
     assert main(["fit", "--ckpt_path", "a.ckpt"]) == 2
-    assert "can be tested and predict, but no training can go on from it" in capsys.readouterr().err
+    assert "no training can be resumed from it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -199,7 +218,7 @@ def test_what_a_balanced_split_hides_is_told(tmp_path: Path, capsys: pytest.Capt
     """Of as many texts of each label 80 % precision, say; of texts as they come, 1 in 10, far less."""
     path = noisy(tmp_path / "films.csv", {"no": 720, "yes": 80})
     texts = ClassificationData(path=path, split=(0.3, 0.5, 0.2))
-    tune("--ckpt_path", save(tmp_path, module(), texts), "--label", "yes", "--out", "a.ckpt")
+    tune("--ckpt_path", save(tmp_path, module(), texts, limit_train_batches=4), "--label", "yes", "--out", "a.ckpt")
     told = " ".join(capsys.readouterr().out.split())
     assert "note: the validation split is 50.0% yes, the source 10.0% (data.balance)" in told
     part = texts.part("validation")
@@ -218,29 +237,21 @@ def test_a_claim_that_so_few_texts_cannot_support(trained: Path, capsys: pytest.
     assert "they do not show 100.0%; no number of texts could" in capsys.readouterr().out
 
 
-def test_where_every_text_is_right_the_temperature_stays(
-    tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = save(tmp_path, module(learning_rate=3e-3), data(reviews), max_epochs=4)
-    tune("--ckpt_path", path, "--label", "yes", "--goal", "precision>=0.99", "--out", "a.ckpt")
-    decision = decision_of(read_checkpoint("a.ckpt"))
-    assert decision.temperature == 1
-    assert 0.02 < decision.threshold < 0.98  # in the middle of the gap
-    assert "note: temperature: every prediction is correct, so any lower temperature" in capsys.readouterr().out
+def test_where_every_prediction_is_correct_the_temperature_stays(tmp_path: Path, reviews: str) -> None:
+    parts = data(reviews).parts
+    labels = np.array(parts.splits["validation"].label_ids)
+    logits = torch.from_numpy(np.eye(2)[labels] * 3 - 1).float()
+    tuning = _tune(logits, labels, [1], parse_goal("precision>=0.99", ["no", "yes"]), ["no", "yes"])
+    assert tuning.decision.temperature == 1
+    # The middle between the probabilities of logits 3 apart.
+    assert tuning.decision.threshold == pytest.approx(0.5, abs=1e-6)
+    given = _predictions(tuning.decision, logits, labels, ["no", "yes"]).predictions
+    notes = _notes(SimpleNamespace(checkpoint={}, path=tmp_path / "a.ckpt"), parts, tuning, given)  # type: ignore[arg-type]
+    assert notes[0].startswith("temperature: every prediction is correct, so any lower temperature would fit better")
 
 
-def three_files(tmp_path: Path, validation: dict[str, int]) -> ClassificationData:
-    counts = {"no": 60, "yes": 40, "maybe": 20}
-    files = [
-        noisy(tmp_path / f"{name}.csv", part, seed=i)
-        for i, (name, part) in enumerate({"train": counts, "validation": validation, "test": counts}.items())
-    ]
-    return ClassificationData(split=tuple(files))  # type: ignore[arg-type]
-
-
-def test_three_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    texts = three_files(tmp_path, {"no": 40, "yes": 30, "maybe": 20})
-    path = save(tmp_path, module(), texts, max_epochs=2)
+def test_three_labels(three_labels: tuple[Path, ClassificationData], capsys: pytest.CaptureFixture[str]) -> None:
+    path, texts = three_labels
     capsys.readouterr()
     assert main(["tune", "--ckpt_path", str(path), "--out", "a.ckpt"]) == 2
     told = capsys.readouterr().err
@@ -268,12 +279,12 @@ def test_three_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert decision.goal == f"{goal} on 90 validation texts"
 
 
-def test_three_files_that_have_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "old").mkdir()
-    (tmp_path / "run").mkdir()
-    path = save(tmp_path / "run", module(), three_files(tmp_path / "old", {"no": 40, "yes": 30, "maybe": 20}))
+def test_three_files_that_have_moved(
+    three_labels: tuple[Path, ClassificationData], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, texts = three_labels
     tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt")
-    (tmp_path / "old").rename(tmp_path / "new")
+    shutil.copytree(Path(texts.split[0]).parent, "new")  # type: ignore[arg-type]
     capsys.readouterr()
     tune("--ckpt_path", path, "--label", "yes", "--out", "b.ckpt", "--data.path", "new")
     files = "[new/train.csv, new/validation.csv, new/test.csv]"
@@ -301,11 +312,11 @@ def test_the_checkpoint_is_written_before_anything_is_told_of_it(trained: Path) 
     assert decision_of(read_checkpoint("a.ckpt")).goal.startswith("f1 for yes")
 
 
-def test_costs_that_no_threshold_lowers_leave_it_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The only label whose texts cost anything is always the answer."""
-    texts = three_files(tmp_path, {"no": 9, "yes": 9, "maybe": 9})
-    path = save(tmp_path, module(), texts, limit_train_batches=1)
-    content = dict(read_checkpoint(path))
+def test_costs_that_no_threshold_lowers_leave_it_out(
+    three_labels: tuple[Path, ClassificationData], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only label whose texts cost anything is always predicted."""
+    content = dict(read_checkpoint(three_labels[0]))
     state = dict(content["state_dict"])
     state["net.out_head.bias"] = torch.tensor([0.0, 50.0, 0.0])
     AtomicCheckpointIO().save_checkpoint({**content, "state_dict": state}, tmp_path / "one.ckpt")
@@ -314,21 +325,25 @@ def test_costs_that_no_threshold_lowers_leave_it_out(tmp_path: Path, capsys: pyt
     assert "no threshold of one label costs less than the most probable label" in capsys.readouterr().out
 
 
-def test_a_label_without_validation_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = save(tmp_path, module(), three_files(tmp_path, {"no": 40, "yes": 30}), max_epochs=1)
-    tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt")
+def test_a_label_without_validation_texts(
+    three_labels: tuple[Path, ClassificationData], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = three_labels
+    three_files(tmp_path, {"no": 40, "yes": 30})
+    tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt", "--data.path", tmp_path)
     told = capsys.readouterr().out
     assert "note: the validation split has no text of maybe: no figure is about these" in told
-    assert main(["tune", "--ckpt_path", str(path), "--label", "maybe", "--out", "b.ckpt"]) == 2
+    assert main(["tune", "--ckpt_path", str(path), "--label", "maybe", "--out", "b.ckpt", "--data.path", "."]) == 2
     assert "nothing can be tuned for the label: the split has no text of it" in capsys.readouterr().err
     assert not Path("b.ckpt").exists()
 
 
-def test_the_test_split_has_no_say(tmp_path: Path) -> None:
-    path = save(tmp_path, module(), three_files(tmp_path, {"no": 40, "yes": 30, "maybe": 20}))
-    tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt")
+def test_the_test_split_is_not_used(three_labels: tuple[Path, ClassificationData], tmp_path: Path) -> None:
+    path, _ = three_labels
+    three_files(tmp_path, {"no": 40, "yes": 30, "maybe": 20})
+    tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt", "--data.path", tmp_path)
     noisy(tmp_path / "test.csv", {"no": 5, "yes": 90, "maybe": 5}, wrong=1.0, seed=9)
-    tune("--ckpt_path", path, "--label", "yes", "--out", "b.ckpt")
+    tune("--ckpt_path", path, "--label", "yes", "--out", "b.ckpt", "--data.path", tmp_path)
     assert decision_of(read_checkpoint("a.ckpt")) == decision_of(read_checkpoint("b.ckpt"))
 
 
@@ -374,24 +389,22 @@ def test_what_is_refused(trained: Path, words: list[str], message: str, capsys: 
     assert message in refused(capsys, "--ckpt_path", trained, *given)
 
 
-def test_as_many_texts_of_each_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = save(tmp_path, module(), data(noisy(tmp_path / "films.csv", {"no": 50, "yes": 50})))
-    assert main(["tune", "--ckpt_path", str(path)]) == 2
-    told = capsys.readouterr().err
+def test_the_rarer_label_is_the_default(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With as many texts of each label there is none."""
+    here = noisy(tmp_path / "films.csv", {"no": 50, "yes": 50})
+    told = refused(capsys, "--ckpt_path", trained, "--data.path", here)
     assert (
         "the source has 50 texts of each label: name the one that the goal is about, --label no or --label yes" in told
     )
-    tune("--ckpt_path", path, "--goal", "cost yes=5")  # which label is asked is the same here
-    assert (tmp_path / "tuned.ckpt").exists()
+    # With costs, either label gives the same rule.
+    tune("--ckpt_path", trained, "--data.path", here, "--goal", "cost yes=5", "--out", "a.ckpt")
 
 
-def test_labels_of_several_words_are_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_of_several_words_are_quoted(tmp_path: Path) -> None:
     lines = [f"film {i},{'not good' if i % 2 else 'good'}" for i in range(40)]
     (tmp_path / "films.csv").write_text("\n".join(["text,label", *lines]))
-    path = save(tmp_path, module(), data(str(tmp_path / "films.csv")), limit_train_batches=1)
-    capsys.readouterr()
-    assert main(["tune", "--ckpt_path", str(path)]) == 2
-    assert "name the one that the goal is about, --label good or --label 'not good'" in capsys.readouterr().err
+    with pytest.raises(UserError, match="name the one that the goal is about, --label good or --label 'not good'"):
+        _candidates(Goal("f1"), data(str(tmp_path / "films.csv")).parts)
 
 
 def test_a_goal_that_no_threshold_reaches(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -417,11 +430,6 @@ def test_a_network_that_has_failed(trained: Path, tmp_path: Path, capsys: pytest
     (tmp_path / "run").mkdir()
     AtomicCheckpointIO().save_checkpoint({**content, "state_dict": state}, tmp_path / "run" / "a.ckpt")
     assert "are not numbers: its training has diverged" in refused(capsys, "--ckpt_path", "run/a.ckpt")
-
-
-def test_its_help_does_not_wait_for_lightning() -> None:
-    code = "import sys, lit_cls.commands.tune; assert not {'lightning', 'sklearn', 'scipy'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_full_disk_is_no_traceback(

@@ -101,18 +101,18 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
             ["--trainer.limit_test_batches", "0.3"],
             "trainer.limit_test_batches 0.3 of 1 batch is less than one",
         ),
-        (twelve(), ["--trainer.logger", "CometLogger"], "the configuration cannot be carried out: Problem with given"),
-        (twelve(), ["--trainer.devices", "abc"], "the trainer cannot be set up like this"),
+        (twelve(), ["--trainer.logger", "CometLogger"], "the configuration cannot be instantiated: Problem with given"),
+        (twelve(), ["--trainer.devices", "abc"], "the trainer cannot be created"),
         (twelve(), ["--trainer.default_root_dir", "null"], "trainer.default_root_dir is null"),
         (twelve(), ["--model.drop_rate", "2"], "drop_rate 2.0 is not in [0, 1)"),
         (
             twelve(),
             ["--model.class_weights", "{eggs: 2}"],
-            "'eggs' is no label of the data. The labels are 'ham', 'spam'",
+            "'eggs' is not a label of the data. The labels are 'ham', 'spam'",
         ),
         (twelve(), ["--model.class_weights.ham", "-1"], "model.class_weights: 'ham' is -1.0, not between"),
         (twelve(), ["--model.label_smoothing", "1"], "model.label_smoothing 1.0 is not in [0, 1)"),
-        (twelve(), ["--model.focal_gamma", "-2"], "model.focal_gamma -2.0 is not a number from 0 on"),
+        (twelve(), ["--model.focal_gamma", "-2"], "model.focal_gamma -2.0 is not a number of at least 0"),
         (twelve(), ["--trainer.overfit_batches", "2"], "trainer.overfit_batches replaces the order of texts"),
         (twelve(), ["--trainer.use_distributed_sampler", "true"], "trainer.use_distributed_sampler repeats rows"),
         (twelve(), ["--data.source", "demo"], "data.source demo makes its own messages: leave data.path data.csv out"),
@@ -333,7 +333,7 @@ def test_a_run_that_never_validated_still_leaves_its_last_checkpoint(
 ) -> None:
     warnings.simplefilter("always")  # Lightning warns of the missing val_loss as well
     out = fit(capsys, *options)
-    assert "nothing was validated, so that there is no best checkpoint: the last is tested" in out
+    assert "nothing was validated, so there is no best checkpoint: the last is tested" in out
     assert {path.name for path in Path("checkpoints/fit/version_0").glob("*.ckpt")} == {"last.ckpt"}
 
 
@@ -369,5 +369,5 @@ def test_a_runs_own_configuration_is_one_for_every_verb(capsys: pytest.CaptureFi
 
 
 def test_near_duplicates_of_a_command_are_suggested(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "there is no verb 'tset'; did you mean test?" in refused(["tset"], capsys)
-    assert "the verb comes first" in refused(["--config", "x.yaml", "fit"], capsys)
+    assert "there is no command 'tset'; did you mean test?" in refused(["tset"], capsys)
+    assert "the command comes first" in refused(["--config", "x.yaml", "fit"], capsys)

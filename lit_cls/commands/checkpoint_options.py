@@ -1,6 +1,6 @@
-"""Which trained classifier a command is about: the options that name it, and what they come to.
+"""The options that name a trained classifier, and the checkpoint that they name.
 
-Everything else about it comes from its checkpoint.
+Everything else about the classifier comes from its checkpoint.
 """
 
 import argparse
@@ -22,24 +22,24 @@ from lit_cls.inference import Classifier, classifier_of
 from lit_cls.runs.folder import find_checkpoint
 from lit_cls.training.checkpoints import DATA_KEY, PREVIOUS, newest_checkpoint, read_checkpoint
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 _ROOT = "checkpoints"
-# What a configuration file says of how a trained classifier is found and run; the rest is about training.
+# Options of a configuration file that say how a trained classifier is found and run; the rest is about training.
 _FROM_CONFIG = ("run_name", "ckpt_path", "trainer.default_root_dir", "trainer.accelerator", "trainer.precision")
 # Lightning's short words, which a configuration may have.
 _SHORT_PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A checkpoint, read, and how it is to run."""
+class TrainedCheckpoint:
+    """A checkpoint that has been read, with the device and precision to run it in."""
 
     path: Path
     checkpoint: dict[str, Any]
     """As `read_checkpoint` returns it."""
     device: torch.device
     precision: str | None
-    """None: what it was trained in, where the device multiplies in that."""
+    """None: the precision it was trained in, if the device supports that."""
     weights: str | None
     """Where the GPT-2 file it was trained from has moved to."""
 
@@ -47,37 +47,37 @@ class Trained:
         """The network with its weights in place.
 
         Args:
-            precision: instead of the one that was asked for.
+            precision: in place of the one that was asked for.
             packed: as for `Classifier`.
         """
         precision = precision or self.precision
         return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision, packed)
 
-    def split(self, name: SplitName, moved: str | None, tell: Tell) -> Part:
+    def split(self, name: SplitName, moved: str | None, log: Log) -> Part:
         """A split of the data that it was trained on.
 
         Args:
-            name: which.
+            name: of the split.
             moved: as for `parts`.
-            tell: prints a line, when it is not the split that the checkpoint knows.
+            log: prints a line, if it is not the split that the checkpoint was trained with.
 
         Raises:
-            UserError: the data is not to be had, or not readable.
+            UserError: the data is missing or cannot be read.
         """
         part = self.parts(moved).splits[name]
         if part.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get(name):
             also = "" if name == "train" else ": texts that it was trained on may be in it"
-            tell(f"note: the {name} split is not the one that {self.path} was trained with{also}")
+            log(f"note: the {name} split is not the one that {self.path} was trained with{also}")
         return part
 
     def parts(self, moved: str | None) -> Parts:
-        """All of the data that it was trained on, and the rows that are in no split; read once.
+        """All of the data that it was trained on, and the rows that are in no split.
 
         Args:
             moved: where its file is now; of three files, their folder, or all three as a list; None where it was.
 
         Raises:
-            UserError: the data is not to be had, or not readable.
+            UserError: the data is missing or cannot be read.
         """
         names = Reading.__dataclass_fields__
         settings = {key: value for key, value in self.checkpoint[DATA_KEY]["settings"].items() if key in names}
@@ -93,7 +93,7 @@ class Trained:
 
 
 def _moved_files(files: tuple[str, ...], moved: str) -> tuple[str, ...]:
-    """Where the three files are now: below a folder by their names, or as they are listed."""
+    """The new paths of three files: below a folder by their names, or as they are listed."""
     names = [Path(file).name for file in files]
     if os.path.isdir(os.path.expanduser(moved)) and len(set(names)) == len(names):
         return tuple(str(Path(moved) / name) for name in names)
@@ -110,9 +110,9 @@ def _moved_files(files: tuple[str, ...], moved: str) -> tuple[str, ...]:
 
 
 def add_checkpoint_options(parser: CommandParser) -> None:
-    """Adds the options that `trained_of` reads."""
+    """Adds the options that `open_checkpoint` reads."""
     group = parser.add_argument_group("the classifier")
-    for option, metavar, told in (
+    for option, metavar, text in (
         ("--ckpt_path", "best|last|PATH", "the checkpoint: of the newest run, or a file"),
         ("--config", "FILE", "the configuration that was trained: it names the run's folder"),
         ("--run_name", "NAME", "the run's name (default: that of the --config file, or fit)"),
@@ -121,19 +121,19 @@ def add_checkpoint_options(parser: CommandParser) -> None:
         ("--trainer.precision", "PRECISION", "32-true, bf16-mixed, … (default: as trained, if that is fast here)"),
     ):
         short = ("-c",) if option == "--config" else ()
-        group.add_argument(*short, option, metavar=metavar, help=told)
+        group.add_argument(*short, option, metavar=metavar, help=text)
     kinds = ("auto", "cpu", "gpu", "cuda", "mps")
     group.add_argument("--trainer.accelerator", choices=kinds, help="what it runs on (default: auto)")
 
 
-def trained_of(verb: str, args: argparse.Namespace, words: Sequence[str], tell: Tell) -> Trained:
-    """The checkpoint that the options name, read and checked.
+def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str], log: Log) -> TrainedCheckpoint:
+    """Reads and checks the checkpoint that the options name.
 
     Args:
-        verb: of the command.
+        command: the subcommand.
         args: with the options of `add_checkpoint_options`.
-        words: as typed behind the verb, for the way out of a mistake.
-        tell: prints a line.
+        words: as typed behind the subcommand, for hints.
+        log: prints a line.
 
     Raises:
         UserError: no such file, configuration or device; damaged; not a checkpoint of ours.
@@ -147,11 +147,11 @@ def trained_of(verb: str, args: argparse.Namespace, words: Sequence[str], tell: 
 
     stem = "fit" if args.config is None else Path(args.config).stem
     root = Path(os.path.expanduser(option("trainer.default_root_dir", _ROOT) or _ROOT))
-    typed = [verb, *words]
-    found = find_trained(option("ckpt_path"), root, option("run_name", stem) or stem, typed, tell)
+    typed = [command, *words]
+    found = locate_checkpoint(option("ckpt_path"), root, option("run_name", stem) or stem, typed, log)
     precision = option("trainer.precision", "auto")
     weights = getattr(args, "model.weights")
-    return Trained(
+    return TrainedCheckpoint(
         *found,
         device=_device(option("trainer.accelerator", "auto") or "auto"),
         precision=None if precision == "auto" else _SHORT_PRECISIONS.get(str(precision), precision),
@@ -159,49 +159,49 @@ def trained_of(verb: str, args: argparse.Namespace, words: Sequence[str], tell: 
     )
 
 
-def find_trained(
-    given: str | None, root: Path, run_name: str, typed: Sequence[str], tell: Tell
+def locate_checkpoint(
+    given: str | None, root: Path, run_name: str, typed: Sequence[str], log: Log
 ) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint by path, or `best` or `last` of the newest run of a name; and its content.
+    """Finds and reads a checkpoint: by path, or `best` or `last` of the newest run of a name.
 
     Args:
         given: `--ckpt_path`; None when it was left out.
         root: the folder of all runs.
         run_name: below it.
-        typed: the words behind `lit_cls`, for the way out of a mistake.
-        tell: prints a line, about each damaged file that is passed over.
+        typed: the words behind `lit_cls`, for hints.
+        log: prints a line, about each damaged file that is skipped.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
     if given in ("best", "last"):
-        # Killed at the one moment without a last.ckpt, a run has the one before.
+        # A run that was killed between two renames has no last.ckpt, but the one before.
         names = (given, Path(PREVIOUS).stem) if given == "last" else (given,)
         found = next(filter(None, (find_checkpoint(root, run_name, name) for name in names)), None)
         if found is None:
             raise UserError(
                 f"no run of {run_name!r} below {root} has a {given}.ckpt: train one first\n  {_to_train(typed)}"
             )
-        newest = newest_checkpoint(found.parent, tell) if given == "last" else None
+        newest = newest_checkpoint(found.parent, log) if given == "last" else None
         return newest or (found, read_checkpoint(found))
     if given is not None:
         path = Path(os.path.expanduser(given))
         return path, read_checkpoint(path)
-    verb = typed[0]
+    command = typed[0]
     kept = find_checkpoint(root, run_name, "best") or find_checkpoint(root, run_name, "last")
     if kept is None:
-        raise UserError(f"{verb} needs a trained checkpoint: train one first\n  {_to_train(typed)}")
+        raise UserError(f"{command} needs a trained checkpoint: train one first\n  {_to_train(typed)}")
     words = list(typed)
     at = words.index("--") if "--" in words else len(words)
     words[at:at] = ["--ckpt_path", str(kept)]
-    raise UserError(f"{verb} needs a trained checkpoint:\n  {shlex.join(['lit_cls', *words])}")
+    raise UserError(f"{command} needs a trained checkpoint:\n  {shlex.join(['lit_cls', *words])}")
 
 
 def _to_train(typed: Sequence[str]) -> str:
-    """The fit that comes before: with the same options where they are fit's, else with the configuration."""
-    verb, *words = typed
+    """The fit to run first: with the same options where fit has them, else with the configuration."""
+    command, *words = typed
     before = ["", *words]
-    if verb in ("fit", "validate", "test"):
+    if command in ("fit", "validate", "test"):
         given = [w for b, w in zip(before, words, strict=False) if "--ckpt_path" not in (b, w.split("=")[0])]
     else:
         config = {"-c", "--config"}
@@ -210,7 +210,7 @@ def _to_train(typed: Sequence[str]) -> str:
 
 
 def _read_config(path: Path) -> dict[str, str]:
-    """What `_FROM_CONFIG` names, by the names of the options."""
+    """The options of `_FROM_CONFIG` that a file sets."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -218,14 +218,14 @@ def _read_config(path: Path) -> dict[str, str]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as a configuration: {error}") from error
     if not isinstance(content, dict | None):
-        raise UserError(f"{path} is no configuration: it has no options")
+        raise UserError(f"{path} is not a configuration: it has no options")
     found = {}
     for name in _FROM_CONFIG:
         value: Any = content
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, dict | list):
-            raise UserError(f"{path}: {name} is no word or number; give --{name} beside it")
+            raise UserError(f"{path}: {name} is not a word or number; give --{name} beside it")
         if value is not None:
             found[name] = str(value)
     return found
@@ -238,5 +238,5 @@ def _device(accelerator: str) -> torch.device:
     if accelerator == "gpu":
         accelerator = "mps" if available["mps"] else "cuda"
     if not available.get(accelerator):
-        raise UserError(f"trainer.accelerator {accelerator}: this machine has none. Leave the option out, or pass cpu")
+        raise UserError(f"trainer.accelerator {accelerator}: this machine has none; leave the option out, or pass cpu")
     return torch.device(accelerator)

@@ -1,4 +1,4 @@
-"""Which classes a configuration may name that someone else wrote: naming one imports its module, which runs code."""
+"""Restricts which classes a configuration of someone else may import: naming one runs the code of its module."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,27 +17,27 @@ from lit_cls.errors import UserError
 _ADAPTER = ("model", "adapter")
 _PACKAGES = ("lightning", "lit_cls", "torch", "torchmetrics")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_PLAIN_TEXT = ("default_root_dir", "model_registry", "max_time")  # of the trainer's options, those that take no class
+_PLAIN_TEXT = ("default_root_dir", "model_registry", "max_time")  # options of the trainer that take no class
 _MAX_CONFIG_BYTES = 1 << 20
 
 
-def check_class_paths(verb: str, words: Sequence[str]) -> None:
-    """Refuses configurations that name foreign code; to be called before the parser, which imports what they name.
+def check_class_paths(command: str, words: Sequence[str]) -> None:
+    """Refuses configurations that name foreign code; runs before the parser, which imports the names.
 
-    `fit` may name any class: it is its user's own command. The other verbs are given what others wrote.
-    Looked at are the options among the words, each file of `--config` and each file that those name
-    where a class or a group of options may stand.
+    `fit` may name any class: its configuration is its user's own. The other commands get files that others wrote.
+    Inspects the options among the words, each file of `--config` and each file that those name where a class or a
+    group of options may stand.
 
     Args:
-        verb: whose rule holds: `fit`, `validate`, `test`, `resume`.
-        words: what follows the verb.
+        command: whose rule applies: `fit`, `validate`, `test`, `resume`.
+        words: that follow the command.
 
     Raises:
         UserError: a class outside the allowed packages, or a configuration that cannot be read.
     """
-    if verb == "fit":
+    if command == "fit":
         return
-    search = _ClassSearch(verb)
+    search = _ClassSearch(command)
     for at, word in enumerate(words):
         short = re.fullmatch(r"-c(?!-)=?(.*)", word, re.DOTALL)
         long = re.fullmatch(r"--([\w.]+)\+?(?:=(.*))?", word, re.DOTALL)
@@ -46,27 +46,27 @@ def check_class_paths(verb: str, words: Sequence[str]) -> None:
         name, value = ("config", short[1] or None) if short else (long[1], long[2]) if long else ("", None)
         if value is None and at + 1 < len(words):
             value = words[at + 1]
-        search.look(value, tuple(name.split(".")), Path())
+        search.visit(value, tuple(name.split(".")), Path())
 
 
 class _ClassSearch:
-    """Goes through options and the files they name, each once.
+    """Visits options and the files they name, each once.
 
     Args:
-        verb: for messages.
+        command: for messages.
     """
 
-    def __init__(self, verb: str) -> None:
-        self.verb = verb
+    def __init__(self, command: str) -> None:
+        self.command = command
         self._seen: set[tuple[object, ...]] = set()
-        self._alive: list[Any] = []  # an id is of one object only as long as that lives
+        self._alive: list[Any] = []  # an id identifies an object only as long as that lives
 
-    def look(self, value: Any, at: tuple[str, ...], folder: Path) -> None:
-        """One value, at these keys, of a file in this folder."""
+    def visit(self, value: Any, at: tuple[str, ...], folder: Path) -> None:
+        """Visits one value, at these keys, of a file in this folder."""
         if len(at) > 50:
             raise UserError(f"the configuration is nested too deeply at {'.'.join(at[:5])}…: leave that option out")
         if isinstance(value, Mapping | list | tuple):
-            # YAML's aliases can make a small file a huge tree of the same few branches.
+            # YAML's aliases can make a huge tree of few branches out of a small file.
             key = (id(value), at[:2], _takes_class(at))
             if key in self._seen:
                 return
@@ -74,10 +74,10 @@ class _ClassSearch:
             self._alive.append(value)
         if isinstance(value, Mapping):
             for name, inner in value.items():
-                self.look(inner, (*at, *str(name).rstrip("+").split(".")), folder)
+                self.visit(inner, (*at, *str(name).rstrip("+").split(".")), folder)
         elif isinstance(value, list | tuple):
             for inner in value:
-                self.look(inner, at, folder)
+                self.visit(inner, at, folder)
         elif isinstance(value, str) and value:
             self._text(value, at, folder)
 
@@ -89,7 +89,7 @@ class _ClassSearch:
             if _DOTTED.fullmatch(name) and (find_spec(name.split(".")[0]) or not _is_file(text, folder)):
                 self._check(name, at)
             elif names_class and "." in text and not _is_file(text, folder):
-                raise UserError(f"{'.'.join(at)} is no name of a class: {text!r}")
+                raise UserError(f"{'.'.join(at)} is not the name of a class: {text!r}")
         if not names_class and not _takes_class(at) and at not in (("trainer",), ("model",), ("data",), ("config",)):
             return
         inner_at = () if at == ("config",) else at
@@ -98,11 +98,11 @@ class _ClassSearch:
             key = (file.resolve(), inner_at)
             if key not in self._seen:
                 self._seen.add(key)
-                self.look(_yaml_file(file), inner_at, file.parent)
-        if not found and re.search(r"[:\[{]", text):  # written out, as the parser takes it too
+                self.visit(_yaml_file(file), inner_at, file.parent)
+        if not found and re.search(r"[:\[{]", text):  # inline YAML, which the parser takes too
             inner = _yaml_text(text, "the configuration" if at == ("config",) else ".".join(at))
             if not isinstance(inner, str):
-                self.look(inner, inner_at, folder)
+                self.visit(inner, inner_at, folder)
 
     def _check(self, name: str, at: tuple[str, ...]) -> None:
         # Below another class's arguments a type may be as wide as `object`, and torch has classes that start processes.
@@ -110,10 +110,10 @@ class _ClassSearch:
         parts = name.split(".")
         if parts[0] in allowed and not any(part.startswith("_") for part in parts) and _home(parts) in allowed:
             return
-        way_out = "a file's name, write ./ before it" if at[-1] != "class_path" else "your own, use it with fit alone"
+        hint = "a file's name, write ./ before it" if at[-1] != "class_path" else "your own, use it only with fit"
         raise UserError(
-            f"{'.'.join(at)} names {name}: a configuration for {self.verb} may only name classes of "
-            f"{', '.join(allowed)}, because naming one runs code. Leave it out; if it is {way_out}"
+            f"{'.'.join(at)} names {name}: a configuration for {self.command} may only name classes of "
+            f"{', '.join(allowed)}, because naming one runs code. Leave it out; if it is {hint}"
         )
 
 
@@ -125,13 +125,13 @@ def _takes_class(at: tuple[str, ...]) -> bool:
 
 
 def _home(parts: Sequence[str]) -> str:
-    """The package that an object of an allowed package comes from: `torch.os.system` is none of torch's."""
+    """The package that defines an object of an allowed package: `torch.os.system` is not torch's."""
     found: Any = import_module(parts[0])
     for at, part in enumerate(parts[1:], start=1):
         if not hasattr(found, part):
             try:
                 import_module(".".join(parts[: at + 1]))
-            except Exception:  # there is none now, but there could be when the parser looks
+            except Exception:  # there is none now, but there could be when the parser imports it
                 return ""
         found = getattr(found, part, None)
         if isinstance(found, ModuleType) and found.__name__.split(".")[0] not in _PACKAGES:
@@ -165,13 +165,13 @@ def _yaml_text(text: str, where: str) -> Any:
 
 
 @contextmanager
-def only_allowed_classes(verb: str) -> Iterator[None]:
-    """The same rule inside the parser, for what `check_class_paths` may not foresee; `fit` is free.
+def only_allowed_classes(command: str) -> Iterator[None]:
+    """Applies the same rule inside the parser, for names that `check_class_paths` does not see; `fit` is exempt.
 
-    Nothing where jsonargparse is too old to know such a rule.
+    Does nothing where jsonargparse is too old to have such a rule.
     """
     before = dict(_common.parsing_settings)
-    if verb != "fit" and "import_path_verdicts" in before:
+    if command != "fit" and "import_path_verdicts" in before:
         set_parsing_settings(
             import_path_denylist=["*"],
             import_path_allowlist=[*_PACKAGES, "lit_cls"],
@@ -180,6 +180,6 @@ def only_allowed_classes(verb: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # The library has no way back, and a later verb of this process may be fit.
+        # The library cannot undo it, and a later command of this process may be fit.
         _common.parsing_settings.clear()
         _common.parsing_settings.update(before)

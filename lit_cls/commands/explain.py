@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from lit_cls.commands.checkpoint_options import add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import add_checkpoint_options, open_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
-from lit_cls.explain.attribution import TOLERANCE, Attribution, Word, integrated_gradients, leave_one_word_out
+from lit_cls.explain.attribution import TOLERANCE, Attribution, integrated_gradients, leave_one_word_out
 from lit_cls.explain.html import (
     LEVELS,
     Explanation,
@@ -24,6 +24,7 @@ from lit_cls.explain.html import (
     shade_of,
     signed,
 )
+from lit_cls.explain.words import Word
 from lit_cls.inference import Classifier
 from lit_cls.io.atomic import check_new_file, write_text
 from lit_cls.io.progress import Progress
@@ -41,17 +42,7 @@ embeddings, and by leaving out one word at a time. Texts are truncated as predic
 
 
 def explain(words: list[str]) -> int:
-    """Explains the predictions for the given texts.
-
-    Args:
-        words: the options and the texts.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: a mistake in the options, the checkpoint or the file.
-    """
+    """Runs `lit_cls explain` with these arguments; returns the exit code."""
     parser = CommandParser("explain", _DESCRIPTION, 'a text that begins with a dash follows --: -- "-5 degrees"')
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="the texts, each in quotes")
     choices = (*_METHODS, "both")
@@ -67,7 +58,7 @@ def explain(words: list[str]) -> int:
         check_new_file(out)
     if (precision := getattr(args, "trainer.precision")) not in (None, "auto", "32-true"):
         raise UserError(f"trainer.precision {precision}: explain computes in 32-true")
-    trained = trained_of("explain", args, words, print_error)
+    trained = open_checkpoint("explain", args, words, print_error)
     classifier = trained.classifier("32-true")
     names = [name for name in _METHODS if args.method in (name, "both")]
     explanations = _explain_all(classifier, args.texts, names, args.label, keep_on=out is not None)

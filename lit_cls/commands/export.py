@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.merge import add_data_option, in_float32
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
@@ -30,18 +30,7 @@ _MAX_TEXTS = 64
 
 
 def export(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `export`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: settings that the format cannot express, a folder that exists, missing packages.
-        RunError: the predictions differ, or the disk refused the files.
-    """
+    """Runs `lit_cls export` with these arguments; returns the exit code."""
     parser = CommandParser("export", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison, beside texts that are always compared")
@@ -50,7 +39,7 @@ def export(words: list[str]) -> int:
     args = parser.parse_args(words)
     out = Path(os.path.expanduser(args.out))
     check_new_folder(out)
-    trained = in_float32(trained_of("export", args, words, print_line))
+    trained = in_float32(open_checkpoint("export", args, words, print_line))
     source = ExportSource.of(trained.path, trained.checkpoint, out)
     export_format = FORMATS[args.format]
     export_format.check(source)
@@ -71,7 +60,7 @@ def export(words: list[str]) -> int:
     return 0
 
 
-def _texts(trained: Trained, moved: str | None) -> list[str]:
+def _texts(trained: TrainedCheckpoint, moved: str | None) -> list[str]:
     """Texts to compare on: odd ones, and some of the validation split if it can be read."""
     try:
         own = trained.split("validation", moved, print_line).rows.texts

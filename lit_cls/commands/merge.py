@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
@@ -28,24 +28,13 @@ label changes, nothing is written."""
 
 
 def merge(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `merge`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: no adapter in the checkpoint, no validation split to compare on, the file exists.
-        RunError: the predictions differ, or the disk refused the file.
-    """
+    """Runs `lit_cls merge` with these arguments; returns the exit code."""
     parser = CommandParser("merge", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison")
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: merged.ckpt beside the other)")
     args = parser.parse_args(words)
-    trained = in_float32(trained_of("merge", args, words, print_line))
+    trained = in_float32(open_checkpoint("merge", args, words, print_line))
     settings = ModelSettings.from_dict(trained.checkpoint[KEY]["model"])
     if settings.adapter is None:
         raise UserError(
@@ -83,17 +72,12 @@ def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:
 
 
 def add_data_option(parser: CommandParser, use: str) -> None:
-    """Adds `--data.path`, for data that has moved.
-
-    Args:
-        parser: of a command.
-        use: of the validation split.
-    """
+    """Adds `--data.path`, for data that has moved; `use` says what its validation split is for."""
     moved = "the data it was trained on (three files: their folder), if that has moved"
     parser.add_argument("--data.path", metavar="FILE", help=f"{moved}: its validation split is for {use}")
 
 
-def in_float32(trained: Trained) -> Trained:
+def in_float32(trained: TrainedCheckpoint) -> TrainedCheckpoint:
     """The same on the CPU in float32, and a note if that is not how it predicts."""
     usual = trained.precision or trained.checkpoint[KEY]["precision"]
     if (usual, trained.device.type) != ("32-true", "cpu"):
@@ -102,12 +86,7 @@ def in_float32(trained: Trained) -> Trained:
 
 
 def merged(checkpoint: Mapping[str, Any], net: TextClassifier) -> dict[str, Any]:
-    """A checkpoint of the network with its adapters added in; they are added in `net` too.
-
-    Args:
-        checkpoint: with an adapter, as `read_checkpoint` returns it.
-        net: its network in float32.
-    """
+    """A checkpoint without adapters: those of `net`, in float32, are added into its weights in place."""
     merge_adapter(net)
     described = checkpoint[KEY]
     settings = replace(

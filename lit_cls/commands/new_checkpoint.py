@@ -11,12 +11,7 @@ from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS
 
 
 def new_checkpoint_path(out: str | None, source: Path, stem: str) -> Path:
-    """The path of the new checkpoint; nothing is overwritten.
-
-    Args:
-        out: `--out`; None for `<stem>.ckpt`, or else `<stem>_1.ckpt` and so on, beside the source.
-        source: the given checkpoint.
-        stem: what is done to it: `tuned`, say.
+    """The path of the new checkpoint: `--out`, or `<stem>.ckpt` (then `<stem>_1.ckpt`, …) beside the given one.
 
     Raises:
         UserError: it exists already, cannot be written, or has a name that training overwrites.

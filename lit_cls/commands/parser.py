@@ -1,4 +1,4 @@
-"""Words of the command line for commands that need no LightningCLI: a mistake is told as every other."""
+"""The parser of the subcommands that do not go through LightningCLI."""
 
 import argparse
 from typing import NoReturn
@@ -10,9 +10,9 @@ class CommandParser(argparse.ArgumentParser):
     """The options of one command.
 
     Args:
-        command: its words behind `lit_cls`.
-        description: what it does; its line breaks are kept.
-        epilog: below the list of options; likewise.
+        command: the words behind `lit_cls`.
+        description: for --help; its line breaks are kept.
+        epilog: below the list of options; its line breaks are kept.
     """
 
     def __init__(self, command: str, description: str, epilog: str | None = None) -> None:

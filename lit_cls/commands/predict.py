@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
-from lit_cls.commands.checkpoint_options import add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import add_checkpoint_options, open_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.commands.prediction_counts import Tally
 from lit_cls.commands.prediction_writer import AnswerFormat, AnswerWriter, format_of
@@ -60,7 +60,7 @@ def predict(words: Sequence[str]) -> int:
     if output is not None:
         form = format_of(output, form)
         check_output_file(output, "--output")
-    trained = trained_of("predict", args, words, print_error)
+    trained = open_checkpoint("predict", args, words, print_error)
     wanted = _wanted(args, trained.checkpoint[DATA_KEY]["settings"])
     stream = _stream(args, wanted, check_stdout_is_read if output is None else None)
     _check_columns(args, stream)

@@ -1,4 +1,4 @@
-"""`lit_cls reproduce`: the rows of the published table, run, written down and compared."""
+"""`lit_cls reproduce`: runs the rows of the published table, and compares them."""
 
 import os
 import shlex
@@ -6,19 +6,19 @@ import shutil
 import string
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lit_cls.commands.series_options import SeriesParser, whole_numbers
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
-from lit_cls.experiments.plots import draw_table_pictures, require_reports
-from lit_cls.experiments.published_check import check
+from lit_cls.experiments.finished_run import is_finished
+from lit_cls.experiments.plots import draw_table_plots, require_reports
+from lit_cls.experiments.published_check import check_published
 from lit_cls.experiments.questions import report_markdown
-from lit_cls.experiments.records import is_finished
 from lit_cls.experiments.results import Results, RowResult, run_baselines, write_results
-from lit_cls.experiments.rows import ROWS, Row, choose_rows
-from lit_cls.experiments.series import Entry, Job, Series
+from lit_cls.experiments.rows import ROWS, TableRow, choose_rows
+from lit_cls.experiments.series import Series
+from lit_cls.experiments.series_runs import RunRequest, SeriesRun
 from lit_cls.experiments.tables import markdown_table
 from lit_cls.io.atomic import write_text
 from lit_cls.io.terminal import stdout_console
@@ -26,7 +26,7 @@ from lit_cls.model.backbones import BACKBONES
 from lit_cls.runs.folder import version_folders
 from lit_cls.runs.presets import PRESETS
 
-_ROW = "a row is what its file in configs/rows says; lit_cls fit and lit_cls sweep run anything else"
+_ROW = "the file of a row in configs/rows sets it; lit_cls fit and lit_cls sweep run anything else"
 # Options of `fit` that reproduce sets itself, or that would make a row something else.
 _FIXED = {
     "--config": "--rows chooses the rows, each has its file in configs/rows",
@@ -53,7 +53,7 @@ def reproduce(words: Sequence[str]) -> int:
     """Runs the command.
 
     Args:
-        words: what was typed after the verb.
+        words: its options.
 
     Returns:
         The exit code: 1 where a row failed, was skipped, or (with --check) disagrees.
@@ -64,43 +64,43 @@ def reproduce(words: Sequence[str]) -> int:
     own, others = _parser().split(words)
     console = stdout_console()
     if own.check is not None:
-        return check(Path(os.path.expanduser(own.check)), console)
+        return check_published(Path(os.path.expanduser(own.check)), console)
     if own.size is not None and own.size not in BACKBONES:
         raise UserError(f"--size {own.size} is not one of {', '.join(BACKBONES)}")
     rows, seeds = choose_rows(own.rows), whole_numbers("--seeds", own.seeds)
     require_reports()
     out = Path(os.path.expanduser(own.out))
-    wanted = [(row.number, seed) for row in rows for seed in seeds]
-    # What an earlier command finished here is in the table too, if its settings are these.
-    others_here = sorted(_finished(out) - set(wanted))
-    runs = sorted([*wanted, *others_here], key=lambda run: run[0])
-    jobs = [
-        replace(_job(ROWS[number], seed, own, others), again=own.rerun and (number, seed) in wanted)
-        for number, seed in runs
-    ]
-    again = shlex.join(["lit_cls", "reproduce", *(word for word in words if word != "--rerun")])
-    series = Series(out, ("row", "what", "size"), jobs, console, again, TrainCommand)
+    chosen = [(row.number, seed) for row in rows for seed in seeds]
+    # Runs that an earlier command finished here are in the table too, if their settings are these.
+    others_here = sorted(_finished(out) - set(chosen))
+    pairs = sorted([*chosen, *others_here], key=lambda pair: pair[0])
+    requests = [_request(ROWS[row], seed, own, others, own.rerun and (row, seed) in chosen) for row, seed in pairs]
+    resume = shlex.join(["lit_cls", "reproduce", *(word for word in words if word != "--rerun")])
+    series = Series(out, ("row", "what", "size"), requests, console, resume, TrainCommand)
     series.plan()
     assert series.parts is not None, "there is at least one row"
     options = {"size": own.size, "weights": own.weights, "others": _not_free(others)}
     command = shlex.join(["lit_cls", "reproduce", *words])
     results = Results(command, options, [], run_baselines(series.parts, out / "baselines"))
 
-    def write_down(entries: Sequence[Entry]) -> None:
-        of_row = {number: dict[int, Entry]() for number, _ in runs}
-        for (number, seed), entry in zip(runs, entries, strict=True):
-            of_row[number][seed] = entry
-        results.rows[:] = [_row_result(ROWS[number], by_seed) for number, by_seed in of_row.items()]
+    def write(runs: Sequence[SeriesRun]) -> None:
+        by_row: dict[int, dict[int, SeriesRun]] = {}
+        for (number, seed), run in zip(pairs, runs, strict=True):
+            by_row.setdefault(number, {})[seed] = run
+        results.rows[:] = [_row_result(ROWS[number], by_seed) for number, by_seed in by_row.items()]
         write_results(results, out)
         write_text(out / "table.md", markdown_table(results))
 
-    series.on_change = write_down
-    series.run()
-    write_down(series.entries)
-    shutil.rmtree(_frozen_layers(own.out), ignore_errors=True)
-    pictures = draw_table_pictures(results, out)
-    write_text(out / "report.md", report_markdown(results, pictures))
-    return _conclude(series, results, out)
+    series.run(on_change=write)
+    write(series.runs)
+    shutil.rmtree(_feature_folder(own.out), ignore_errors=True)
+    plots = draw_table_plots(results, out)
+    write_text(out / "report.md", report_markdown(results, plots))
+    missing = results.missing()
+    for line in missing:
+        series.log(f"not complete: {line}")
+    series.log(f"everything is in {out}: report.md, table.md, results.csv, results.json, plots")
+    return 1 if missing else 0
 
 
 def _parser() -> SeriesParser:
@@ -119,25 +119,25 @@ def _parser() -> SeriesParser:
     return parser
 
 
-def _job(row: Row, seed: int, own: Namespace, others: Sequence[str]) -> Job:
+def _request(row: TableRow, seed: int, own: Namespace, others: Sequence[str], rerun: bool) -> RunRequest:
     size = own.size or row.model.get("size", PRESETS["published"]["model.size"])
     options = ["--config", str(row.config), f"--seed_everything={seed}", f"--model.size={size}"]
     if row.model.get("weights") != "random":
         options.append(f"--model.weights={_weights(own.weights, size)}")
     options.append("--trainer.enable_checkpointing=false")
     if not any(word.startswith("--model.fast") for word in others):
-        options.append(f"--model.cache_dir={_frozen_layers(own.out)}")
+        options.append(f"--model.cache_dir={_feature_folder(own.out)}")
     options += others
-    return Job((str(row.number), row.title, size), f"{row.config.stem}-seed{seed}", tuple(options))
+    return RunRequest((str(row.number), row.title, size), f"{row.config.stem}-seed{seed}", tuple(options), rerun)
 
 
-def _frozen_layers(out: str) -> Path:
-    """Where rows with the same frozen layers find what these put out, as long as the series runs."""
+def _feature_folder(out: str) -> Path:
+    """The folder in which rows with the same frozen layers share their outputs, as long as the series runs."""
     return Path(os.path.expanduser(out)) / ".reproduce_frozen_layers"
 
 
 def _weights(given: str, size: str) -> str:
-    """The weights of a size, from a template where it is one."""
+    """The weights of a size: `{size}` in the path is replaced."""
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(given) if name is not None}
         filled = given.format(**dict.fromkeys(fields, size))
@@ -149,7 +149,7 @@ def _weights(given: str, size: str) -> str:
 
 
 def _finished(out: Path) -> set[tuple[int, int]]:
-    """Rows and seeds that have a finished run in the folder, whoever asked for them."""
+    """Rows and seeds that have a finished run in the folder."""
     found = set()
     for number, row in ROWS.items():
         for folder in (out / "runs").glob(f"{row.config.stem}-seed*"):
@@ -160,7 +160,7 @@ def _finished(out: Path) -> set[tuple[int, int]]:
 
 
 def _not_free(others: Sequence[str]) -> list[str]:
-    """Options of `fit` but those that change no result."""
+    """Options of `fit`, without those that change no result."""
     kept: list[str] = []
     free = False
     for word in others:
@@ -170,20 +170,11 @@ def _not_free(others: Sequence[str]) -> list[str]:
     return kept
 
 
-def _row_result(row: Row, entries: dict[int, Entry]) -> RowResult:
+def _row_result(row: TableRow, runs: dict[int, SeriesRun]) -> RowResult:
     return RowResult(
         row=row,
-        size=next(iter(entries.values())).size,
-        states=tuple(entry.state for entry in entries.values()),
-        reason=next((entry.reason for entry in entries.values() if entry.reason), ""),
-        runs={seed: entry.record for seed, entry in entries.items() if entry.record is not None},
+        size=next(iter(runs.values())).size,
+        states=tuple(run.state for run in runs.values()),
+        reason=next((run.reason for run in runs.values() if run.reason), ""),
+        runs={seed: run.result for seed, run in runs.items() if run.result is not None},
     )
-
-
-def _conclude(series: Series, results: Results, out: Path) -> int:
-    """Names what is missing, and where everything is."""
-    missing = results.missing()
-    for told in missing:
-        series.say(f"not complete: {told}")
-    series.say(f"everything is in {out}: report.md, table.md, results.csv, results.json, pictures")
-    return 1 if missing else 0

@@ -1,4 +1,4 @@
-"""`lit_cls resume`: goes on with a run that was stopped."""
+"""`lit_cls resume`: continues a run that was stopped."""
 
 import os
 import shlex
@@ -6,43 +6,46 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
-from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_cls.commands.config_safety import check_class_paths, only_allowed_classes
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.io.atomic import locked
+from lit_cls.io.terminal import print_line
 
 _OF_THE_FOLDER = ("--ckpt_path", "--run_name", "--trainer.default_root_dir", "--config", "-c")
 
 HELP = """\
 usage: lit_cls resume RUN_FOLDER [any option of fit]
 
-Goes on with a training that was stopped, where it was: in the same folder, with its config.yaml, from
-its newest whole checkpoint. It ends with the weights and figures of a run that was never stopped.
+Continues a training that was stopped: in the same folder, with its config.yaml, from its newest intact
+checkpoint. It ends with the weights and figures of a run that was never stopped.
 
   lit_cls resume checkpoints/fit/version_0
 """
 
 
 def resume(words: list[str]) -> None:
-    """Goes on with a run that was stopped.
+    """Continues a run that was stopped.
 
     Args:
-        words: its folder, then options that are to be different from here on.
+        words: its folder, then options that change from here on.
 
     Raises:
-        UserError: no such run, or an option under which it cannot go on.
+        UserError: no such run, or an option with which it cannot be resumed.
     """
     if not words or words[0] in ("-h", "--help"):
-        print(HELP, end="")
+        print_line(HELP.rstrip())
         return
     folder = folder_to_resume(words[0])
     for word in words[1:]:
         if word.split("=")[0] in _OF_THE_FOLDER:
-            raise UserError(f"{word.split('=')[0]} is no option of resume: the folder says which run goes on, and how")
+            raise UserError(
+                f"{word.split('=')[0]} is not an option of resume: the folder names the run and its configuration"
+            )
     # One of several processes holds it for all.
-    with locked(folder) if not _get_rank() else nullcontext():
+    with nullcontext() if rank_zero_only.rank else locked(folder):  # type: ignore[attr-defined]
         _resume(folder, words)
 
 
@@ -51,14 +54,12 @@ def _resume(folder: Path, words: list[str]) -> None:
         more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
         if words[1:]:
             raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
-        print(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
+        print_line(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
         return
     options = ["--config", str(folder / "config.yaml"), *words[1:]]
     check_class_paths("resume", options)
     with only_allowed_classes("resume"):
-        command = TrainCommand(["fit", *options], resumed=folder)
-        command.run.command = ["resume", *words]
-        command.start()
+        TrainCommand(["fit", *options], resumed=folder, command=["resume", *words]).start()
 
 
 def folder_to_resume(given: str) -> Path:
@@ -77,7 +78,7 @@ def folder_to_resume(given: str) -> Path:
         raise UserError(f"there is no run folder {folder}: give one, for example checkpoints/fit/version_0")
     config = folder / "config.yaml"
     if not os.path.isfile(config):
-        raise UserError(f"{folder} is not the folder of a run that can be gone on with: it has no config.yaml")
+        raise UserError(f"{folder} is not the folder of a run that can be resumed: it has no config.yaml")
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -88,5 +89,5 @@ def folder_to_resume(given: str) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the run has trained, and its figures are written."""
+    """Whether the run has ended and its report is written."""
     return (folder / "report" / "report.json").is_file()

@@ -1,4 +1,4 @@
-"""The options of a series itself; every other one goes to each of its fits."""
+"""Options of the commands that run several fits; every other option goes to each fit."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ from lit_cls.errors import UserError
 
 
 class SeriesParser(CommandParser):
-    """Own options are parsed, others handed on.
+    """Parses the options of a series and passes on those of `fit`.
 
     Args:
-        verb: of the command.
-        description: what it does.
-        fixed: options of `fit`, or groups of them, that are no options of the series; with the way out.
-        free: options of such a group that are.
+        command: its name.
+        description: its purpose.
+        fixed: options of `fit`, or groups of them, that are refused, with a hint for each.
+        free: options of such a group that are allowed.
     """
 
-    def __init__(self, verb: str, description: str, fixed: dict[str, str], free: Sequence[str] = ()) -> None:
+    def __init__(self, command: str, description: str, fixed: dict[str, str], free: Sequence[str] = ()) -> None:
         super().__init__(
-            verb,
+            command,
             description,
             "Every other option goes to each fit: --data.path FILE, --trainer.precision bf16-mixed, "
             "--trainer.accelerator cpu, …; lit_cls fit --help lists them.",
@@ -36,12 +36,12 @@ class SeriesParser(CommandParser):
         own, others = self.parse_known_args(list(words))
         for word in others:
             name = "--config" if word.startswith("-c") else word.split("=")[0]
-            way_out = self.fixed.get(name) or self.fixed.get(name.split(".")[0])
+            hint = self.fixed.get(name) or self.fixed.get(name.split(".")[0])
             hidden = [option for option in self.fixed if option.startswith(f"{name}.")]
             if hidden:
-                way_out = f"give its options one by one, without {hidden[0]}"
-            if way_out and name not in self.free:
-                raise UserError(f"{name} is no option of {self.prog}: {way_out}")
+                hint = f"give its options one by one, without {hidden[0]}"
+            if hint and name not in self.free:
+                raise UserError(f"{name} is no option of {self.prog}: {hint}")
             if name.startswith("--print_config"):
                 raise UserError(f"{name} is an option of lit_cls fit: a series has many configurations")
         return own, others

@@ -1,7 +1,5 @@
 """`lit_cls sweep`: a fit for every combination of the given values of any options."""
 
-import csv
-import io
 import itertools
 import os
 import re
@@ -14,8 +12,9 @@ from lit_cls.commands.train import TrainCommand
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.experiments.plots import draw_sweep, require_reports
-from lit_cls.experiments.results import interval
-from lit_cls.experiments.series import Entry, Job, Series
+from lit_cls.experiments.results import count_columns, flat_counts, interval, write_csv
+from lit_cls.experiments.series import Series
+from lit_cls.experiments.series_runs import RunRequest, SeriesRun
 from lit_cls.experiments.tables import heading, line, percent
 from lit_cls.io.atomic import write_json, write_text
 from lit_cls.io.terminal import stdout_console
@@ -35,7 +34,7 @@ def sweep(words: Sequence[str]) -> int:
     """Runs the command.
 
     Args:
-        words: what was typed after the verb.
+        words: its options.
 
     Returns:
         The exit code: 1 where a run failed or was skipped.
@@ -51,24 +50,18 @@ def sweep(words: Sequence[str]) -> int:
     require_reports()
     console, out = stdout_console(), Path(os.path.expanduser(own.out))
     command = shlex.join(["lit_cls", "sweep", *words])
-    again = shlex.join(["lit_cls", "sweep", *(word for word in words if word != "--rerun")])
-    series = Series(out, tuple(grid), _jobs(grid, others, own.rerun), console, again, TrainCommand)
+    resume = shlex.join(["lit_cls", "sweep", *(word for word in words if word != "--rerun")])
+    series = Series(out, tuple(grid), _requests(grid, others, own.rerun), console, resume, TrainCommand)
     series.plan()
-
-    def write_down(entries: Sequence[Entry]) -> None:
-        _write(command, grid, entries, out)
-
-    series.on_change = write_down
-    series.run()
-    write_down(series.entries)
-    values = {
-        tuple(entry.job.line): (entry.record.counts, entry.record.seconds) for entry in series.entries if entry.record
-    }
-    draw_sweep(grid, values, out)
-    unfinished = [entry for entry in series.entries if entry.record is None]
-    for entry in unfinished:
-        series.say(f"{entry.job.name} is not complete: {entry.reason}")
-    series.say(f"everything is in {out}: table.md, results.csv, results.json, sweep.png, sweep.svg")
+    series.run(on_change=lambda runs: _write(command, grid, runs, out))
+    _write(command, grid, series.runs, out)
+    draw_sweep(
+        grid, {run.request.cells: (run.result.counts, run.result.seconds) for run in series.runs if run.result}, out
+    )
+    unfinished = [run for run in series.runs if run.result is None]
+    for run in unfinished:
+        series.log(f"{run.request.name} is not complete: {run.reason}")
+    series.log(f"everything is in {out}: table.md, results.csv, results.json, sweep.png, sweep.svg")
     return 1 if unfinished else 0
 
 
@@ -124,45 +117,40 @@ def _parser() -> SeriesParser:
     return parser
 
 
-def _jobs(grid: Grid, others: Sequence[str], again: bool) -> list[Job]:
-    jobs: dict[str, Job] = {}
+def _requests(grid: Grid, others: Sequence[str], rerun: bool) -> list[RunRequest]:
+    requests: dict[str, RunRequest] = {}
     for values in itertools.product(*grid.values()):
         chosen = [f"--{option}={value}" for option, value in zip(grid, values, strict=True)]
         words = (f"{option.rpartition('.')[2]}={value}" for option, value in zip(grid, values, strict=True))
         name = "_".join(re.sub(r"[^\w.=-]+", "-", word).strip("-") for word in words)
-        if name in jobs:  # two values that differ in what a folder name cannot have
-            name = f"{name}_{len(jobs)}"
-        jobs[name] = Job(values, name, (*others, *chosen), again)
-    return list(jobs.values())
+        if name in requests:  # two values that differ in characters that no folder name has
+            name = f"{name}_{len(requests)}"
+        requests[name] = RunRequest(values, name, (*others, *chosen), rerun)
+    return list(requests.values())
 
 
-def _write(command: str, grid: Grid, entries: Sequence[Entry], out: Path) -> None:
-    """table.md, results.csv and results.json, of what has finished."""
-    finished = [(entry, entry.record) for entry in entries if entry.record is not None]
-    content = {
-        "command": command,
-        "grid": grid,
-        "runs": [
-            {"varied": dict(zip(grid, entry.job.line, strict=True)), "state": entry.state, "reason": entry.reason}
-            | ({} if entry.record is None else entry.record.as_dict())
-            for entry in entries
-        ],
-    }
-    write_json(out / "results.json", content)
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    counts = [f"{split}_{what}" for split in SPLIT_NAMES for what in ("correct", "n")]
-    writer.writerow([*grid, *counts, "seconds_training", "trained_parameters", "parameters", "folder"])
+def _write(command: str, grid: Grid, runs: Sequence[SeriesRun], out: Path) -> None:
+    """Writes table.md, results.csv and results.json of the finished runs."""
+    described = [
+        {"varied": dict(zip(grid, run.request.cells, strict=True)), "state": run.state, "reason": run.reason}
+        | (run.result.as_dict() if run.result else {})
+        for run in runs
+    ]
+    write_json(out / "results.json", {"command": command, "grid": grid, "runs": described})
+    rows: list[list[object]] = [
+        [*grid, *count_columns(), "seconds_training", "trained_parameters", "parameters", "folder"]
+    ]
     lines = [f"# {', '.join(grid)}", "", f"`{command}`", ""]
-    columns = [f"{split}: accuracy | interval" for split in SPLIT_NAMES]
-    lines += heading([*grid, *" | ".join(columns).split(" | "), "training, s", "trained parameters"], left=set(grid))
-    for entry, record in finished:
-        numbers = [number for split in SPLIT_NAMES for number in record.counts[split]]
-        costs = (f"{record.seconds:.3f}", record.trained, record.parameters)
-        writer.writerow([*entry.job.line, *numbers, *costs, record.place])
-        cells = [f(record.counts[split]) for split in SPLIT_NAMES for f in (percent, interval)]
-        lines.append(line([*entry.job.line, *cells, f"{record.seconds:.1f}", f"{record.trained:,}"]))
+    columns = [column for split in SPLIT_NAMES for column in (f"{split}: accuracy", "interval")]
+    lines += heading([*grid, *columns, "training, s", "trained parameters"], left=set(grid))
+    for run in runs:
+        if (result := run.result) is None:
+            continue
+        costs = (f"{result.seconds:.3f}", result.trained, result.parameters)
+        rows.append([*run.request.cells, *flat_counts(result.counts), *costs, result.place])
+        cells = [f(result.counts[split]) for split in SPLIT_NAMES for f in (percent, interval)]
+        lines.append(line([*run.request.cells, *cells, f"{result.seconds:.1f}", f"{result.trained:,}"]))
     lines += ["", "Percent, with 95 % Wilson intervals. Choose by the validation split: the highest of several test"]
     lines += ["accuracies is higher than the same network would reach on new texts.", ""]
-    write_text(out / "results.csv", stream.getvalue())
+    write_csv(out / "results.csv", rows)
     write_text(out / "table.md", "\n".join(lines))

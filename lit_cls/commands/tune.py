@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_cls.commands.checkpoint_options import Trained, add_checkpoint_options, trained_of
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
 from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.split_data import Parts
@@ -64,19 +64,9 @@ class _Tuning:
 
 
 def tune(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: the arguments after `tune`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: a mistake in the options, the checkpoint or the data; a goal that no threshold reaches.
-    """
+    """Runs `lit_cls tune` with these arguments; returns the exit code."""
     args = _parser().parse_args(words)
-    trained = trained_of("tune", args, words, print_line)
+    trained = open_checkpoint("tune", args, words, print_line)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
     named = None if args.label is None else _class_of(args.label, names)
@@ -184,7 +174,7 @@ def _why(decision: Decision, parts: Parts) -> str:
     )
 
 
-def _notes(trained: Trained, parts: Parts, tuning: _Tuning, after: Predictions) -> list[str]:
+def _notes(trained: TrainedCheckpoint, parts: Parts, tuning: _Tuning, after: Predictions) -> list[str]:
     """The limits of the figures."""
     names, label = parts.label_names, tuning.decision.label
     notes = []

@@ -1,4 +1,4 @@
-"""`lit_cls verify-resume`: a run that is killed again and again ends as the one that was left alone."""
+"""`lit_cls verify-resume`: proves that a run that is killed and resumed ends like an uninterrupted one."""
 
 import os
 import random
@@ -11,14 +11,14 @@ from lit_cls.experiments.verify_resume import (
     EARLY_SHARE,
     SIGNALS,
     STOPPED_CODES,
-    Children,
     Kill,
+    ProcessRunner,
     compare_runs,
     comparison_table,
     saved_steps,
     started_folders,
 )
-from lit_cls.io.terminal import stdout_console
+from lit_cls.io.terminal import print_to, stdout_console
 from lit_cls.runs.folder import version_folders
 
 _FIXED = {
@@ -26,7 +26,7 @@ _FIXED = {
     "--ckpt_path": "its runs start anew",
     "--trainer.default_root_dir": "give --out",
     "--trainer.fast_dev_run": "it leaves no results",
-    "--trainer.enable_checkpointing": "what is not saved cannot be gone on with",
+    "--trainer.enable_checkpointing": "a run without checkpoints cannot be resumed",
 }
 
 
@@ -34,7 +34,7 @@ def verify_resume(words: Sequence[str]) -> int:
     """Runs the command.
 
     Args:
-        words: what was typed after the verb.
+        words: its options.
 
     Returns:
         The exit code: 1 where the two runs differ.
@@ -48,12 +48,12 @@ def verify_resume(words: Sequence[str]) -> int:
         raise UserError(f"--kills {own.kills} is less than 1")
     console, out = stdout_console(), Path(os.path.expanduser(own.out))
     fit = ["fit", *others, "--trainer.default_root_dir", str(out)]
-    children = Children(out / "verify-resume.log")
-    console.print("a run that is left alone …", soft_wrap=True)
-    straight = children.run([*fit, "--run_name", "straight"])
+    runner = ProcessRunner(out / "verify-resume.log")
+    print_to(console, "an uninterrupted run …")
+    straight = runner.run([*fit, "--run_name", "straight"])
     if straight.code:
-        raise RunError(f"the run ended with {straight.code}: see {children.log}")
-    console.print(f"  {straight.seconds:.1f} s, {straight.seconds_training:.1f} s of it training", soft_wrap=True)
+        raise RunError(f"the run ended with {straight.code}: see {runner.log}")
+    print_to(console, f"  {straight.seconds:.1f} s, {straight.seconds_training:.1f} s of it training")
     draw, n_kills = random.Random(own.seed), 0
     first, n_steps = len(version_folders(out / "stopped")), saved_steps(version_folders(out / "straight")[-1])
     while True:
@@ -62,36 +62,36 @@ def verify_resume(words: Sequence[str]) -> int:
         kill = None
         if n_kills < own.kills:
             number, early = SIGNALS[draw.randrange(len(SIGNALS))], draw.random() < EARLY_SHARE
-            # Of what is left, so much that all the kills find something to end.
+            # So much of the remaining time that every kill still finds a running process.
             left = straight.seconds_training * (1 - saved_steps(folder) / n_steps)
             window = straight.seconds_starting if early else 1.5 * left / (own.kills - n_kills + 1)
             kill = Kill(number, early, draw.uniform(0, window))
-        ended = children.run(command, kill)
-        if ended.code == 0:
+        process = runner.run(command, kill)
+        if process.code == 0:
             break
-        if kill is None or ended.code not in STOPPED_CODES:
-            raise RunError(f"a run ended with {ended.code}: see {children.log}")
+        if kill is None or process.code not in STOPPED_CODES:
+            raise RunError(f"a run ended with {process.code}: see {runner.log}")
         n_kills += 1
-        console.print(f"  kill {n_kills} of {own.kills}: {kill}", soft_wrap=True)
+        print_to(console, f"  kill {n_kills} of {own.kills}: {kill}")
     [folder] = started_folders(out, first)
     compared = compare_runs(version_folders(out / "straight")[-1], folder)
     console.print(comparison_table(compared))
     same = not any(part.difference for part in compared)
     verdict = "identical, bit by bit" if same else "DIFFERENT"
-    console.print(f"{verdict}: a run that was left alone, and one that was killed {n_kills} times", soft_wrap=True)
+    print_to(console, f"{verdict}: an uninterrupted run, and one that was killed {n_kills} times")
     if n_kills < own.kills:
-        console.print(f"note: the run had ended before {own.kills - n_kills} more kills", soft_wrap=True)
-    console.print(f"both are in {out}", markup=False, highlight=False, emoji=False, soft_wrap=True)
+        print_to(console, f"note: the run had ended before {own.kills - n_kills} more kills")
+    print_to(console, f"both are in {out}")
     return 0 if same else 1
 
 
 def _parser() -> SeriesParser:
     parser = SeriesParser(
-        "verify-resume", "Proves that a run which is killed and gone on with ends as one that was left alone.", _FIXED
+        "verify-resume", "Proves that a run that is killed and resumed ends like an uninterrupted one.", _FIXED
     )
     parser.add_argument(
         "--kills", type=int, default=5, help="how often the second run is killed (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=123, help="of the moments and signals (default: %(default)s)")
-    parser.add_argument("--out", default="checkpoints/verify-resume", help="folder of both (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=123, help="seed of the moments and signals (default: %(default)s)")
+    parser.add_argument("--out", default="checkpoints/verify-resume", help="folder of both runs (default: %(default)s)")
     return parser

@@ -34,13 +34,9 @@ class Baseline:
 def baselines(
     train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> list[Baseline]:
-    """Fits all of them on the train split.
+    """Fits all of them on the texts and class ids of the train split, which has every class.
 
-    Args:
-        train: its texts.
-        label_ids: their classes.
-        n_classes: K; every class occurs in the train split.
-        groups: the texts to predict, by name.
+    `groups` are the texts to predict, by name.
     """
     return [
         _majority(label_ids, n_classes, groups),

@@ -4,7 +4,7 @@ An undefined figure is None, "n/a" in a report: never 0, and no mean over fewer 
 Shapes: N texts, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from lit_cls.evaluation.metrics import wilson_interval
 
 N_BINS = 15
 """Of equal width, for the calibration error (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+
+Ranking = Callable[[Tensor, Tensor], tuple[float | None, float | None]]
+"""Scores (N,) and which texts are positive (N,) to AUROC and average precision."""
 
 # A probability that float32 rounds to 0 counts as this in the log-loss: a softmax never means 0.
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -133,7 +136,7 @@ def figures_of(predictions: Predictions) -> Figures:
 
     n, counts = len(predictions.labels), predictions.confusion()
     correct = int(counts.diagonal().sum())
-    # The correlation is undefined where one label alone was given or predicted.
+    # The correlation is undefined if one label alone was given or predicted.
     defined = n > 0 and all(int((counts.sum(dim=axis) > 0).sum()) > 1 for axis in (0, 1))
     mcc = multiclass_matthews_corrcoef(predictions.predicted, predictions.labels, len(counts)) if defined else None
     return assemble(
@@ -141,7 +144,7 @@ def figures_of(predictions: Predictions) -> Figures:
         accuracy=correct / n if n else None,
         wilson_95=wilson_interval(correct, n) if n else None,
         mcc=None if mcc is None else float(mcc),
-        labels=_label_figures(predictions, counts),
+        labels=label_figures(predictions, counts.float(), _ranking),
     )
 
 
@@ -153,15 +156,9 @@ def assemble(
     labels: tuple[LabelFigures, ...],
     weights: Tensor | None = None,
 ) -> Figures:
-    """Completes figures by those that follow from the labels' or that have one formula with and without weights.
+    """Adds the figures that follow from those of the labels, or that have one formula with and without weights.
 
-    Args:
-        predictions: the evaluated ones.
-        accuracy: as in `Figures`, like the next ones.
-        wilson_95: the interval; None for weighted texts.
-        mcc: the correlation.
-        labels: the figures of each label.
-        weights: (N,) weight of each text; None for equal weights.
+    `accuracy`, `wilson_95`, `mcc` and `labels` are those of `Figures`; `weights` (N,) are None for equal weights.
     """
     names, counts, bins = predictions.label_names, predictions.confusion(), reliability(predictions, weights)
     ranked = [labels[predictions.positive]] if len(names) == 2 else labels
@@ -184,43 +181,33 @@ def assemble(
     )
 
 
-def _label_figures(predictions: Predictions, counts: Tensor) -> tuple[LabelFigures, ...]:
-    from torchmetrics.functional.classification import (
-        binary_auroc,
-        binary_average_precision,
-        multiclass_f1_score,
-        multiclass_precision,
-        multiclass_recall,
-    )
-
-    names, n = predictions.label_names, len(predictions.labels)
-    given, predicted = counts.sum(dim=1).tolist(), counts.sum(dim=0).tolist()
-    if not n:
-        return tuple(LabelFigures(name, 0, 0) for name in names)
+def label_figures(predictions: Predictions, mass: Tensor, ranking: Ranking) -> tuple[LabelFigures, ...]:
+    """The figures of each label, from (K, K) counts or weights of the given labels (rows) by prediction (columns)."""
+    counts = predictions.confusion()
+    hits, of_label, as_label = mass.diagonal(), mass.sum(dim=1), mass.sum(dim=0)
     precision, recall, f1 = (
-        metric(predictions.predicted, predictions.labels, len(names), average=None, validate_args=False).tolist()
-        for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)
+        (x / y).tolist() for x, y in ((hits, as_label), (hits, of_label), (2 * hits, of_label + as_label))
     )
-    ranked = predictions.finite
     found = []
-    for k, name in enumerate(names):
-        if not given[k]:
-            found.append(LabelFigures(name, 0, predicted[k]))
+    for k, name in enumerate(predictions.label_names):
+        texts, predicted = int(counts[k].sum()), int(counts[:, k].sum())
+        if not texts:
+            found.append(LabelFigures(name, 0, predicted))
             continue
-        scores, is_label = predictions.probabilities[:, k], (predictions.labels == k).long()
+        ranked = (
+            ranking(predictions.probabilities[:, k], predictions.labels == k) if predictions.finite else (None, None)
+        )
         found.append(
-            LabelFigures(
-                name,
-                given[k],
-                predicted[k],
-                precision[k] if predicted[k] else None,
-                recall[k],
-                f1[k],
-                float(binary_auroc(scores, is_label, validate_args=False)) if ranked and given[k] < n else None,
-                float(binary_average_precision(scores, is_label, validate_args=False)) if ranked else None,
-            )
+            LabelFigures(name, texts, predicted, precision[k] if predicted else None, recall[k], f1[k], *ranked)
         )
     return tuple(found)
+
+
+def _ranking(scores: Tensor, positive: Tensor) -> tuple[float | None, float | None]:
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
+    area = None if positive.all() else float(binary_auroc(scores, positive.long(), validate_args=False))
+    return area, float(binary_average_precision(scores, positive.long(), validate_args=False))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -230,12 +217,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def log_loss(predictions: Predictions, weights: Tensor | None = None) -> float | None:
-    """Mean negative logarithm of the probability of the given label.
-
-    Args:
-        predictions: the probabilities and the labels.
-        weights: (N,) weight of each text; None for equal weights.
-    """
+    """Mean negative logarithm of the probability of the given label; `weights` (N,) are None for equal weights."""
     if not len(predictions.labels) or not predictions.finite:
         return None
     given = predictions.probabilities.double().gather(1, predictions.labels[:, None])[:, 0].clamp_min(_SMALLEST)
@@ -244,16 +226,11 @@ def log_loss(predictions: Predictions, weights: Tensor | None = None) -> float |
 
 
 def reliability(predictions: Predictions, weights: Tensor | None = None) -> tuple[Bin, ...]:
-    """Bins of confidence, with the accuracy in each.
+    """`N_BINS` bins of confidence, each open below and closed above, with the accuracy in each; none without texts.
 
-    Not torchmetrics': it gives a confidence of exactly 1 a bin of its own, and float32 rounds many to 1.
-
-    Args:
-        predictions: the confidence is the probability of the predicted class, even if it is not the highest.
-        weights: (N,) weight of each text; None for equal weights.
-
-    Returns:
-        `N_BINS` bins, each open below and closed above; none without texts.
+    Not torchmetrics': it gives a confidence of exactly 1 a bin of its own, and float32 rounds many to 1. The
+    confidence is the probability of the predicted class, even if it is not the highest; `weights` (N,) are None for
+    equal weights.
     """
     if not len(predictions.labels) or not predictions.finite:
         return ()

@@ -37,14 +37,7 @@ class Accuracy:
 
 
 def accuracy(split: str, labels: Sequence[int], predicted: Sequence[int], majority_class: int) -> Accuracy:
-    """Compares the given with the predicted class ids of a split.
-
-    Args:
-        split: its name, for tables.
-        labels: the given classes.
-        predicted: the predicted classes, in the same order.
-        majority_class: the most frequent class of the train split.
-    """
+    """Compares the given with the predicted class ids of a split; `majority_class` is that of the train split."""
     correct = sum(label == guess for label, guess in zip(labels, predicted, strict=True))
     majority = sum(label == majority_class for label in labels)
     return Accuracy(split, len(labels), correct, majority / len(labels) if labels else math.nan)
@@ -59,10 +52,8 @@ def majority_class(labels: Sequence[int]) -> int:
 def wilson_interval(correct: float, n: int, z: float = Z_95) -> tuple[float, float]:
     """Interval of a share (Wilson, "Probable Inference", JASA 22, 1927); stays within 0 and 1.
 
-    Args:
-        correct: successes; a mean over several runs need not be whole.
-        n: trials; without any, the interval is 0 to 1.
-        z: quantile of the normal distribution.
+    The number of successes need not be whole (a mean over runs); without trials the interval is 0 to 1; `z` is the
+    quantile of the normal distribution.
     """
     if not 0 <= correct <= n:
         raise ValueError(f"{correct} successes out of {n} trials")

@@ -83,11 +83,7 @@ def _difference_interval(changes: np.ndarray, z: float = Z_95) -> tuple[float, f
     """95 % interval of a mean paired difference (Agresti & Min, Statistics in Medicine 24, 2005).
 
     Wald's interval after adding half a text to each of the four cells (both correct, both wrong, won, lost): it never
-    has width 0. With several seeds a text's change is its mean over them.
-
-    Args:
-        changes: (texts,), each in [-1, 1].
-        z: quantile of the normal distribution.
+    has width 0. With several seeds a text's change, in [-1, 1], is its mean over them.
     """
     n = len(changes) + 2
     mean = changes.sum() / n
@@ -100,10 +96,7 @@ def newcombe_interval(before: tuple[float, int], after: tuple[float, int]) -> tu
     """95 % interval of the difference of two shares of which only the counts are known.
 
     Newcombe's hybrid score interval (Statistics in Medicine 17, 1998, method 10), from the two Wilson intervals.
-
-    Args:
-        before: number of correct predictions (a mean over seeds need not be whole) and of texts.
-        after: the same.
+    Each pair has the number of correct predictions (a mean over seeds need not be whole) and of texts.
     """
     (k1, n1), (k2, n2) = before, after
     p1, p2 = k1 / n1, k2 / n2

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_cls.evaluation.figures import Figures, LabelFigures, Predictions, assemble
+from lit_cls.evaluation.figures import Figures, Predictions, assemble, label_figures
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,7 @@ class PriorShift:
 
 
 def prior_shift(counts: Sequence[int], labels: Tensor) -> PriorShift:
-    """The shift from the labels at hand to those of the source.
-
-    Args:
-        counts: number of texts of each class in the whole source.
-        labels: (N,) classes of the texts at hand.
-    """
+    """The shift from these labels (N,) to a source with so many texts of each class."""
     shares = tuple(count / sum(counts) for count in counts)
     here = torch.bincount(labels, minlength=len(counts)).tolist()
     if not all(n for n, share in zip(here, shares, strict=True) if share):
@@ -50,14 +45,9 @@ def prior_shift(counts: Sequence[int], labels: Tensor) -> PriorShift:
 
 
 def shifted_confusion(confusion: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Shares of all texts by given label and prediction, where the labels have these shares.
+    """Shares of all texts by given label and prediction, if the labels have these shares.
 
-    Args:
-        confusion: (K, K) counts of the given labels (rows) by prediction (columns).
-        shares: of the labels.
-
-    Returns:
-        (K, K); a label without a text has zeros.
+    (K, K) counts of the given labels (rows) by prediction (columns) to (K, K); a label without a text has zeros.
     """
     totals = confusion.sum(axis=1, keepdims=True)
     return np.asarray(shares)[:, None] * confusion / np.maximum(totals, 1)
@@ -71,45 +61,26 @@ def shifted_figures(predictions: Predictions, shift: PriorShift) -> Figures | No
     """
     if shift.weights is None or not len(predictions.labels):
         return None
-    counts = predictions.confusion().numpy()
-    mass = shifted_confusion(counts, shift.shares)
+    mass = shifted_confusion(predictions.confusion().numpy(), shift.shares)
     weights = torch.tensor(shift.weights, dtype=torch.float64)[predictions.labels]  # (N,)
+
+    def weighted_ranking(scores: Tensor, positive: Tensor) -> tuple[float | None, float]:
+        return ranking(scores.numpy(), positive.numpy(), weights.numpy())
+
     return assemble(
         predictions,
         accuracy=float(mass.trace() / mass.sum()),
         wilson_95=None,
         mcc=_correlation(mass),
-        labels=tuple(_label_figures(predictions, k, counts, mass, weights) for k in range(len(counts))),
+        labels=label_figures(predictions, torch.from_numpy(mass), weighted_ranking),
         weights=weights,
     )
 
 
-def _label_figures(
-    predictions: Predictions, k: int, counts: np.ndarray, mass: np.ndarray, weights: Tensor
-) -> LabelFigures:
-    texts, predicted = int(counts[k].sum()), int(counts[:, k].sum())
-    name = predictions.label_names[k]
-    if not texts:
-        return LabelFigures(name, 0, predicted)
-    hit, of_label, as_label = float(mass[k, k]), float(mass[k].sum()), float(mass[:, k].sum())
-    auroc = average_precision = None
-    if predictions.finite:
-        scores, is_label = predictions.probabilities[:, k].numpy(), (predictions.labels == k).numpy()
-        auroc, average_precision = ranking(scores, is_label, weights.numpy())
-    precision, f1 = hit / as_label if predicted else None, 2 * hit / (of_label + as_label)
-    return LabelFigures(name, texts, predicted, precision, hit / of_label, f1, auroc, average_precision)
-
-
 def ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float | None, float]:
-    """Area under the ROC curve, and average precision, of weighted texts.
+    """Area under the ROC curve (None without a negative text), and average precision, of weighted texts.
 
-    Args:
-        scores: (N,) higher for texts taken to be positive.
-        positive: (N,) which texts are positive; at least one.
-        weights: (N,)
-
-    Returns:
-        The area, None without a negative text; and the average precision.
+    All are (N,): scores, higher for texts taken to be positive; which texts are positive, at least one; weights.
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of the texts with the same score

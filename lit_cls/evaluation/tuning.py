@@ -54,11 +54,7 @@ class ThresholdResult:
 
 
 def parse_goal(text: str, label_names: Sequence[str]) -> Goal:
-    """Reads `precision>=0.99`, `recall>=0.95`, `f1` or `cost LABEL=C,LABEL=C`; an unnamed label costs 1.
-
-    Raises:
-        UserError: not a goal; the message lists the goals.
-    """
+    """Parses `precision>=0.99`, `recall>=0.95`, `f1` or `cost LABEL=C,LABEL=C`; an unnamed label costs 1."""
     share = re.fullmatch(r"\s*(precision|recall)\s*>=\s*([\d.]+)\s*", text)
     if share and re.fullmatch(r"\d*\.?\d+|\d+\.", share[2]) and 0 < float(share[2]) <= 1:
         return Goal("precision" if share[1] == "precision" else "recall", least=float(share[2]))
@@ -97,16 +93,9 @@ def _parse_costs(text: str, label_names: Sequence[str]) -> tuple[float, ...]:
 def fit_temperature(logits: Floats, labels: Ints) -> tuple[float, str | None]:
     """The temperature of the lowest mean NLL (Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
-    The NLL is convex in 1/T, so its slope changes sign once: bisecting log T finds the minimum, identically on every
-    machine.
-
-    Args:
-        logits: (N, K).
-        labels: (N,) class ids.
-
-    Returns:
-        The temperature, between `COLDEST` and `HOTTEST`; and the reason where the texts do not determine it, in words:
-        then it is a bound, or 1 if every prediction is correct, because the NLL has no minimum there.
+    The NLL of (N, K) logits is convex in 1/T, so its slope changes sign once: bisecting log T finds the minimum,
+    identically on every machine. The temperature lies between `COLDEST` and `HOTTEST`. If the texts do not determine
+    it, the reason is returned too: it is then a bound, or 1 if every prediction is correct, as there is no minimum.
     """
     z = np.asarray(logits, dtype=np.float64)
     z = z - z[np.arange(len(z)), labels][:, None]  # (N, K): how far each class is above the label
@@ -144,15 +133,9 @@ def nll(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
 def choose_threshold(probabilities: Floats, labels: Ints, label: int, goal: Goal) -> ThresholdResult:
     """The threshold on a label's probability that serves a goal best on these texts.
 
-    The label is predicted where its probability is at least the threshold, elsewhere the most probable other label.
-    For `precision>=X` the highest recall is chosen, for `recall>=X` the highest precision, and among equally good
-    thresholds the middle of the widest gap between two probabilities.
-
-    Args:
-        probabilities: (N, K), float32 as they are compared later.
-        labels: (N,) class ids.
-        label: class id that the threshold is about.
-        goal: what the threshold is for.
+    The label is predicted where its probability, of (N, K) in float32, is at least the threshold, elsewhere the most
+    probable other label. For `precision>=X` the highest recall is chosen, for `recall>=X` the highest precision, and
+    among equally good thresholds the middle of the widest gap between two probabilities.
 
     Raises:
         UserError: no text of the label, or none of another; a goal that no threshold reaches.

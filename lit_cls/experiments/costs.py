@@ -19,7 +19,7 @@ from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.head import count_positions
 from lit_cls.model.pretrained import hub_file, is_downloaded
 from lit_cls.model.settings import ModelSettings
-from lit_cls.runs.folder import checkpoint_size
+from lit_cls.runs.checks import checkpoint_size
 from lit_cls.training.feature_files import GB, feature_key
 from lit_cls.training.features import count_kept, kept_positions, why_not
 from lit_cls.training.precision import MIXED, TRUE

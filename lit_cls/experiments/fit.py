@@ -1,4 +1,4 @@
-"""What a series needs of one fit: `lit_cls.commands.train.TrainCommand`, handed in by the command.
+"""The part of `lit_cls.commands.train.TrainCommand` that a series uses; the command hands it in.
 
 Experiments import no commands, so that imports run one way.
 """
@@ -23,14 +23,14 @@ class Fit(Protocol):
     run: Run
 
     def settings(self) -> dict[str, Any]:
-        """Every value that the run uses, as its config.yaml has it."""
+        """Every value that the run uses, as in its config.yaml."""
 
     def start(self) -> None:
         """Trains, tests and reports."""
 
 
 class OpenFit(Protocol):
-    """Builds a fit from the words of its command line."""
+    """Builds a fit from its command line."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Pictures of a series, each as PNG and SVG. Needs matplotlib, which the extra `reports` brings."""
+"""Plots of a series, each as PNG and SVG. Needs matplotlib, which the extra `reports` brings."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.evaluation.metrics import wilson_interval
-from lit_cls.experiments.records import Count
+from lit_cls.experiments.finished_run import Count
 from lit_cls.experiments.results import Results, RowResult, share
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _OURS, _THEIRS, _BASELINE = "#1f5fa8", "#c8553d", "#7a7a7a"
 
 
 def require_reports() -> None:
-    """Tells before hours of work what its end would lack.
+    """Checks, before hours of work, that the report at its end can be made.
 
     Raises:
         UserError: matplotlib or scikit-learn is not installed.
@@ -32,7 +32,7 @@ def require_reports() -> None:
         raise UserError(f"the report needs {missing}, not installed here: pip install 'lit_cls[reports]'")
 
 
-def draw_table_pictures(results: Results, out: Path) -> list[Path]:
+def draw_table_plots(results: Results, out: Path) -> list[Path]:
     """Accuracy by row, against time, against trained parameters, and learning curves.
 
     Returns:
@@ -41,10 +41,12 @@ def draw_table_pictures(results: Results, out: Path) -> list[Path]:
     rows = list(results.finished().values())
     if not rows:
         return []
+    seconds = [row.mean_seconds() for row in rows]
+    trained = [next(iter(row.runs.values())).trained for row in rows]
     return [
         _save(_accuracy_by_row(rows, results), out / "accuracy_by_row.png"),
-        _save(_against(rows, "seconds"), out / "accuracy_against_time.png"),
-        _save(_against(rows, "parameters"), out / "accuracy_against_parameters.png"),
+        _save(_against(rows, seconds, "training time of one run, s"), out / "accuracy_against_time.png"),
+        _save(_against(rows, trained, "trained parameters"), out / "accuracy_against_parameters.png"),
         _save(_curves(rows), out / "learning_curves.png"),
     ]
 
@@ -56,7 +58,7 @@ def draw_sweep(
 
     Args:
         grid: values by option.
-        runs: by their values, right answers and texts of each split, and seconds of training.
+        runs: by their values, the counts of each split, and seconds of training.
         out: the folder.
 
     Returns:
@@ -77,8 +79,7 @@ def draw_sweep(
         color = colormaps["tab10"](i % 10)
         about = ", ".join(f"{option.rpartition('.')[2]} {value}" for option, value in zip(others, rest, strict=True))
         shares, reach = _bars([counts["test"] for counts, _ in chosen])
-        label = f"test, 95 % interval{f' ({about})' if about else ''}"
-        label = _plain(label)
+        label = _plain(f"test, 95 % interval{f' ({about})' if about else ''}")
         top.errorbar(places, shares, yerr=reach, fmt="o-", color=color, capsize=2, linewidth=1, label=label)
         shares, _ = _bars([counts["validation"] for counts, _ in chosen])
         label = label.replace("test, 95 % interval", "validation")
@@ -95,12 +96,12 @@ def draw_sweep(
 
 
 def _plain(text: str) -> str:
-    """Without what matplotlib takes for mathematics."""
+    """A text that matplotlib does not read as mathematics."""
     return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float, n_axes: int = 1, stacked: bool = False) -> "tuple[Figure, list[Axes]]":
-    # Not pyplot: nothing is shown, and no state is kept between pictures.
+    # Not pyplot: nothing is shown, and no state is kept between plots.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -149,10 +150,9 @@ def _accuracy_by_row(rows: Sequence[RowResult], results: Results) -> "Figure":
     return figure
 
 
-def _against(rows: Sequence[RowResult], what: str) -> "Figure":
-    """Test accuracy against what it took."""
+def _against(rows: Sequence[RowResult], amounts: Sequence[float], label: str) -> "Figure":
+    """Test accuracy against an amount of each row."""
     figure, (ax,) = _figure(8, 5)
-    amounts = [row.mean_seconds() if what == "seconds" else next(iter(row.runs.values())).trained for row in rows]
     shares, reach = _bars([row.mean("test") for row in rows])
     ax.errorbar(amounts, shares, yerr=reach, fmt="o", color=_OURS, ecolor="#b7c9e0", capsize=2)
     # Rows that lie on one spot, or nearly, share a label.
@@ -160,15 +160,15 @@ def _against(rows: Sequence[RowResult], what: str) -> "Figure":
     for amount, value, row in zip(amounts, shares, rows, strict=True):
         spots.setdefault((round(8 * math.log(max(amount, 1e-9))), value), []).append((amount, row.row.number))
     for (_, value), found in spots.items():
-        told = ", ".join(str(number) for _, number in found)
-        ax.annotate(told, (max(found)[0], value), xytext=(4, 4), textcoords="offset points", fontsize=9)
+        numbers = ", ".join(str(number) for _, number in found)
+        ax.annotate(numbers, (max(found)[0], value), xytext=(4, 4), textcoords="offset points", fontsize=9)
     if max(amounts) > 0:
         ax.set_xscale("log")
         # Labels at 1, 2, 5, 10, …, or at powers of ten alone where the axis spans many.
         labelled = "125" if max(amounts) < 100 * min(amounts) else "1"
         for set_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
             set_formatter(lambda amount, _: _number(amount) if f"{amount:e}"[0] in labelled else "")
-    ax.set_xlabel("training time of one run, s" if what == "seconds" else "trained parameters")
+    ax.set_xlabel(label)
     ax.set_ylabel("test accuracy, %")
     ax.set_title("Rows by number; bars are 95 % intervals", fontsize=9, loc="left")
     return figure
@@ -187,15 +187,11 @@ def _curves(rows: Sequence[RowResult]) -> "Figure":
     styles = ("-", "--", ":", "-.")
     for i, row in enumerate(rows):
         curve = next(iter(row.runs.values())).curve
-        look: dict[str, Any] = {
-            "color": colormaps["tab10"](i % 10),
-            "linestyle": styles[i // 10],
-            "marker": ".",
-            "linewidth": 1,
-        }
+        style: dict[str, Any] = {"color": colormaps["tab10"](i % 10), "linestyle": styles[i // 10]}
+        style |= {"marker": ".", "linewidth": 1}
         for ax, name in zip(axes, ("train_loss", "val_loss", "val_acc"), strict=True):
             points = [(point["epoch"], point[name]) for point in curve if name in point]
-            ax.plot(*zip(*points, strict=True), label=f"row {row.row.number}" if ax is axes[0] else None, **look)
+            ax.plot(*zip(*points, strict=True), label=f"row {row.row.number}" if ax is axes[0] else None, **style)
     for ax, name in zip(axes, ("train_loss", "val_loss", "val_acc"), strict=True):
         ax.set_title(name, fontsize=10, loc="left")
         ax.set_xlabel("epoch")

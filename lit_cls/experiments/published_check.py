@@ -1,4 +1,4 @@
-"""`lit_cls reproduce --check DIR`: a finished folder against the published counts."""
+"""`lit_cls reproduce --check DIR`: compares a finished folder with the published counts."""
 
 import json
 from pathlib import Path
@@ -12,14 +12,15 @@ from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.evaluation.paired import newcombe_interval
 from lit_cls.experiments.results import share
-from lit_cls.experiments.rows import ROWS, Row
+from lit_cls.experiments.rows import ROWS, TableRow
+from lit_cls.io.terminal import print_to
 
 
-def check(folder: Path, console: Console) -> int:
-    """Compares every finished row, split by split, and shows the comparison.
+def check_published(folder: Path, console: Console) -> int:
+    """Compares every finished row, split by split, and prints the comparison.
 
-    A row agrees when the 95 % interval of the difference between its share of right answers (the
-    mean over its seeds) and the published one (counts, not rounded percentages) has 0 inside it, on
+    A row agrees when the 95 % interval of the difference between its share of correct predictions (the
+    mean over its seeds) and the published one (counts, not rounded percentages) includes 0, on
     every split: Newcombe's, from the two Wilson intervals.
 
     Returns:
@@ -51,16 +52,15 @@ def check(folder: Path, console: Console) -> int:
                 outside.setdefault(row.number, []).append(split)
     console.print(table)
     for line in notes:
-        console.print(f"note: {line}", markup=False, highlight=False, emoji=False, soft_wrap=True)
-    told = "; ".join(f"row {number} ({', '.join(splits)})" for number, splits in outside.items())
+        print_to(console, f"note: {line}")
+    rows = "; ".join(f"row {number} ({', '.join(splits)})" for number, splits in outside.items())
     agree = f"all {len(compared)} compared rows agree with the published counts"
-    verdict = f"outside: {told}" if outside else agree
-    console.print(verdict, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    print_to(console, f"outside: {rows}" if outside else agree)
     return 1 if outside else 0
 
 
-def _compare(row: Row, runs: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """Split, cells of the table, and whether it agrees; a published figure that cannot be is left out."""
+def _compare(row: TableRow, runs: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    """Split, cells of the table, and whether it agrees; impossible published figures are left out."""
     lines: list[tuple[str, list[str], bool]] = []
     for split in SPLIT_NAMES:
         if split not in row.published:
@@ -82,35 +82,28 @@ def _compare(row: Row, runs: list[dict[str, Any]]) -> list[tuple[str, list[str],
 
 
 def _notes(content: dict[str, Any], compared: set[int]) -> list[str]:
-    """What the comparison leaves out, and what it should not be taken for."""
-    notes = [
-        "the intervals are those of texts; how much a row varies from seed to seed is not in them, and of many "
-        "comparisons at 95 % some fall outside by chance"
-    ]
-    if 8 in compared:
-        notes.append(
-            "row 8's published validation figure, 99.81 %, is left out: it cannot occur with 149 messages "
-            "(it is 1038 of 1040, the training figure)"
-        )
+    """What the comparison leaves out, and what limits it."""
+    rows, options = content["rows"], content["options"]
     missing = [str(number) for number in ROWS if number not in compared]
-    if missing:
-        notes.append(f"not compared, because not finished here: row {', '.join(missing)}")
-    partly = [str(line["row"]) for line in content["rows"] if line["runs"] and set(line["states"]) != {"finished"}]
-    if partly:
-        notes.append(f"compared without all of their seeds: row {', '.join(partly)}")
+    partly = [str(line["row"]) for line in rows if line["runs"] and set(line["states"]) != {"finished"}]
     empty = [
         f"{line['row']} ({split})"
-        for line in content["rows"]
+        for line in rows
         for split in SPLIT_NAMES
         if any(not run[split][1] for run in line["runs"])
     ]
-    if empty:
-        notes.append(f"not compared, because no text of it was evaluated: row {', '.join(empty)}")
-    options = content["options"]
-    if options["weights"] == "random":
-        notes.append("these runs started from random weights, the published ones (but row 10) from pretrained ones")
-    if options["size"] is not None:
-        notes.append(f"every row ran at {options['size']}, the published ones at their own sizes")
-    if options["others"]:
-        notes.append(f"options beyond the rows' own: {' '.join(options['others'])}")
-    return notes
+    notes = {
+        "the intervals are those of texts; how much a row varies from seed to seed is not in them, and of many "
+        "comparisons at 95 % some fall outside by chance": True,
+        "row 8's published validation figure, 99.81 %, is left out: it cannot occur with 149 messages "
+        "(it is 1038 of 1040, the training figure)": 8 in compared,
+        f"not compared, because not finished here: row {', '.join(missing)}": missing,
+        f"compared without all of their seeds: row {', '.join(partly)}": partly,
+        f"not compared, because no text of it was evaluated: row {', '.join(empty)}": empty,
+        "these runs started from random weights, the published ones (but row 10) from pretrained ones": (
+            options["weights"] == "random"
+        ),
+        f"every row ran at {options['size']}, the published ones at their own sizes": options["size"] is not None,
+        f"options beyond the rows' own: {' '.join(options['others'])}": options["others"],
+    }
+    return [note for note, applies in notes.items() if applies]

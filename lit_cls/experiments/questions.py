@@ -94,8 +94,8 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A pair that was measured."""
+class MeasuredPair:
+    """A pair whose runs are finished, compared."""
 
     before: Side
     after: Side
@@ -105,11 +105,11 @@ class Measured:
     """Seconds of training."""
 
 
-def report_markdown(results: Results, pictures: Sequence[Path]) -> str:
-    """The report: an answer to each question, what it rests on, and the pictures."""
+def report_markdown(results: Results, plots: Sequence[Path]) -> str:
+    """The report: an answer to each question, the figures behind it, and the plots."""
     finished = results.finished()
-    answers = [_main(question, results) for question in QUESTIONS]
-    adjusted = iter(holm([m.comparison.p_value for m in answers if isinstance(m, Measured)]))
+    answers = [_decisive(question, results) for question in QUESTIONS]
+    adjusted = iter(holm([m.comparison.p_value for m in answers if isinstance(m, MeasuredPair)]))
     lines = ["# What the rows say", "", f"`{results.command}`", "", *_preface(results), ""]
     for question, answer in zip(QUESTIONS, answers, strict=True):
         lines += [f"## {question.asked}", ""]
@@ -117,32 +117,34 @@ def report_markdown(results: Results, pictures: Sequence[Path]) -> str:
             lines += [answer, ""]
             continue
         lines += [_sentence(question, answer, next(adjusted)), ""]
-        others = [m for pair in question.others if (m := _measure(pair, results)) and not _same(question, results)]
+        others = [
+            m for pair in question.others if (m := _measure(pair, results)) and not _sizes_are_equal(question, results)
+        ]
         others = [m for m in others if (m.before, m.after) != (answer.before, answer.after)]
         lines += [f"- {_named(m, finished)}: {_figures(m)}." for m in others] + [""] * bool(others)
     lines += _checks(finished)
-    lines += ["## Pictures", ""] + [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in pictures]
+    lines += ["## Plots", ""] + [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in plots]
     return "\n".join([*lines, ""])
 
 
-def _main(question: Question, results: Results) -> Measured | str:
-    """The comparison that decides; or why there is none."""
+def _decisive(question: Question, results: Results) -> MeasuredPair | str:
+    """The comparison that decides, or the reason why there is none."""
     for pair in question.main:
         measured = _measure(pair, results)
         if measured is None:
             continue
-        if _same(question, results):
+        if _sizes_are_equal(question, results):
             return f"Not measured: every row ran at {results.options['size']}, so that the sizes do not differ."
         return measured
     needs = " and ".join(_side(side) for side in question.main[0])
     return f"Not measured: it takes {needs}, with a seed in common."
 
 
-def _same(question: Question, results: Results) -> bool:
+def _sizes_are_equal(question: Question, results: Results) -> bool:
     return question.about_size and results.options["size"] is not None
 
 
-def _measure(pair: Pair, results: Results) -> Measured | None:
+def _measure(pair: Pair, results: Results) -> MeasuredPair | None:
     """Compares two rows on the seeds they share, or a row with a baseline, which has none."""
     finished = results.finished()
     baselines = {baseline.name: baseline for baseline in results.baselines}
@@ -152,31 +154,31 @@ def _measure(pair: Pair, results: Results) -> Measured | None:
     seeds = [seed for seed in rows[0].runs if all(seed in row.runs for row in rows)]
     if not seeds:
         return None
-    answers: list[list[dict[int, bool]]] = []  # per side, per seed: was the answer to that row right
+    correct: list[list[dict[int, bool]]] = []  # per side, per seed: whether the prediction for a row was correct
     times = []
     for side in pair:
         if isinstance(side, int):
             runs = [finished[side].runs[seed] for seed in seeds]
-            answers.append([dict(zip(run.test_rows, run.test_right, strict=True)) for run in runs])
+            correct.append([dict(zip(run.test_rows, run.test_right, strict=True)) for run in runs])
             times.append(sum(run.seconds for run in runs) / len(runs))
         else:
             baseline = baselines[side]
-            answers.append([dict(zip(baseline.test_rows, baseline.test_right, strict=True))] * len(seeds))
+            correct.append([dict(zip(baseline.test_rows, baseline.test_right, strict=True))] * len(seeds))
             times.append(baseline.seconds)
     # The same texts, unless Lightning was told to test fewer.
-    common = sorted(set.intersection(*(set(run) for side_answers in answers for run in side_answers)))
+    common = sorted(set.intersection(*(set(run) for side_runs in correct for run in side_runs)))
     if not common:
         return None
-    right = [[[run[row] for row in common] for run in side_answers] for side_answers in answers]
+    right = [[[run[row] for row in common] for run in side_runs] for side_runs in correct]
     accuracies = [share((sum(map(sum, side_right)), sum(map(len, side_right)))) for side_right in right]
     comparison = compare(right[0], right[1])
-    return Measured(*pair, comparison, (accuracies[0], accuracies[1]), (times[0], times[1]))
+    return MeasuredPair(*pair, comparison, (accuracies[0], accuracies[1]), (times[0], times[1]))
 
 
-def _sentence(question: Question, measured: Measured, adjusted: float) -> str:
-    """The answer in one sentence; where the figures cannot decide, it says so."""
+def _sentence(question: Question, measured: MeasuredPair, adjusted: float) -> str:
+    """The answer in one sentence, also where the figures cannot decide."""
     difference = measured.comparison.difference
-    # One seed that points the other way, and it is no matter of the texts alone.
+    # One seed that points the other way is enough to leave the question open.
     agreed = all(change * difference > 0 for change in measured.comparison.by_seed)
     decided = adjusted < _LEVEL and agreed
     words = (question.better if difference > 0 else question.worse) if decided else question.open
@@ -185,7 +187,7 @@ def _sentence(question: Question, measured: Measured, adjusted: float) -> str:
     return f"**{words}{verdict}**: {named}, {_figures(measured)}, {_p(adjusted)} after Holm's correction."
 
 
-def _figures(measured: Measured) -> str:
+def _figures(measured: MeasuredPair) -> str:
     c = measured.comparison
     before, after = measured.accuracies
     low, high = c.interval
@@ -194,8 +196,8 @@ def _figures(measured: Measured) -> str:
     slower = measured.times[1] / measured.times[0] if measured.times[0] else 0.0
     time = f", {slower:.1f} × the training time" if slower and isinstance(measured.before, int) else ""
     return (
-        f"test accuracy {100 * before:.2f} % → {100 * after:.2f} %, {100 * c.difference:+.2f} points "
-        f"(95 % {100 * low:+.1f} to {100 * high:+.1f}; {c.won} answers won, {c.lost} lost, on {c.n_texts} texts with "
+        f"test accuracy {100 * before:.2f} % → {100 * after:.2f} %, {100 * c.difference:+.2f} points (95 % "
+        f"{100 * low:+.1f} to {100 * high:+.1f}; {c.won} predictions won, {c.lost} lost, on {c.n_texts} texts with "
         f"{seeds}{by_seed}{time}), McNemar {_p(c.p_value)}"
     )
 
@@ -204,7 +206,7 @@ def _p(value: float) -> str:
     return f"p = {value:.3f}" if value >= 0.001 else f"p = {value:.1e}"
 
 
-def _named(measured: Measured, finished: dict[int, RowResult]) -> str:
+def _named(measured: MeasuredPair, finished: dict[int, RowResult]) -> str:
     titles = [finished[side].row.title if isinstance(side, int) else "" for side in (measured.before, measured.after)]
     sides = [_side(side) for side in (measured.before, measured.after)]
     return " → ".join(f"{side} ({title})" if title else side for side, title in zip(sides, titles, strict=True))
@@ -215,7 +217,7 @@ def _side(side: Side) -> str:
 
 
 def _preface(results: Results) -> list[str]:
-    """What these figures are, and what they are not."""
+    """What these figures rest on, and their limits."""
     rows = results.finished().values()
     seeds = sorted({seed for result in rows for seed in result.runs})
     lines = [
@@ -226,7 +228,7 @@ def _preface(results: Results) -> list[str]:
         "with its net change. Test and interval are about the networks that were trained: how much seeds vary stands "
         "beside them, and a question is only decided when all seeds point the same way."
     ]
-    lines += [f"Not complete: {told}." for told in results.missing()]
+    lines += [f"Not complete: {line}." for line in results.missing()]
     if len(seeds) == 1:
         lines.append("With one seed, how much a row varies from run to run is not in these figures.")
     if results.options["weights"] == "random":
@@ -242,7 +244,7 @@ def _preface(results: Results) -> list[str]:
     if spread:
         ranges = []
         for result in spread:
-            counts = [record.counts["test"] for record in result.runs.values()]
+            counts = [run.counts["test"] for run in result.runs.values()]
             low, high = min(map(share, counts)), max(map(share, counts))
             ranges.append(f"row {result.row.number} {100 * low:.2f}–{100 * high:.2f}")
         lines.append(f"Test accuracy from the lowest to the highest seed, in percent: {', '.join(ranges)}.")
@@ -250,15 +252,14 @@ def _preface(results: Results) -> list[str]:
 
 
 def _checks(finished: dict[int, RowResult]) -> list[str]:
-    """What must hold whatever the figures are."""
+    """Facts that must hold whatever the figures are."""
     lines = []
     if 1 in finished and 18 in finished:
         seeds = [seed for seed in finished[1].runs if seed in finished[18].runs]
         both = [[(run.test_rows, run.test_right) for run in map(finished[n].runs.get, seeds) if run] for n in (1, 18)]
-        same = both[0] == both[1]
-        told = "gave the very same answers as" if same else "differs from"
+        verdict = "gave the very same predictions as" if both[0] == both[1] else "differs from"
         if seeds:
-            lines.append(f"Row 18 {told} row 1, to which it is identical by construction.")
+            lines.append(f"Row 18 {verdict} row 1, to which it is identical by construction.")
     tested = [result for result in finished.values() if result.mean("test")[1]]
     if tested:
         best = max(tested, key=lambda result: share(result.mean("test")))

@@ -1,4 +1,4 @@
-"""What the rows and the baselines came to: results.json, results.csv, table.md."""
+"""Results of the rows and the baselines: results.json and results.csv."""
 
 import csv
 import io
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_cls.data.split_data import Part, Parts
-from lit_cls.data.splits import SPLIT_NAMES, SplitName, seen_in
-from lit_cls.evaluation.baselines import baselines
+from lit_cls.data.split_data import Parts
+from lit_cls.data.splits import SPLIT_NAMES, SplitName
+from lit_cls.evaluation.baselines import Baseline, baselines
 from lit_cls.evaluation.metrics import wilson_interval
-from lit_cls.experiments.records import Count, Record
-from lit_cls.experiments.rows import Row
+from lit_cls.experiments.finished_run import Count, FinishedRun, count_right, count_seen
+from lit_cls.experiments.rows import TableRow
 from lit_cls.io.atomic import write_json, write_text
 from lit_cls.report.split_results import write_predictions
 
@@ -23,23 +23,23 @@ from lit_cls.report.split_results import write_predictions
 class RowResult:
     """One row, over its seeds."""
 
-    row: Row
+    row: TableRow
     size: str
     states: tuple[str, ...]
     """Of each seed's run: finished, failed, skipped, waiting."""
     reason: str
     """Why one of them is not finished; empty when all are."""
-    runs: dict[int, Record]
-    """By seed, those that are finished."""
+    runs: dict[int, FinishedRun]
+    """By seed."""
 
     def mean(self, split: SplitName) -> tuple[float, int]:
-        """Right answers, the mean over the seeds, and texts."""
-        counts = [record.counts[split] for record in self.runs.values()]
+        """Correct predictions, the mean over the seeds, and texts."""
+        counts = [run.counts[split] for run in self.runs.values()]
         return sum(k for k, _ in counts) / len(counts), counts[0][1]
 
     def mean_seconds(self) -> float:
         """Of training one run."""
-        return sum(record.seconds for record in self.runs.values()) / len(self.runs)
+        return sum(run.seconds for run in self.runs.values()) / len(self.runs)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -51,7 +51,7 @@ class RowResult:
             "reason": self.reason,
             "published": {split: list(count) for split, count in self.row.published.items()},
             "published_minutes_a100": self.row.minutes,
-            "runs": [{"seed": seed, **record.as_dict()} for seed, record in self.runs.items()],
+            "runs": [{"seed": seed, **run.as_dict()} for seed, run in self.runs.items()],
         }
 
 
@@ -63,7 +63,7 @@ class BaselineResult:
     counts: dict[SplitName, Count]
     test_rows: list[int]
     test_right: list[bool]
-    """See `Record`, for these two."""
+    """See `FinishedRun`, for these two."""
     seen: Count
     unseen: Count
     natural: dict[str, Any]
@@ -86,7 +86,7 @@ class BaselineResult:
 
 @dataclass(frozen=True)
 class Results:
-    """All that there is to write down."""
+    """The results of a command."""
 
     command: str
     options: dict[str, Any]
@@ -98,7 +98,7 @@ class Results:
         return {result.row.number: result for result in self.rows if result.runs}
 
     def missing(self) -> list[str]:
-        """Rows that lack a run, and why, in words."""
+        """A line about each row that lacks a run, with the reason."""
         return [
             f"row {result.row.number} ({result.row.title}), {len(result.runs)} of {len(result.states)} runs finished"
             + (f": {result.reason}" if result.reason else "")
@@ -108,78 +108,76 @@ class Results:
 
 
 def run_baselines(parts: Parts, folder: Path) -> list[BaselineResult]:
-    """Fits the baselines on the train split and leaves their predictions in a folder."""
+    """Fits the baselines on the train split and writes their predictions into a folder."""
+    splits, left_out = parts.splits, parts.left_out
+    texts: dict[str, Sequence[str]] = {name: splits[name].rows.texts for name in SPLIT_NAMES}
+    texts["left_out"] = left_out.texts
+    fitted = baselines(texts["train"], splits["train"].label_ids, len(parts.label_names), texts)
+    for baseline in fitted:
+        out = folder / baseline.name.lower().replace(" ", "_")
+        out.mkdir(parents=True, exist_ok=True)
+        for name, split in splits.items():
+            rows = split.rows
+            path, chances = out / f"predictions_{name}.csv", baseline.probabilities[name]
+            write_predictions(path, rows.texts, rows.numbers, rows.labels, chances, parts.label_names)
+    return [_baseline_result(baseline, parts) for baseline in fitted]
+
+
+def _baseline_result(baseline: Baseline, parts: Parts) -> BaselineResult:
     splits = parts.splits
-    groups: dict[str, Sequence[str]] = {name: splits[name].rows.texts for name in SPLIT_NAMES}
-    groups["left_out"] = parts.left_out.texts
-    class_id = {name: i for i, name in enumerate(parts.label_names)}
-    left_out = [class_id[label] for label in parts.left_out.labels]
-    seen = seen_in(splits["train"].rows.texts, splits["test"].rows.texts)
-    shares = _natural_shares(parts)
-    found = []
-    for fitted in baselines(splits["train"].rows.texts, splits["train"].label_ids, len(class_id), groups):
-        answers = {group: [_argmax(p) for p in chances] for group, chances in fitted.probabilities.items()}
-        right = {
-            name: [a == b for a, b in zip(answers[name], splits[name].label_ids, strict=True)] for name in SPLIT_NAMES
-        }
-        for name in SPLIT_NAMES:
-            _write_predictions(folder / fitted.name, name, splits[name], fitted.probabilities[name], parts.label_names)
-        found.append(
-            BaselineResult(
-                name=fitted.name,
-                counts={name: _count(right[name]) for name in SPLIT_NAMES},
-                test_rows=splits["test"].rows.numbers,
-                test_right=right["test"],
-                seen=_count([ok for ok, known in zip(right["test"], seen, strict=True) if known]),
-                unseen=_count([ok for ok, known in zip(right["test"], seen, strict=True) if not known]),
-                natural=natural_mix(
-                    splits["test"].label_ids + left_out,
-                    answers["test"] + answers["left_out"],
-                    shares,
-                    parts.label_names,
-                ),
-                parameters=fitted.parameters,
-                seconds=fitted.seconds,
-            )
-        )
-    return found
+    predicted = {group: [_argmax(p) for p in chances] for group, chances in baseline.probabilities.items()}
+    right = {name: _equal(predicted[name], splits[name].label_ids) for name in SPLIT_NAMES}
+    train, test = splits["train"], splits["test"]
+    seen, unseen = count_seen(train.rows.texts, test.rows.texts, right["test"])
+    left_out = [parts.label_names.index(label) for label in parts.left_out.labels]
+    labels, of_labels = test.label_ids + left_out, predicted["test"] + predicted["left_out"]
+    return BaselineResult(
+        name=baseline.name,
+        counts={name: count_right(right[name]) for name in SPLIT_NAMES},
+        test_rows=test.rows.numbers,
+        test_right=right["test"],
+        seen=seen,
+        unseen=unseen,
+        natural=natural_mix(labels, of_labels, _natural_shares(parts), parts.label_names),
+        parameters=baseline.parameters,
+        seconds=baseline.seconds,
+    )
 
 
 def natural_mix(
     labels: Sequence[int], predicted: Sequence[int], shares: Sequence[float], label_names: Sequence[str]
 ) -> dict[str, Any]:
-    """What to expect where labels come in their natural shares, not in the balanced sample's.
+    """Figures where labels have their natural shares, not those of the balanced sample.
 
-    How each label is answered is counted on the test texts and on those left out of the balanced
+    The predictions of each label are counted on the test texts and on those left out of the balanced
     sample, on which nothing was trained (though some repeat a text of the train split, as the test
     split's do); the counts are then weighted by the natural shares.
 
     Args:
         labels: classes of these texts.
-        predicted: the answers.
+        predicted: predictions for them.
         shares: of each class in the whole source.
         label_names: of the classes.
 
     Returns:
         Accuracy, and per label its share, texts, recall and precision; also the precision on these
-        texts as they are counted, unweighted. None where nothing was answered so.
+        texts as they are counted, unweighted. None where nothing was predicted so.
     """
     pairs = Counter(zip(labels, predicted, strict=True))
     totals = Counter(labels)
     classes = range(len(label_names))
-    # Chance of the answer j to a text of the class i.
+    # Chance of the prediction j for a text of the class i.
     chance = [[pairs[i, j] / totals[i] if totals[i] else 0.0 for j in classes] for i in classes]
-    described: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for c in classes:
-        answered = sum(shares[i] * chance[i][c] for i in classes)
-        counted = sum(pairs[i, c] for i in classes)
-        described[label_names[c]] = {
+        as_label = sum(shares[i] * chance[i][c] for i in classes)
+        figures[label_names[c]] = {
             "share": shares[c],
             "recall": [pairs[c, c], totals[c]],
-            "precision": shares[c] * chance[c][c] / answered if answered else None,
-            "precision_counted": [pairs[c, c], counted],
+            "precision": shares[c] * chance[c][c] / as_label if as_label else None,
+            "precision_counted": [pairs[c, c], sum(pairs[i, c] for i in classes)],
         }
-    return {"accuracy": sum(shares[c] * chance[c][c] for c in classes), "labels": described}
+    return {"accuracy": sum(shares[c] * chance[c][c] for c in classes), "labels": figures}
 
 
 def write_results(results: Results, out: Path) -> None:
@@ -191,37 +189,48 @@ def write_results(results: Results, out: Path) -> None:
         "baselines": [baseline.as_dict() for baseline in results.baselines],
     }
     write_json(out / "results.json", content)
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    columns = [f"{split}_{what}" for split in SPLIT_NAMES for what in ("correct", "n")]
     origin = ("device", "commit", "started")
-    writer.writerow(
+    lines: list[list[Any]] = [
         [
-            *("row", "what", "size", "seed", "state", *columns),
+            *("row", "what", "size", "seed", "state", *count_columns()),
             *("test_seen_correct", "test_seen_n", "test_not_seen_correct", "test_not_seen_n"),
             *("seconds_training", "trained_parameters", "peak_gpu_memory", *origin, "folder"),
         ]
-    )
+    ]
     for result in results.rows:
         about = (result.row.number, result.row.title, result.size)
-        for seed, record in result.runs.items():
-            counts = [number for split in SPLIT_NAMES for number in record.counts[split]]
-            costs = (f"{record.seconds:.3f}", record.trained, record.peak_gpu_memory)
-            made = (record.provenance[name] for name in origin)
-            overlap = (*record.seen, *record.unseen)
-            writer.writerow([*about, seed, "finished", *counts, *overlap, *costs, *made, record.place])
-        for state in result.states:
-            if state != "finished":
-                writer.writerow([*about, "", state])
+        for seed, run in result.runs.items():
+            costs = (f"{run.seconds:.3f}", run.trained, run.peak_gpu_memory)
+            made = (run.provenance[name] for name in origin)
+            counts = (*flat_counts(run.counts), *run.seen, *run.unseen)
+            lines.append([*about, seed, "finished", *counts, *costs, *made, run.place])
+        lines += [[*about, "", state] for state in result.states if state != "finished"]
     for baseline in results.baselines:
-        counts = [number for split in SPLIT_NAMES for number in baseline.counts[split]]
         costs = (f"{baseline.seconds:.3f}", baseline.parameters, None)
-        writer.writerow(["", baseline.name, "", "", "finished", *counts, *baseline.seen, *baseline.unseen, *costs])
-    write_text(out / "results.csv", stream.getvalue())
+        counts = (*flat_counts(baseline.counts), *baseline.seen, *baseline.unseen)
+        lines.append(["", baseline.name, "", "", "finished", *counts, *costs])
+    write_csv(out / "results.csv", lines)
+
+
+def write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
+    """A csv file, as a whole."""
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows(lines)
+    write_text(path, stream.getvalue())
+
+
+def count_columns() -> list[str]:
+    """Columns of results.csv for the counts of all splits."""
+    return [f"{split}_{column}" for split in SPLIT_NAMES for column in ("correct", "n")]
+
+
+def flat_counts(counts: dict[SplitName, Count]) -> list[int]:
+    """The numbers in these columns."""
+    return [number for split in SPLIT_NAMES for number in counts[split]]
 
 
 def share(count: tuple[float, int]) -> float:
-    """Right answers as a share; NaN without texts."""
+    """Correct predictions as a share; NaN without texts."""
     k, n = count
     return k / n if n else math.nan
 
@@ -238,18 +247,9 @@ def _natural_shares(parts: Parts) -> list[float]:
     return [counts[name] / counts.total() for name in parts.label_names]
 
 
-def _write_predictions(
-    folder: Path, split: SplitName, part: Part, chances: list[list[float]], label_names: tuple[str, ...]
-) -> None:
-    folder = folder.with_name(folder.name.lower().replace(" ", "_"))
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = part.rows
-    write_predictions(folder / f"predictions_{split}.csv", rows.texts, rows.numbers, rows.labels, chances, label_names)
+def _equal(predicted: Sequence[int], labels: Sequence[int]) -> list[bool]:
+    return [a == b for a, b in zip(predicted, labels, strict=True)]
 
 
 def _argmax(values: Sequence[float]) -> int:
     return max(range(len(values)), key=values.__getitem__)
-
-
-def _count(right: Sequence[bool]) -> Count:
-    return sum(right), len(right)

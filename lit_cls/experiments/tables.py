@@ -3,11 +3,12 @@
 from collections.abc import Collection, Sequence
 
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
+from lit_cls.experiments.finished_run import Count
 from lit_cls.experiments.results import BaselineResult, Results, RowResult, interval, share
 
 _NOTES = """\
-Accuracies are in percent: ours is the mean over the seeds, with its right answers, the number of texts, and the 95 %
-Wilson interval of that many different texts; "published" and the difference to it in points follow. The published
+Accuracies are in percent: ours is the mean over the seeds, with its correct predictions, the number of texts, and the
+95 % Wilson interval of that many different texts; "published" and the difference to it in points follow. The published
 counts of the train split are over the texts that its loader did not drop: 1,040 (rows 14 and 15: all 1,045). The test
 texts "in train" also occur in the train split, word for word or but for digits, punctuation and case. Training time is
 that of one run, without validation.
@@ -20,22 +21,21 @@ def markdown_table(results: Results) -> str:
     lines += [*_accuracies(results), "", *_costs(results), ""]
     if results.baselines:
         lines += [*_natural(results.baselines), ""]
-    lines += [f"- Not complete: {told}." for told in results.missing()]
+    lines += [f"- Not complete: {line}." for line in results.missing()]
     return "\n".join([*lines, "", _NOTES])
 
 
 def _origin(results: Results) -> list[str]:
-    """Where the figures come from; one line for each kind of machine and commit."""
-    found: dict[str, None] = {}
+    """The origin of the figures; one line for each kind of machine and commit."""
+    lines = []
     for result in results.rows:
-        for record in result.runs.values():
-            origin = record.provenance
-            versions = origin["versions"]
-            found[
+        for run in result.runs.values():
+            origin, versions = run.provenance, run.provenance["versions"]
+            lines.append(
                 f"Device {origin['device']}, commit {origin['commit']}, {origin['started'][:10]}, "
                 f"Python {versions['python']}, torch {versions['torch']}, lightning {versions['lightning']}."
-            ] = None
-    return list(found)
+            )
+    return list(dict.fromkeys(lines))
 
 
 def _accuracies(results: Results) -> list[str]:
@@ -57,7 +57,7 @@ def _accuracies(results: Results) -> list[str]:
 
 
 def _beside(result: RowResult, split: SplitName) -> list[str]:
-    """Our share, its interval, the published one, and the difference in points."""
+    """Our share, its interval, the published share, and the difference in points."""
     published = result.row.published.get(split)
     theirs = percent(published) if published else "impossible"
     if not result.runs:
@@ -70,28 +70,12 @@ def _beside(result: RowResult, split: SplitName) -> list[str]:
 def _costs(results: Results) -> list[str]:
     columns = ["row", "what", "test texts in train", "not in train", "trained parameters", "of", "training, s"]
     lines = heading([*columns, "published (A100), s", "peak GPU memory, GB"])
-    for result in results.rows:
-        if not result.runs:
-            continue
-        records = list(result.runs.values())
-        seen = [sum(record.seen[i] for record in records) / len(records) for i in (0, 1)]
-        unseen = [sum(record.unseen[i] for record in records) / len(records) for i in (0, 1)]
-        peak = max((record.peak_gpu_memory or 0) for record in records)
-        lines.append(
-            line(
-                [
-                    str(result.row.number),
-                    result.row.title,
-                    percent((seen[0], int(seen[1]))),
-                    percent((unseen[0], int(unseen[1]))),
-                    f"{records[0].trained:,}",
-                    f"{records[0].parameters:,}",
-                    f"{result.mean_seconds():.1f}",
-                    f"{60 * result.row.minutes:.0f}",
-                    f"{peak / 1e9:.1f}" if peak else "",
-                ]
-            )
-        )
+    for number, result in results.finished().items():
+        runs = list(result.runs.values())
+        peak = max(run.peak_gpu_memory or 0 for run in runs)
+        cells = [str(number), result.row.title, _mean([run.seen for run in runs]), _mean([run.unseen for run in runs])]
+        cells += [f"{runs[0].trained:,}", f"{runs[0].parameters:,}", f"{result.mean_seconds():.1f}"]
+        lines.append(line([*cells, f"{60 * result.row.minutes:.0f}", f"{peak / 1e9:.1f}" if peak else ""]))
     for baseline in results.baselines:
         parameters = f"{baseline.parameters:,}"
         cells = ["", baseline.name, percent(baseline.seen), percent(baseline.unseen), parameters, parameters]
@@ -100,14 +84,14 @@ def _costs(results: Results) -> list[str]:
 
 
 def _natural(baselines: list[BaselineResult]) -> list[str]:
-    """The baselines where labels come in their natural shares."""
+    """The baselines where labels have their natural shares."""
     labels = baselines[0].natural["labels"]
     rare = min(labels, key=lambda name: labels[name]["share"])
     texts = {name: figures["recall"][1] for name, figures in labels.items()}
     counted = 100 * texts[rare] / sum(texts.values())  # the mix of these texts as they are
     lines = [
-        f"At the natural mix ({100 * labels[rare]['share']:.1f} % {rare}), from the answers to the test texts and to "
-        "those left out of the balanced sample, weighted; the last column is not:",
+        f"At the natural mix ({100 * labels[rare]['share']:.1f} % {rare}), from the predictions for the test texts and "
+        "for those left out of the balanced sample, weighted; the last column is not:",
         "",
         *heading(
             ["baseline", "accuracy", f"{rare} recall", f"{rare} precision", f"the same at {counted:.1f} % {rare}"]
@@ -115,24 +99,19 @@ def _natural(baselines: list[BaselineResult]) -> list[str]:
     ]
     for baseline in baselines:
         figures = baseline.natural["labels"][rare]
-        precision = figures["precision"]
-        k, n = figures["precision_counted"]
-        lines.append(
-            line(
-                [
-                    baseline.name,
-                    f"{100 * baseline.natural['accuracy']:.2f}",
-                    percent(figures["recall"]),
-                    "n/a" if precision is None else f"{100 * precision:.1f}",
-                    percent((k, n)) if n else "n/a",
-                ]
-            )
-        )
+        precision = "n/a" if figures["precision"] is None else f"{100 * figures['precision']:.1f}"
+        cells = [baseline.name, f"{100 * baseline.natural['accuracy']:.2f}", percent(figures["recall"]), precision]
+        lines.append(line([*cells, percent(figures["precision_counted"])]))
     return lines
 
 
+def _mean(counts: Sequence[Count]) -> str:
+    k, n = (sum(values) / len(counts) for values in zip(*counts, strict=True))
+    return percent((k, int(n)))
+
+
 def percent(count: tuple[float, int]) -> str:
-    """A share in percent, with its right answers and texts."""
+    """A share in percent, with its correct predictions and texts."""
     k, n = count
     return f"{100 * share(count):.2f} ({k:g}/{n})" if n else "n/a"
 

@@ -1,4 +1,4 @@
-"""`lit_cls verify-resume`: a run that is killed again and again ends as the one that was left alone."""
+"""Kills a run again and again, and compares it bit by bit with an uninterrupted one (`lit_cls verify-resume`)."""
 
 import signal
 import subprocess
@@ -20,19 +20,20 @@ from lit_cls.runs.folder import version_folders
 from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, newest_checkpoint, read_checkpoint
 
 _BEGIN, _END = "What trains", "Accuracy"
-"""What a run prints before its first step, and once all is evaluated."""
+"""Lines that a run prints before its first step, and after its evaluation."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 EARLY_SHARE = 0.2  # of the kills: before the training, in imports, data and weights
 STOPPED_CODES = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 
 
 @dataclass(frozen=True)
-class Same:
-    """What was compared, and the first difference; None where there is none."""
+class Comparison:
+    """One compared part of two runs."""
 
-    what: str
+    name: str
     size: str
     difference: str | None
+    """The first one; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended, and how long it took, until its training and in it."""
+class ProcessResult:
+    """Exit code of a process, and how long it took, until its training and in it."""
 
     code: int
     seconds: float
@@ -64,43 +65,43 @@ class Ended:
     seconds_training: float
 
 
-class Children:
-    """Runs the command in processes of its own.
+class ProcessRunner:
+    """Runs lit_cls in processes of their own.
 
     Args:
-        log: where all that they print is added.
+        log: file to which their output is added.
     """
 
     def __init__(self, log: Path) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
 
-    def run(self, words: Sequence[str], kill: Kill | None = None) -> Ended:
-        """Runs one to its end, or to its kill."""
+    def run(self, words: Sequence[str], kill: Kill | None = None) -> ProcessResult:
+        """Runs one process to its end, or to its kill."""
         started = time.monotonic()
         seen: dict[str, float] = {}
         with self.log.open("a", encoding="utf-8") as log:
-            print(f"$ lit_cls {' '.join(words)}   # {kill or 'left alone'}", file=log, flush=True)
-            with _child(words) as child:
+            print(f"$ lit_cls {' '.join(words)}   # {kill or 'uninterrupted'}", file=log, flush=True)
+            with _process(words) as process:
                 begun = threading.Event()
                 if kill is not None:
-                    threading.Thread(target=_kill, args=(child, kill, begun), daemon=True).start()
-                assert child.stdout is not None
-                for line in child.stdout:
+                    threading.Thread(target=_kill, args=(process, kill, begun), daemon=True).start()
+                assert process.stdout is not None
+                for line in process.stdout:
                     log.write(line)
                     for mark in (_BEGIN, _END):
                         if line.startswith(mark):
                             seen[mark] = time.monotonic()
                     if _BEGIN in seen:
                         begun.set()
-                code = child.wait()
+                code = process.wait()
             print(f"# ended with {code}", file=log)
         ended = time.monotonic()
         begun_at = seen.get(_BEGIN, ended)
-        return Ended(code, ended - started, begun_at - started, seen.get(_END, ended) - begun_at)
+        return ProcessResult(code, ended - started, begun_at - started, seen.get(_END, ended) - begun_at)
 
 
-def compare_runs(one: Path, other: Path) -> list[Same]:
+def compare_runs(one: Path, other: Path) -> list[Comparison]:
     """Compares two run folders bit by bit.
 
     Args:
@@ -113,7 +114,7 @@ def compare_runs(one: Path, other: Path) -> list[Same]:
         if not any(path.exists() for path in paths):
             continue
         if not all(path.exists() for path in paths):
-            compared.append(Same(name, "", "only one of the runs has it"))
+            compared.append(Comparison(name, "", "only one of the runs has it"))
             continue
         contents = [read_checkpoint(path) for path in paths]
         for entry in ("state_dict", "optimizer_states", "lr_schedulers"):
@@ -128,20 +129,22 @@ def compare_runs(one: Path, other: Path) -> list[Same]:
         texts = [(folder / file).read_bytes() if (folder / file).exists() else None for folder in (one, other)]
         if any(text is not None for text in texts):
             lines = (texts[0] or b"").count(b"\n")
-            compared.append(Same(file, f"{lines:,} lines", None if texts[0] == texts[1] else "not the same bytes"))
+            compared.append(
+                Comparison(file, f"{lines:,} lines", None if texts[0] == texts[1] else "not the same bytes")
+            )
     return compared
 
 
-def _compare(what: str, one: Any, other: Any) -> Same:
+def _compare(name: str, one: Any, other: Any) -> Comparison:
     leaves, others = dict(_leaves(one)), dict(_leaves(other))
     tensors = [value for value in leaves.values() if isinstance(value, Tensor)]
     size = f"{len(tensors):,} tensors, {sum(value.numel() for value in tensors):,} numbers"
     if leaves.keys() != others.keys():
-        return Same(what, size, f"entries of one alone: {sorted(leaves.keys() ^ others.keys())[:3]}")
-    for name, value in leaves.items():
-        if not _equal(value, others[name]):
-            return Same(what, size, f"{name} differs")
-    return Same(what, size, None)
+        return Comparison(name, size, f"entries of one alone: {sorted(leaves.keys() ^ others.keys())[:3]}")
+    for leaf, value in leaves.items():
+        if not _equal(value, others[leaf]):
+            return Comparison(name, size, f"{leaf} differs")
+    return Comparison(name, size, None)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -160,22 +163,22 @@ def _equal(one: Any, other: Any) -> bool:
         return bool(one == other) and type(one) is type(other)
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    # As bytes: that also compares what is not a number, and the sign of zero.
+    # As bytes, to compare NaN and the sign of zero too.
     return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
 
 
-def comparison_table(compared: Sequence[Same]) -> Table:
-    """One row per thing that was compared."""
-    table = Table(title="Left alone and killed", title_justify="left")
-    for column in ("what", "size", "verdict"):
+def comparison_table(compared: Sequence[Comparison]) -> Table:
+    """One row per compared part."""
+    table = Table(title="Uninterrupted and killed", title_justify="left")
+    for column in ("part", "size", "verdict"):
         table.add_column(column)
     for part in compared:
-        table.add_row(part.what, part.size, part.difference or "identical")
+        table.add_row(part.name, part.size, part.difference or "identical")
     return table
 
 
 def saved_steps(folder: Path | None) -> int:
-    """How many a run has saved."""
+    """Steps that a run has saved."""
     newest = None if folder is None else newest_checkpoint(folder, lambda _: None)
     return newest[1][RUN_KEY]["place"]["steps"] if newest else 0
 
@@ -186,16 +189,16 @@ def started_folders(out: Path, first: int) -> list[Path]:
     return [folder for folder in folders if (folder / "config.yaml").exists()]
 
 
-def _kill(child: "subprocess.Popen[str]", kill: Kill, begun: threading.Event) -> None:
+def _kill(process: "subprocess.Popen[str]", kill: Kill, begun: threading.Event) -> None:
     if not kill.early:
         begun.wait()
     time.sleep(kill.after)
-    child.send_signal(kill.number)  # nothing, when it has ended
+    process.send_signal(kill.number)  # does nothing once it has ended
 
 
 @contextmanager
-def _child(words: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
-    """The command in a process that does not outlive this one's interest in it."""
+def _process(words: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
+    """A process of lit_cls, killed when the block ends before it."""
     with subprocess.Popen(
         [sys.executable, "-m", "lit_cls", *words],
         stdout=subprocess.PIPE,
@@ -203,9 +206,9 @@ def _child(words: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
         text=True,
         encoding="utf-8",
         errors="replace",
-    ) as child:
+    ) as process:
         try:
-            yield child
+            yield process
         finally:
-            if child.poll() is None:
-                child.kill()
+            if process.poll() is None:
+                process.kill()

@@ -1,63 +1,49 @@
-"""Which words an answer rests on: integrated gradients, and leaving out one word after the other.
+"""Which words a prediction rests on: integrated gradients, and leaving out one word at a time.
 
-Both are about one quantity, the log-odds of a label, log(p / (1 - p)) of the probability that `predict`
-gives it: not bounded as a probability is, so that a word still counts where the answer is certain.
+Both attribute the log-odds of a label, log(p / (1 - p)) of the probability that `predict` gives it: unlike a
+probability, it is not bounded, so that words still count if the prediction is certain.
 
 Shapes: B batch, T tokens, C emb_dim, K classes.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_cls.data.batches import Batch, truncate
-from lit_cls.data.tokenizers.base import WHITESPACE
 from lit_cls.errors import UserError, quote
+from lit_cls.explain.words import TokenizedText, Word
 from lit_cls.inference import Classifier
 
 Progress = Callable[[int, int], None]
-"""Told what is done, and of how much."""
+"""Called with the number of steps done and planned."""
 TOLERANCE = 0.01
-"""Share of the change that the attributions may miss before points are added."""
+"""Share of the change of the log-odds that the attributions may miss."""
 
-_FLOOR = 0.001  # log-odds: where text and baseline are nearly the same, 1 % of nothing cannot be reached
-_POINTS = 8  # of Gauss and Legendre's sum, in each part of the way
+_MIN_TOLERANCE = 0.001  # log-odds: 1 % of nearly nothing cannot be reached
+_POINTS = 8  # of the Gauss-Legendre sum, in each segment of the path
 _TOKENS = 1024  # of a forward and backward pass: about 1 GB in GPT-2 small
-_WORD = re.compile(rf"[^{WHITESPACE}]+")
-
-
-@dataclass(frozen=True)
-class Word:
-    """What stands between white space, and what it adds."""
-
-    text: str
-    """With the white space before it; that of a text's last word also with what is behind. Together: the text."""
-    score: float | None
-    """What it adds to the log-odds; None where nothing of it is read."""
 
 
 @dataclass(frozen=True)
 class Completeness:
-    """Whether the attributions are of the right size: they add up to the change from the baseline to the text."""
+    """How closely the attributions add up to the change from the baseline to the text."""
 
     baseline: float
-    """Log-odds of the label where every token is `<|endoftext|>`."""
+    """Log-odds of the label if every token is `<|endoftext|>`."""
     gap: float
-    """How far each part of the way misses its own change, added up: the sum of all misses by this or less."""
+    """Sum over path segments of how far each misses its own change: an upper bound of the total error."""
     steps: int
-    """Points on the way at which the gradient was computed."""
+    """Number of points on the path at which the gradient was computed."""
     reached: bool
-    """Whether the gap is within 1 % of the change, or 0.001; else it would take more points than allowed."""
+    """Whether the gap is within 1 % of the change, or 0.001; otherwise it would take more steps than allowed."""
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What each word of a text adds to the log-odds of a label."""
+    """Contribution of each word of a text to the log-odds of a label."""
 
     label: str
     log_odds: float
@@ -67,254 +53,174 @@ class Attribution:
     """Of integrated gradients."""
 
 
+def _no_progress(done: int, planned: int) -> None:
+    pass
+
+
 def integrated_gradients(
-    classifier: Classifier,
-    text: str,
-    label: str | None = None,
-    steps: int = 512,
-    progress: Progress | None = None,
+    classifier: Classifier, text: str, label: str | None = None, steps: int = 512, progress: Progress = _no_progress
 ) -> Attribution:
     """Integrated gradients on the token embeddings (Sundararajan, Taly & Yan, ICML 2017, section 3).
 
-    The way leads straight from the baseline to the text; positions stay as they are. The baseline is as
-    many `<|endoftext|>`: the boundary between GPT-2's training texts, what an empty text is read as, and
-    what pads are, to which nothing is attributed then. A vector of zeros is no token that the network
-    has ever read. The integral is Gauss and Legendre's sum over eight points in each half of the way. On
-    every part, attributions must add up to the change of the log-odds there: parts that miss it most are
-    halved, until all of them together are within 1 % of the whole change.
-
-    Args:
-        classifier: computing in 32-true (or 64-true).
-        text: any string.
-        label: whose log-odds; by default the answer's.
-        steps: the most points that may be used.
-        progress: called after each batch of points, with those that are done and those that are planned.
+    The path leads straight from the baseline to the text, with the same positions. The baseline is `<|endoftext|>` in
+    every position: the boundary between GPT-2's training texts, what an empty text is read as, and the padding token,
+    which therefore gets no attribution. (A vector of zeros is not a token.) The integral is a Gauss-Legendre sum over
+    eight points in each half of the path. In every segment, attributions must add up to the change of the log-odds:
+    segments that miss it most are halved until the sum of all gaps is within 1 % of the whole change, or `steps`
+    points are used. `label` defaults to the predicted one.
 
     Raises:
-        UserError: another precision, or no such label.
+        UserError: not in 32-true or 64-true, or no such label.
     """
     _check(classifier, label)
-    read = _Read(classifier, text)
+    tokenized = TokenizedText(classifier, text)
     net, decision = classifier.net, classifier.decision
-    [batch] = classifier.batches([read.token_ids])
+    [batch] = classifier.batches([tokenized.token_ids])
     lengths: Tensor = batch["lengths"]
     with torch.no_grad():
         x = net.backbone.tok_emb(batch["input_ids"])  # (1, T, C)
         baseline = net.backbone.tok_emb(torch.full_like(batch["input_ids"], classifier.tokenizer.pad_id))
         logits = net.forward_embedded(torch.cat([x, baseline]), lengths.expand(2))  # (2, K)
-    _check_numbers(logits)
-    target = _target(classifier, logits[:1], label)
+    target = _target(classifier, logits, label)
     at_text, at_baseline = decision.log_odds(logits, target).tolist()
 
     def outputs(embedded: Tensor) -> Tensor:
         return decision.log_odds(net.forward_embedded(embedded, lengths.expand(len(embedded))), target)
 
-    way = _Way(outputs, x, baseline, (at_baseline, at_text))
-    way.follow(_allowed(at_text - at_baseline), steps, progress)
-    completeness = Completeness(at_baseline, way.gap, way.steps, way.gap <= _allowed(at_text - at_baseline))
-    scores = torch.stack([part.scores for part in way.parts]).sum(dim=0)
-    return Attribution(classifier.label_names[target], at_text, read.words_of(scores.tolist()), completeness)
-
-
-def _allowed(change: float) -> float:
-    return max(TOLERANCE * abs(change), _FLOOR)
+    path = _Path(outputs, x, baseline, (at_baseline, at_text), progress)
+    allowed = max(TOLERANCE * abs(at_text - at_baseline), _MIN_TOLERANCE)
+    path.integrate(allowed, steps)
+    scores = torch.stack([segment.scores for segment in path.segments]).sum(dim=0)
+    completeness = Completeness(at_baseline, path.gap, path.steps, path.gap <= allowed)
+    words = tokenized.score_words(scores.tolist())
+    return Attribution(classifier.label_names[target], at_text, words, completeness)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Of the way from the baseline, 0, to the text, 1."""
+class _Segment:
+    """Part of the path from the baseline, 0, to the text, 1."""
 
     start: float
     end: float
     scores: Tensor
     """(T,) float64: the integral."""
     gap: float
-    """How far their sum is from the change of the output."""
+    """Distance of their sum from the change of the output."""
 
 
-class _Way:
-    """The integral along the way, in parts that are short where the output changes fast.
+class _Path:
+    """Integral of `outputs`, (B, T, C) to (B,), along the path from the baseline to x, both (1, T, C).
 
-    Args:
-        outputs: (B, T, C) embeddings to (B,).
-        x: (1, T, C) where the way ends.
-        baseline: the same where it begins.
-        ends: outputs of the baseline and of x.
+    The segments are short where the output changes fast. `ends` are the outputs of the baseline and of x.
     """
 
     def __init__(
-        self, outputs: Callable[[Tensor], Tensor], x: Tensor, baseline: Tensor, ends: tuple[float, float]
+        self,
+        outputs: Callable[[Tensor], Tensor],
+        x: Tensor,
+        baseline: Tensor,
+        ends: tuple[float, float],
+        progress: Progress = _no_progress,
     ) -> None:
         self._outputs = outputs
         self._baseline = baseline
         self._change = x - baseline
         self._known = {0.0: ends[0], 1.0: ends[1]}
-        self._at_once = max(1, _TOKENS // x.shape[1])
-        self.parts: list[_Part] = []
+        self._batch_size = max(1, _TOKENS // x.shape[1])
+        self._progress = progress
+        self.segments: list[_Segment] = []
         self.steps = 0
 
     @property
     def gap(self) -> float:
-        """Of all parts, by size."""
-        return sum(part.gap for part in self.parts)
+        """Sum of all segments' gaps."""
+        return sum(segment.gap for segment in self.segments)
 
-    def follow(self, allowed: float, most: int, progress: Progress | None) -> None:
-        """Halves the parts with the largest gaps until all gaps together are allowed, or there are `most` points."""
+    def integrate(self, allowed: float, max_steps: int) -> None:
+        """Halves the segments with the largest gaps until the sum of gaps is allowed, or the steps are used up."""
         halves = [(0.0, 0.5), (0.5, 1.0)]
         while halves:
-            self.parts += self._integrate(halves, progress)
-            self.parts.sort(key=lambda part: part.gap)
+            self.segments += self._integrate(halves)
+            self.segments.sort(key=lambda segment: segment.gap)
             n_fine, room = 0, allowed / 2  # the other half is for what the halved ones will still miss
-            while n_fine < len(self.parts) and self.parts[n_fine].gap <= room:
-                room -= self.parts[n_fine].gap
+            while n_fine < len(self.segments) and self.segments[n_fine].gap <= room:
+                room -= self.segments[n_fine].gap
                 n_fine += 1
-            n_halved = min(len(self.parts) - n_fine, (most - self.steps) // (2 * _POINTS))
+            n_halved = min(len(self.segments) - n_fine, (max_steps - self.steps) // (2 * _POINTS))
             if self.gap <= allowed or n_halved <= 0:
                 return
-            worst = self.parts[-n_halved:]
-            del self.parts[-n_halved:]
-            middles = [(part.start + part.end) / 2 for part in worst]
-            halves = [(part.start, middle) for part, middle in zip(worst, middles, strict=True)]
-            halves += [(middle, part.end) for part, middle in zip(worst, middles, strict=True)]
+            worst = self.segments[-n_halved:]
+            del self.segments[-n_halved:]
+            middles = [(segment.start + segment.end) / 2 for segment in worst]
+            halves = [(segment.start, middle) for segment, middle in zip(worst, middles, strict=True)]
+            halves += [(middle, segment.end) for segment, middle in zip(worst, middles, strict=True)]
 
-    def _integrate(self, spans: Sequence[tuple[float, float]], progress: Progress | None) -> list[_Part]:
+    def _integrate(self, spans: Sequence[tuple[float, float]]) -> list[_Segment]:
         points, shares = (torch.tensor(values) / 2 for values in np.polynomial.legendre.leggauss(_POINTS))
         edges = sorted({edge for span in spans for edge in span} - self._known.keys())
-        for start in range(0, len(edges), self._at_once):
-            few = edges[start : start + self._at_once]
+        for start in range(0, len(edges), self._batch_size):
+            batch = edges[start : start + self._batch_size]
             with torch.no_grad():
-                self._known.update(zip(few, self._outputs(self._place(torch.tensor(few))).tolist(), strict=True))
+                self._known.update(zip(batch, self._outputs(self._at(torch.tensor(batch))).tolist(), strict=True))
         starts, ends = (torch.tensor(side).double()[:, None] for side in zip(*spans, strict=True))
-        by_point = self._scores(((starts + ends) / 2 + (ends - starts) * points).flatten(), progress)
+        by_point = self._scores(((starts + ends) / 2 + (ends - starts) * points).flatten())
         scores = torch.einsum("p,spt->st", shares, by_point.unflatten(0, (len(spans), _POINTS))) * (ends - starts)
         return [
-            _Part(start, end, of_part, abs(float(of_part.sum()) - (self._known[end] - self._known[start])))
-            for (start, end), of_part in zip(spans, scores, strict=True)
+            _Segment(start, end, of_segment, abs(float(of_segment.sum()) - (self._known[end] - self._known[start])))
+            for (start, end), of_segment in zip(spans, scores, strict=True)
         ]
 
-    def _scores(self, points: Tensor, progress: Progress | None) -> Tensor:
-        """Change times gradient at points of the way: (N,) to (N, T) float64."""
+    def _scores(self, points: Tensor) -> Tensor:
+        """Change times gradient at points of the path: (N,) to (N, T) float64."""
         found = []
         planned = self.steps + len(points)
-        for few in points.split(self._at_once):
-            x = self._place(few).requires_grad_()
+        for batch in points.split(self._batch_size):
+            x = self._at(batch).requires_grad_()
             [gradient] = torch.autograd.grad(self._outputs(x).sum(), x)
             found.append((self._change * gradient).sum(dim=-1).cpu().double())
-            self.steps += len(few)
-            if progress is not None:
-                progress(self.steps, planned)
+            self.steps += len(batch)
+            self._progress(self.steps, planned)
         return torch.cat(found)
 
-    def _place(self, points: Tensor) -> Tensor:
-        """(N,) to (N, T, C)."""
+    def _at(self, points: Tensor) -> Tensor:
+        """Embeddings at points of the path: (N,) to (N, T, C)."""
         return self._baseline + points.to(self._change)[:, None, None] * self._change
 
 
 def leave_one_word_out(
-    classifier: Classifier, text: str, label: str | None = None, progress: Progress | None = None
+    classifier: Classifier, text: str, label: str | None = None, progress: Progress = _no_progress
 ) -> Attribution:
-    """How the log-odds change when a word is taken out, with the white space before it, for each that is read.
+    """Decrease of the log-odds when a word is left out, with the white space before it, for each word that is read.
 
-    A score is the log-odds of the text less those of the text without the word: positive where the word
-    speaks for the label. The shorter text is read as `predict` reads it: where the text was cut, what
-    was just not read moves up.
-
-    Args:
-        classifier: computing in 32-true (or 64-true).
-        text: any string.
-        label: whose log-odds; by default the answer's.
-        progress: called after each batch, with the texts that are done and all of them.
+    A score is positive if the word speaks for the label, by default the predicted one. The shorter text is read as
+    `predict` reads it: if the text was truncated, tokens that were not read move up.
 
     Raises:
-        UserError: another precision, or no such label.
+        UserError: not in 32-true or 64-true, or no such label.
     """
     _check(classifier, label)
-    read = _Read(classifier, text)
-    [batch] = classifier.batches([read.token_ids])
+    tokenized = TokenizedText(classifier, text)
+    [batch] = classifier.batches([tokenized.token_ids])
     with torch.inference_mode():
         logits = classifier.net(batch["input_ids"], batch["lengths"])
-    _check_numbers(logits)
     target = _target(classifier, logits, label)
     [log_odds] = classifier.decision.log_odds(logits, target).tolist()
-    places = sorted({read.word_of_token[token] for token in read.kept})
-    changed = dict(zip(places, _log_odds(classifier, read.without(places), target, progress), strict=True))
-    words = [Word(word, log_odds - changed[i] if i in changed else None) for i, word in enumerate(read.words)]
+    left_out = sorted({tokenized.word_of_token[token] for token in tokenized.kept})
+    changed = dict(zip(left_out, _log_odds(classifier, tokenized.without(left_out), target, progress), strict=True))
+    words = [Word(word, log_odds - changed[i] if i in changed else None) for i, word in enumerate(tokenized.words)]
     return Attribution(classifier.label_names[target], log_odds, tuple(words))
 
 
-def _check_numbers(logits: Tensor) -> None:
-    if not logits.isfinite().all():
-        raise UserError("the network's outputs are no numbers: its training has diverged. There is nothing to explain")
-
-
 @torch.inference_mode()
-def _log_odds(
-    classifier: Classifier, token_ids: Sequence[list[int]], target: int, progress: Progress | None
-) -> list[float]:
-    """Of each text."""
+def _log_odds(classifier: Classifier, token_ids: Sequence[list[int]], target: int, progress: Progress) -> list[float]:
     found = torch.empty(len(token_ids))
     done = 0
-    batches: Iterator[Batch] = classifier.batches(token_ids)
-    for batch in batches:
+    for batch in classifier.batches(token_ids):
         logits = classifier.net(batch["input_ids"], batch["lengths"])
         found[batch["row_ids"]] = classifier.decision.log_odds(logits, target).cpu()
         done += len(logits)
-        if progress is not None:
-            progress(done, len(token_ids))
+        progress(done, len(token_ids))
     return found.tolist()
-
-
-class _Read:
-    """A text, its words and tokens, and which of them the classifier reads."""
-
-    def __init__(self, classifier: Classifier, text: str) -> None:
-        # Half of a surrogate pair has no UTF-8 form: the tokenizer takes it so.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        self._cut = (classifier.cut_to, classifier.truncation)
-        self._pad_id = classifier.tokenizer.pad_id
-        [self.token_ids] = classifier.tokenizer.encode([text])
-        self.words = _split(text)
-        # No token of an empty text is of a word.
-        self.word_of_token = _words_of_tokens(self.words, classifier.tokenizer.spans(text)) if text else []
-        self.kept = truncate(list(range(len(self.word_of_token))), *self._cut)
-
-    def words_of(self, scores: Sequence[float]) -> tuple[Word, ...]:
-        """The words with the sums of their tokens' scores; those of pads, or of an empty text, are of no word.
-
-        Args:
-            scores: of the tokens that are read; what the network does not look at may be missing at the end.
-        """
-        sums: dict[int, float] = {self.word_of_token[token]: 0.0 for token in self.kept}
-        for token, score in zip(self.kept, scores, strict=False):
-            sums[self.word_of_token[token]] += score
-        return tuple(Word(word, sums.get(i)) for i, word in enumerate(self.words))
-
-    def without(self, places: Sequence[int]) -> list[list[int]]:
-        """Token ids, cut, of the text without one of these words.
-
-        They are those of the shorter text: the tokenizer's pattern takes white space apart from what is
-        before it and looks at nothing behind, so that no other token changes.
-        """
-        starts = np.searchsorted(self.word_of_token, places, side="left").tolist()
-        ends = np.searchsorted(self.word_of_token, places, side="right").tolist()
-        ids = self.token_ids
-        return [
-            truncate(ids[:start] + ids[end:] or [self._pad_id], *self._cut)
-            for start, end in zip(starts, ends, strict=True)
-        ]
-
-
-def _split(text: str) -> list[str]:
-    """The words, each with the white space before it, the last with what is behind; white space alone is one."""
-    ends = [word.end() for word in _WORD.finditer(text)][:-1]
-    return [text[start:end] for start, end in pairwise([0, *ends, len(text)])] if text else []
-
-
-def _words_of_tokens(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[int]:
-    """The word in which each token begins."""
-    ends = np.cumsum([len(word) for word in words])
-    found: list[int] = np.searchsorted(ends, [start for start, _ in spans], side="right").tolist()
-    return found
 
 
 def _check(classifier: Classifier, label: str | None) -> None:
@@ -328,8 +234,10 @@ def _check(classifier: Classifier, label: str | None) -> None:
 
 
 def _target(classifier: Classifier, logits: Tensor, label: str | None) -> int:
-    """The class id of the label, or of the answer to (1, K) logits."""
+    """The class id of the label; by default the one predicted from the first row of (B, K) logits."""
+    if not logits.isfinite().all():
+        raise UserError("the network's outputs are not numbers: its training has diverged, there is nothing to explain")
     if label is not None:
         return classifier.label_names.index(label)
     decision = classifier.decision
-    return int(decision.labels(decision.probabilities(logits)))
+    return int(decision.labels(decision.probabilities(logits[:1])))

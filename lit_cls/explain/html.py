@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from lit_cls.explain.attribution import Attribution, Word
+from lit_cls.explain.attribution import Attribution
+from lit_cls.explain.words import Word
 from lit_cls.report.blocks import Table
 from lit_cls.report.html import STYLE, html_page, html_table
 
@@ -105,13 +106,7 @@ def _visible(text: str) -> str:
 
 
 def explanation_page(explanations: Sequence[Explanation], checkpoint: str, max_length: int) -> str:
-    """The whole page: no script, nothing from elsewhere, and a policy that forbids both.
-
-    Args:
-        explanations: of the texts.
-        checkpoint: the explained classifier.
-        max_length: number of tokens that are read of a text.
-    """
+    """The whole page: no script, nothing from elsewhere, and a policy that forbids both."""
     style = _style()
     sha256 = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     swatches = "".join(f'<span class="{_class(shade)}">&nbsp;</span>' for shade in range(-LEVELS, LEVELS + 1) if shade)

@@ -35,18 +35,14 @@ def check_huggingface(source: ExportSource) -> None:
     settings, decision = source.settings, source.decision
     wrong = []
     if settings.token_position != "flexible":
-        wrong.append(
-            f"model.token_position is {settings.token_position}; transformers reads the last real token (flexible)"
-        )
+        wrong.append(f"model.token_position is {settings.token_position}; transformers reads the last real token")
     if not settings.causal:
         wrong.append("model.causal is false; transformers has the causal mask")
     if source.truncation == "head_tail":
         wrong.append("data.truncation is head_tail; transformers' tokenizer keeps the head or the tail")
     if decision.label is not None:
-        label = source.label_names[decision.label]
-        wrong.append(
-            f"a threshold is set ({label} if at least {decision.threshold:.4g}); the pipeline takes the likeliest label"
-        )
+        rule = f"{source.label_names[decision.label]} if at least {decision.threshold:.4g}"
+        wrong.append(f"a threshold is set ({rule}); transformers' pipeline takes the most probable label")
     if wrong:
         raise UserError(
             f"{source.path} cannot be expressed as transformers' GPT2ForSequenceClassification:\n  "
@@ -68,13 +64,9 @@ def write_huggingface(
 
 
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
-    """Tensors that give the same logits, divided by the temperature, from a head without bias.
+    """Tensors, by our names, that give the same logits divided by the temperature from a head without bias.
 
     The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b.
-
-    Args:
-        tensors: by our names, without adapters.
-        temperature: divisor of the logits.
 
     Raises:
         UserError: there is no such d.
@@ -98,13 +90,7 @@ def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tenso
 
 
 def save_model(source: ExportSource, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Writes `model.safetensors` and `config.json`.
-
-    Args:
-        source: the exported checkpoint.
-        tensors: by our names, without a bias of the head.
-        folder: that is written.
-    """
+    """Writes `model.safetensors`, from tensors by our names without a bias of the head, and `config.json`."""
     from safetensors.torch import save_file
 
     save_file(

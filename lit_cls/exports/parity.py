@@ -44,11 +44,7 @@ class Parity:
         return self.largest <= LIMIT and not self.flips
 
     def describe(self, compared: str) -> str:
-        """The figures in words.
-
-        Args:
-            compared: logits or probabilities, and of which two.
-        """
+        """The figures in words; `compared` names what was compared."""
         return f"{compared}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
 
     def require(self, compared: str) -> str:
@@ -73,13 +69,9 @@ def log_each(lines: Iterable[str], log: Log) -> list[str]:
 
 
 def measure(expected: Tensor, found: Tensor, labels: Tensor | None = None, others: Tensor | None = None) -> Parity:
-    """Compares logits or probabilities, and labels.
+    """Compares logits or probabilities (N, K) of the original with those of the other form, and their labels.
 
-    Args:
-        expected: (N, K) of the original.
-        found: (N, K) of the other form.
-        labels: (N,) class ids of the original; None for the largest value.
-        others: (N,) likewise of the other form.
+    `labels` and `others` are (N,) class ids; None for the largest value.
     """
     labels = expected.argmax(dim=-1) if labels is None else labels
     others = found.argmax(dim=-1) if others is None else others

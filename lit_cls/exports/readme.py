@@ -9,15 +9,7 @@ from lit_cls.exports.source import ExportSource
 def readme(
     title: str, source: ExportSource, usage: Sequence[str], notes: Sequence[str], comparison: Sequence[str]
 ) -> str:
-    """The page.
-
-    Args:
-        title: its heading.
-        source: the exported checkpoint.
-        usage: lines of code that classify two texts.
-        notes: paragraphs on the format.
-        comparison: lines on the differences from the checkpoint.
-    """
+    """A page: lines of code that classify two texts, paragraphs on the format, and the lines of the comparison."""
     paragraphs = [
         f"# {title}",
         f"Labels: {', '.join(source.label_names)}. Written by lit_cls from {source.path.name}.",

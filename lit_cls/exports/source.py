@@ -90,11 +90,7 @@ def merge_adapter(net: TextClassifier) -> None:
 
 
 def require_packages(*names: str) -> None:
-    """Refuses, before any work, an export without its packages.
-
-    Raises:
-        UserError: packages are not installed.
-    """
+    """Refuses, before any work, an export whose packages are not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UserError(f"the export needs {', '.join(missing)}, not installed here: pip install 'lit_cls[export]'")

@@ -4,40 +4,37 @@ import os
 import select
 import sys
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import rich
-from rich.console import Console
+if TYPE_CHECKING:  # `lit_cls --help` imports no rich
+    from rich.console import Console
 
 WIDTH = 120
 """Columns of a table where there is no terminal."""
 
 
-class _Console(Console):
-    """A console that leaves a closed pipe to `cli.main`: rich would end the process with an error."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        """Raises what is being handled.
-
-        Raises:
-            BrokenPipeError: always.
-        """
-        raise  # noqa: PLE0704
-
-
-def stdout_console(plain: bool = False) -> Console:
+def stdout_console(plain: bool = False) -> "Console":
     """Standard output for tables: as wide as a terminal, elsewhere 120 columns.
 
     Args:
         plain: whether everything is printed as it is, and of any width.
     """
+    import rich
+    from rich.console import Console
+
+    class PipeConsole(Console):
+        """Leaves a closed pipe to `cli.main`: rich would end the process with an error."""
+
+        def on_broken_pipe(self) -> NoReturn:
+            raise  # noqa: PLE0704 - what is being handled
+
     if plain:
-        return _Console(highlight=False, markup=False, emoji=False)
+        return PipeConsole(highlight=False, markup=False, emoji=False)
     console = rich.get_console()  # the one that Lightning's bar is drawn on: lines are printed above it
-    return console if console.is_terminal else _Console(width=WIDTH)
+    return console if console.is_terminal else PipeConsole(width=WIDTH)
 
 
-def print_to(console: Console, thing: Any) -> None:
+def print_to(console: "Console", thing: Any) -> None:
     """Prints a line or a table as it is: a line is never broken, so that a path can be copied and a log searched."""
     console.print(thing, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(thing, str))
 

@@ -24,11 +24,7 @@ def accuracy_table(rows: Sequence[Accuracy]) -> Table:
 
 
 def describe_figures(content: Mapping[str, Any]) -> list[Table | str]:
-    """A table by label and some lines, printed at the end of a run.
-
-    Args:
-        content: of report.json.
-    """
+    """A table by label and some lines, printed at the end of a run, from the content of report.json."""
     figures = content["figures"]
     if not figures["n"]:
         return []

@@ -30,19 +30,14 @@ _MAX_CHARACTERS = 300  # of a text with a wrong prediction
 def write_report(
     folder: Path, results: Sequence[SplitResult], data: ClassificationData, info: RunInfo
 ) -> dict[str, Any]:
-    """Writes report.md, report.html with its plots, and finally report.json.
+    """Writes `report/` below the run's folder: report.md, report.html with its plots, and finally report.json.
 
-    Args:
-        folder: of the run; `report/` below it is written.
-        results: of the evaluated splits; the report is about the first one.
-        data: the texts.
-        info: the run.
-
-    Returns:
-        The content of report.json.
+    The report is about the first result. Returns the content of report.json.
     """
     main, out = results[0], folder / "report"
-    figures, truncated, seen = figures_of(main.predictions), _truncated(main, data), _seen_in_train(main, data)
+    figures, split = figures_of(main.predictions), data.part(main.split)
+    truncated = [len(split.token_ids[row]) > data.cut_to for row in main.rows]
+    seen = seen_in(data.part("train").rows.texts, [split.rows.texts[row] for row in main.rows])
     plots, missing_plots = _plots(main, figures, info)
     content = {
         "name": info.name,
@@ -156,16 +151,6 @@ def _shifted_majority(ours: Predictions, shift: PriorShift) -> Predictions:
     return replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))
 
 
-def _seen_in_train(main: SplitResult, data: ClassificationData) -> list[bool]:
-    texts = data.part(main.split).rows.texts
-    return seen_in(data.part("train").rows.texts, [texts[row] for row in main.rows])
-
-
-def _truncated(main: SplitResult, data: ClassificationData) -> list[bool]:
-    token_ids = data.part(main.split).token_ids
-    return [len(token_ids[row]) > data.cut_to for row in main.rows]
-
-
 def _slices(
     main: SplitResult, figures: Figures, data: ClassificationData, truncated: list[bool], seen: list[bool]
 ) -> list[dict[str, Any]]:
@@ -189,11 +174,12 @@ def _errors(main: SplitResult, data: ClassificationData, truncated: list[bool], 
     wrong = [i for i, correct in enumerate(predictions.correct) if not correct]
     confidences = predictions.confidences.tolist()
     chosen = sorted(wrong, key=lambda i: (-confidences[i], main.rows[i]))[:MAX_ERRORS]
+    texts = {i: rows.texts[main.rows[i]] for i in chosen}
     errors = [
         {
-            "text": rows.texts[main.rows[i]][:_MAX_CHARACTERS],
-            "characters": len(rows.texts[main.rows[i]]),
-            "shortened": len(rows.texts[main.rows[i]]) > _MAX_CHARACTERS,
+            "text": texts[i][:_MAX_CHARACTERS],
+            "characters": len(texts[i]),
+            "shortened": len(texts[i]) > _MAX_CHARACTERS,
             "source_row": rows.numbers[main.rows[i]],
             "label": predictions.label_names[int(predictions.labels[i])],
             "answer": predictions.label_names[int(predictions.predicted[i])],

@@ -31,12 +31,7 @@ figure svg { display: block; max-width: 100%; height: auto; }
 
 
 def render_html(content: Mapping[str, Any], plots: Mapping[str, str]) -> str:
-    """A report as one page.
-
-    Args:
-        content: of report.json.
-        plots: SVG of each plot by its file name; no id is in two of them.
-    """
+    """report.html from the content of report.json and the SVG of each plot by file name; no id is in two of them."""
     body = "\n".join(_render(block, plots) for block in report_sections(content))
     # Plots have style attributes, which a hash does not allow.
     policy = "style-src 'unsafe-inline'; img-src data:"
@@ -46,11 +41,7 @@ def render_html(content: Mapping[str, Any], plots: Mapping[str, str]) -> str:
 def html_page(title: str, body: str, style: str, policy: str) -> str:
     """A page that loads nothing and runs nothing, whatever its texts contain.
 
-    Args:
-        title: plain text.
-        body: HTML.
-        style: CSS.
-        policy: what the content security policy allows, beside nothing at all.
+    `title` is plain text, `body` HTML, `style` CSS; `policy` is what the content security policy allows.
     """
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

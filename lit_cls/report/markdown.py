@@ -14,11 +14,7 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:
-    """A report as Markdown.
-
-    Args:
-        content: of report.json.
-    """
+    """report.md from the content of report.json."""
     return "\n\n".join(_render(block) for block in report_sections(content)) + "\n"
 
 

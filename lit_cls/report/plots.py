@@ -59,13 +59,7 @@ def draw_evaluation(predictions: Predictions, figures: Figures, split: str) -> l
     if not figures.n:
         return []
     of_split = f"{split}, n = {count(figures.n)}"
-    drawn = [
-        _plot(
-            "confusion",
-            f"Confusion matrix ({of_split})",
-            lambda: _confusion(figures, predictions.label_names, of_split),
-        )
-    ]
+    drawn = [_plot("confusion", f"Confusion matrix ({of_split})", lambda: _confusion(figures, of_split))]
     if figures.reliability:
         drawn.append(_plot("reliability", f"Reliability diagram ({of_split})", lambda: _reliability(figures, of_split)))
     curves = ranked_classes(predictions, figures)
@@ -128,18 +122,17 @@ def _figure(width: float, height: float, left: float, right: float = 0.2, bottom
 def _axes(figure: "Figure", *place: int, title: str, x: str, y: str) -> "Axes":
     ax = figure.add_subplot(*place)
     ax.set_title(title, loc="left")
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
+    ax.set(xlabel=x, ylabel=y)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(visible=True, color="#e5e5e5", linewidth=0.6)
     ax.set_axisbelow(True)
     return ax
 
 
-def _confusion(figures: Figures, label_names: Sequence[str], of_split: str) -> "Figure":
+def _confusion(figures: Figures, of_split: str) -> "Figure":
     """Colours are shares of the given label, numbers are counts."""
-    n = len(label_names)
-    names = [short(label) for label in label_names]
+    names = [short(label.label) for label in figures.labels]
+    n = len(names)
     side, longest = min(8.0, max(2.2, 0.5 * n)), max(map(len, names))
     margin = 0.75 + 0.075 * longest
     flat = 0.085 * longest < side / n  # the names of the columns fit side by side
@@ -150,15 +143,14 @@ def _confusion(figures: Figures, label_names: Sequence[str], of_split: str) -> "
     shares = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
     ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if n <= _MAX_NUMBERED:
-        for i in range(n):
-            for j in range(n):
+        for i, row in enumerate(figures.confusion):
+            for j, texts in enumerate(row):
                 color = "white" if shares[i, j] > 0.55 else "black"
-                ax.text(j, i, f"{figures.confusion[i][j]:,}", ha="center", va="center", color=color)
+                ax.text(j, i, count(texts), ha="center", va="center", color=color)
     shown = range(0, n, -(-n // _MAX_NAMED))
     ax.set_xticks(list(shown), [names[k] for k in shown], rotation=0 if flat else 90)
     ax.set_yticks(list(shown), [names[k] for k in shown])
-    ax.set_xlabel("prediction")
-    ax.set_ylabel("label")
+    ax.set(xlabel="prediction", ylabel="label")
     ax.set_title(f"Confusion, {of_split}", loc="left")
     return figure
 
@@ -172,14 +164,11 @@ def _reliability(figures: Figures, of_split: str) -> "Figure":
     ax.plot([0, 1], [0, 1], "--", color=_GRAY, linewidth=1, label="perfect calibration")
     ax.bar(places, [bin.accuracy for bin in bins], width, color="#9ecae1", edgecolor=_COLORS[0], linewidth=0.6)
     ax.plot([bin.confidence for bin in bins], [bin.accuracy for bin in bins], "o", color=_COLORS[1], markersize=4)
-    ax.set_ylabel("accuracy")
-    ax.set_ylim(0, 1.04)
+    ax.set(ylabel="accuracy", ylim=(0, 1.04))
     ax.set_title(f"Reliability, {of_split}, calibration error {figures.calibration_error:.3f}", loc="left")
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     below.bar(places, [bin.n for bin in bins], width, color=_GRAY, edgecolor="white", linewidth=0.6)
-    below.set_ylabel("predictions")
-    below.set_xlabel("confidence: probability of the prediction")
-    below.set_xlim(0, 1)
+    below.set(xlabel="confidence: probability of the prediction", ylabel="predictions", xlim=(0, 1))
     for one in (ax, below):
         one.spines[["top", "right"]].set_visible(False)
     return figure
@@ -190,26 +179,23 @@ def _curves(predictions: Predictions, figures: Figures, classes: Sequence[int], 
 
     figure = _figure(8.6, 4.0, 0.65)
     two = len(figures.labels) == 2
-    which = f"positive: {short(predictions.label_names[classes[0]])}" if two else "each label against the rest"
+    which = f"positive: {short(figures.labels[classes[0]].label)}" if two else "each label against the rest"
     if not two and len(classes) < len(figures.labels):
         which = f"{len(classes)} of {len(figures.labels)} labels"
     left = _axes(figure, 1, 2, 1, title=f"ROC, {of_split}", x="false positive rate", y="true positive rate (recall)")
     right = _axes(figure, 1, 2, 2, title=f"Precision-recall, {which}", x="recall", y="precision")
     left.plot([0, 1], [0, 1], ":", color=_GRAY, linewidth=1)
     for k, color, style in zip(classes, _COLORS, _STYLES, strict=False):
-        label, is_label = figures.labels[k], (predictions.labels == k).long()
+        label, scores, is_label = figures.labels[k], predictions.probabilities[:, k], (predictions.labels == k).long()
         look: dict[str, Any] = {"color": color, "linestyle": style, "linewidth": 1.4}
         legend = f"{short(label.label, 14)}: area {label.auroc:.3f}, AP {label.average_precision:.3f}"
-        false, true, _ = binary_roc(predictions.probabilities[:, k], is_label, validate_args=False)
+        false, true, _ = binary_roc(scores, is_label, validate_args=False)
         left.plot(*_thinned(false, true), **look, label=legend)
-        precision, recall, _ = binary_precision_recall_curve(
-            predictions.probabilities[:, k], is_label, validate_args=False
-        )
+        precision, recall, _ = binary_precision_recall_curve(scores, is_label, validate_args=False)
         # From the highest recall down, each precision holds until the next, as average precision sums them.
         right.plot(*_thinned(recall, precision), **look, drawstyle="steps-post")
     for ax in (left, right):
-        ax.set_xlim(-0.02, 1.02)
-        ax.set_ylim(-0.02, 1.04)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
     left.legend(loc="lower right", **_LEGEND)
     return figure
 

@@ -61,12 +61,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def describe_checkpoint(path: Path | None, place: Mapping[str, int] | None) -> str:
-    """The evaluated weights, in words.
-
-    Args:
-        path: the checkpoint; None if none was written.
-        place: epochs and steps after which it was saved.
-    """
+    """The evaluated weights in words; `place` has the epochs and steps after which they were saved."""
     if path is None:
         return "the current weights: no checkpoint was written"
     return f"{path}" + (f", after {place['steps']:,} steps, {place['epochs']} whole epochs" if place else "")

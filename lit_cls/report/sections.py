@@ -4,7 +4,7 @@ Every figure is one of report.json's, so that the three forms cannot disagree.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lit_cls.report.blocks import Block, Heading, Image, Paragraph, Table
@@ -16,16 +16,23 @@ MAX_LABELS = 30
 """Most rows of the table of labels; report.json has all labels."""
 _CONFUSION = 10  # most labels of which the confusion matrix is a table
 
-# Slices are named in report.json by short names.
+_FigureRow = tuple[str, str, Callable[[Any], str]]  # name, title, format
+_FIGURES: tuple[_FigureRow, ...] = (
+    ("balanced_accuracy", "balanced accuracy", percent),
+    ("f1_macro", "F1, mean over labels", percent),
+    ("mcc", "MCC", decimal),
+    ("auroc", "AUROC", decimal),
+    ("average_precision", "average precision", decimal),
+    ("log_loss", "log-loss, nats", decimal),
+    ("calibration_error", "calibration error, 15 bins", decimal),
+)
+
+# Slices have short names in report.json.
 _SLICES = {"cut": "truncated", "uncut": "not truncated", "natural mix": "natural label mix"}
 
 
 def report_sections(content: Content) -> list[Block]:
-    """All blocks of a report.
-
-    Args:
-        content: of report.json.
-    """
+    """All blocks of a report, from the content of report.json."""
     evaluated = (_figures, _baselines, _slices, _errors) if content["figures"]["n"] else ()
     sections = (_summary, *evaluated, _padding, _training, _provenance)
     return [block for section in sections for block in section(content)]
@@ -34,15 +41,11 @@ def report_sections(content: Content) -> list[Block]:
 def _summary(content: Content) -> list[Block]:
     split, figures = content["split"], content["figures"]
     blocks: list[Block] = [Heading(f"{content['name']}: {split} report", 1)]
-    if figures["n"]:
-        blocks.append(
-            Paragraph(
-                f"{percent(figures['accuracy'])} of {count(figures['n'])} {split} texts are classified correctly "
-                f"({count(figures['correct'])}; 95 % interval {interval(figures['wilson_95'])})."
-            )
-        )
-    else:
-        blocks.append(Paragraph(f"No {split} text was evaluated.", warning=True))
+    summary = (
+        f"{percent(figures['accuracy'])} of {count(figures['n'])} {split} texts are classified correctly "
+        f"({count(figures['correct'])}; 95 % interval {interval(figures['wilson_95'])})."
+    )
+    blocks.append(Paragraph(summary) if figures["n"] else Paragraph(f"No {split} text was evaluated.", warning=True))
     if content["evaluated_in_part"]:
         blocks.append(Paragraph(content["evaluated_in_part"], warning=True))
     if content["decision"]["told"]:
@@ -66,13 +69,8 @@ def _figures(content: Content) -> list[Block]:
     figures = content["figures"]
     ranked = f" ({figures['positive']} against the other)" if figures["positive"] else " (mean over labels)"
     rows = [
-        ("balanced accuracy", percent(figures["balanced_accuracy"])),
-        ("F1, mean over labels", percent(figures["f1_macro"])),
-        ("MCC", decimal(figures["mcc"])),
-        (f"AUROC{ranked}", decimal(figures["auroc"])),
-        (f"average precision{ranked}", decimal(figures["average_precision"])),
-        ("log-loss, nats", decimal(figures["log_loss"])),
-        ("calibration error, 15 bins", decimal(figures["calibration_error"])),
+        (title + (ranked if name in ("auroc", "average_precision") else ""), write(figures[name]))
+        for name, title, write in _FIGURES
     ]
     return [
         Heading(f"Figures on the {content['split']} split"),
@@ -162,17 +160,11 @@ def _slices(content: Content) -> list[Block]:
     if shift is not None and shift["figures"] is not None:
         slices.append(("natural mix", shift["figures"]))
     rows: list[tuple[str, ...]] = [("texts", *(count(figures["n"]) for _, figures in slices))]
-    for name, title, write in (
+    shares: tuple[_FigureRow, ...] = (
         ("accuracy", "accuracy", percent),
         ("wilson_95", "95 % Wilson interval", interval),
-        ("balanced_accuracy", "balanced accuracy", percent),
-        ("f1_macro", "F1, mean over labels", percent),
-        ("mcc", "MCC", decimal),
-        ("auroc", "AUROC", decimal),
-        ("average_precision", "average precision", decimal),
-        ("log_loss", "log-loss, nats", decimal),
-        ("calibration_error", "calibration error", decimal),
-    ):
+    )
+    for name, title, write in shares + _FIGURES:
         rows.append((title, *(write(figures[name]) for _, figures in slices)))
     labels = content["figures"]["labels"]
     for k, label in enumerate(labels if len(labels) <= _CONFUSION else ()):

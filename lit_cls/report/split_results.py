@@ -30,15 +30,7 @@ class SplitResult:
 def evaluate_split(
     split: SplitName, data: ClassificationData, row_ids: Tensor, logits: Tensor, decision: Decision
 ) -> SplitResult:
-    """The predictions that follow from the logits of some rows.
-
-    Args:
-        split: name of the split.
-        data: its texts and labels.
-        row_ids: (N,)
-        logits: (N, K)
-        decision: how predictions follow from logits.
-    """
+    """The predictions that follow from the logits (N, K) of some rows (N,) of a split."""
     label_ids, rows, names = data.part(split).label_ids, row_ids.tolist(), data.label_names
     counts = data.parts.source_counts()
     # Ranking figures are about the rarer of two labels; of equally frequent ones about the second, as is the custom.
@@ -81,10 +73,7 @@ def write_predictions(
     label_names: Sequence[str],
     predicted: Sequence[str] | None = None,
 ) -> None:
-    """Writes predictions for labelled texts as CSV, one row per text.
-
-    `predicted` are the predicted labels; if left out, the most probable ones.
-    """
+    """Writes predictions for labelled texts as CSV; `predicted` defaults to the most probable labels."""
     if predicted is None:
         predicted = [label_names[max(range(len(shares)), key=shares.__getitem__)] for shares in probabilities]
     stream = io.StringIO(newline="")

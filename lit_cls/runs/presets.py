@@ -1,13 +1,13 @@
-"""Named sets of settings: below the options and the files of --config, above the defaults."""
+"""Named sets of settings, with less precedence than options and --config, and more than the defaults."""
 
 from typing import Any, Literal
 
 Preset = Literal["published"]
 
 PRESETS: dict[Preset, dict[str, Any]] = {
-    # What all rows of the published table share (rasbt/LLMs-from-scratch, ch06/02_bonus_additional-experiments).
-    # Each value is stated, so that the table stays what it is when a default changes; but for the
-    # precision, which is left to the device (the published figures are float32's).
+    # The settings that all rows of the published table share (rasbt/LLMs-from-scratch,
+    # ch06/02_bonus_additional-experiments). Each value is stated, so that the table stays the same when a default
+    # changes; except the precision, which depends on the device (the published figures are in float32).
     "published": {
         "seed_everything": 123,
         "keep": "last",  # nothing is selected: the last epoch is tested

@@ -1,7 +1,7 @@
-"""What a training goes on from: a state, the options that it brings, and those that it can take."""
+"""Resuming a training: the state, the options that a checkpoint brings, and those that may change."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,23 +9,25 @@ from typing import Any
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.errors import UserError
 from lit_cls.model.adapters import adapter_as_config
-from lit_cls.training.checkpoints import DATA_KEY, KEY, RUN_KEY
+from lit_cls.training.checkpoint_io import copy_checkpoint
+from lit_cls.training.checkpoints import BEST, DATA_KEY, KEY, LAST, RUN_KEY, has_loss
 from lit_cls.training.loss import is_weights
+from lit_cls.training.metrics_file import MetricsFile
 
 _GROUPS = ("trainer", "model", "data")
-_MACHINES = ("ckpt_path", "run_name", "config", "trainer.default_root_dir")
+_LOCATIONS = ("ckpt_path", "run_name", "config", "trainer.default_root_dir")
 """Options that say where things are, not what a run does."""
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The state that a training goes on from.
+class ResumeState:
+    """The state that a training resumes from.
 
     Args:
         path: the checkpoint. Its content is not kept: mapped, it would hold the room of a file that a newer one
             has replaced.
-        place: as `place_of` has it.
-        metrics_rows: of metrics.csv beside it, that were there.
+        place: as `place_of` returns it.
+        metrics_rows: rows of metrics.csv beside it, when it was saved.
         best_loss: the lowest val_loss until there.
     """
 
@@ -35,13 +37,13 @@ class Origin:
     best_loss: float | None
 
 
-def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) -> dict[str, Any]:
+def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool) -> dict[str, Any]:
     """A checkpoint's settings as defaults of the parser.
 
     Args:
         checkpoint: as `read_checkpoint` returns it.
         other_data: whether other data was asked for, which replaces the checkpoint's as a whole.
-        training: whether its training goes on, so that the options of its run hold too; but none that
+        training: whether its training is resumed, so that the options of its run hold too; but none that
             could name a class: a checkpoint may be a stranger's.
     """
     described, settings = checkpoint[KEY], {}
@@ -49,7 +51,7 @@ def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) ->
         settings = {
             name: value
             for name, value in _options(checkpoint[RUN_KEY]["settings"]).items()
-            if name not in _MACHINES and (_is_plain(value) or (name == "model.class_weights" and is_weights(value)))
+            if name not in _LOCATIONS and (_is_plain(value) or (name == "model.class_weights" and is_weights(value)))
         }
     settings["trainer.precision"] = described["precision"]
     network = {**described["model"], "adapter": adapter_as_config(described["model"]["adapter"])}
@@ -61,33 +63,33 @@ def settings_of(checkpoint: dict[str, Any], other_data: bool, training: bool) ->
     return settings
 
 
-def asks_for_other_data(data: Any, usual_splits: Sequence[Any]) -> bool:
+def names_other_data(data: Any, usual_splits: Sequence[Any]) -> bool:
     """Whether options name data, beside a split that a preset brings."""
     usual = [inspect.signature(ClassificationData).parameters["split"].default, *usual_splits]
     return bool(data.source or data.path or data.split not in usual)
 
 
 def changed_options(now: dict[str, Any], checkpoint: dict[str, Any]) -> list[str]:
-    """Each option that is not what the checkpoint's run had, in words."""
+    """Each option that differs from the checkpoint's run, in words."""
     then, ours = _options(checkpoint[RUN_KEY]["settings"]), _options(now)
     # An option that came after the checkpoint's version changes nothing as long as it is off.
     later = {name for name, value in ours.items() if name not in then and value in (None, False)}
     return [
-        f"{name} is {_shown(ours.get(name))}; until here it was {_shown(then.get(name))}"
+        f"{name} is {_spelled(ours.get(name))}; until now it was {_spelled(then.get(name))}"
         for name in sorted({*then, *ours} - later)
-        if name not in _MACHINES and ours.get(name) != then.get(name)
+        if name not in _LOCATIONS and ours.get(name) != then.get(name)
     ]
 
 
-def check_going_on(
+def check_resumable(
     path: Path, checkpoint: dict[str, Any], order: dict[str, float], max_epochs: int | None, max_steps: int
 ) -> None:
-    """Refuses options under which the training cannot go on where it was.
+    """Refuses a checkpoint or options with which the training cannot continue.
 
     Args:
         path: the checkpoint's.
         checkpoint: as `read_checkpoint` returns it.
-        order: as `ClassificationData.order` has it.
+        order: as `ClassificationData.order` returns it.
         max_epochs: of the Trainer; None or -1 without a limit.
         max_steps: of the Trainer; -1 without a limit.
 
@@ -96,8 +98,8 @@ def check_going_on(
     """
     if RUN_KEY not in checkpoint:
         raise UserError(
-            f"{path} was not saved between two steps of lit_cls fit: it can be tested and predict, but no training can "
-            "go on from it"
+            f"{path} was not saved between two steps of lit_cls fit: it can be tested and can predict, but no "
+            "training can be resumed from it"
         )
     place, theirs = checkpoint[RUN_KEY]["place"], checkpoint[RUN_KEY]["order"]
     different = [
@@ -105,8 +107,8 @@ def check_going_on(
     ]
     if place["batches"] and different:
         raise UserError(
-            f"{path} is from the middle of epoch {place['epochs'] + 1}, and another order of its texts does not go on "
-            f"where it was: {'; '.join(different)}. Leave these options out, or go on from the end of an epoch"
+            f"{path} is from the middle of epoch {place['epochs'] + 1}, which cannot continue with another order of "
+            f"its texts: {'; '.join(different)}. Leave these options out, or resume from the end of an epoch"
         )
     if max_epochs is not None and 0 <= max_epochs <= place["epochs"]:
         raise UserError(
@@ -115,6 +117,36 @@ def check_going_on(
         )
     if 0 <= max_steps <= place["steps"]:
         raise UserError(f"{path} has trained {place['steps']} steps, and trainer.max_steps is {max_steps}: give more")
+
+
+def continue_files(state: ResumeState, metrics: MetricsFile, keeps_best: bool, log: Callable[[str], None]) -> None:
+    """Sets up the checkpoints and metrics.csv of a run's folder as they were at the state that it resumes from.
+
+    Args:
+        state: where the training resumes.
+        metrics: of the run; its folder is the state's own or a new one.
+        keeps_best: whether the checkpoint of the lowest val_loss is kept.
+        log: prints a line.
+    """
+    folder, place = metrics.folder, state.place
+    in_own_folder = state.path.parent == folder
+    log(
+        f"resuming from {state.path}: after {place['steps']:,} steps, {place['epochs']} epochs and "
+        f"{place['batches']} batches"
+    )
+    last = folder / LAST
+    if last.exists() and in_own_folder and state.path.name != LAST:
+        # A new one would take the place of the one that is whole.
+        last.replace(folder / "damaged.ckpt")
+    repeated = metrics.begin_with(state.path.with_name(metrics.path.name), state.metrics_rows)
+    if repeated and in_own_folder:
+        log(f"note: {repeated} rows of metrics.csv are of later steps, which are repeated")
+    if state.best_loss is not None and keeps_best and not in_own_folder:
+        theirs = state.path.with_name(BEST)
+        if has_loss(theirs, state.best_loss):
+            copy_checkpoint(theirs, folder / BEST)
+        else:
+            log(f"note: {theirs} is not the one with the lowest val_loss so far: the lowest from here on is kept")
 
 
 def _options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -130,5 +162,5 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and "." not in value)
 
 
-def _shown(value: Any) -> str:
+def _spelled(value: Any) -> str:
     return "null" if value is None else str(value)

@@ -1,17 +1,13 @@
-"""One run: it trains or evaluates, shows what comes out, and leaves it in a folder of its own."""
+"""One run: a training or an evaluation, from checked input to its report in a folder of its own."""
 
-import itertools
-import json
-import os
 import shlex
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -19,26 +15,26 @@ from rich.console import Console
 
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
-from lit_cls.errors import RunError, UserError
-from lit_cls.io.atomic import locked, write_json, write_text
+from lit_cls.errors import RunError
+from lit_cls.io.atomic import locked
 from lit_cls.io.terminal import print_to, stdout_console
-from lit_cls.model.weights import match_weights
 from lit_cls.report.console import accuracy_table, describe_figures
 from lit_cls.report.content import write_report
 from lit_cls.report.run_info import RunInfo, count_parameters, describe_checkpoint, read_provenance, reported_settings
 from lit_cls.report.split_results import SplitResult, accuracies, evaluate_split, write_split
-from lit_cls.runs.folder import check_disk, new_run_folder, provenance
-from lit_cls.runs.resuming import Origin
-from lit_cls.training.callbacks import SHOWN_LABELS, CollectPredictions, EpochLog, ProgressBar, data_table
-from lit_cls.training.checkpoint_io import copy_checkpoint
-from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS, has_loss
+from lit_cls.runs.checks import check_batches, check_weights_and_disk
+from lit_cls.runs.folder import new_run_folder, write_config
+from lit_cls.runs.provenance import NAME, add_resumption, write_provenance
+from lit_cls.runs.resuming import ResumeState, continue_files
+from lit_cls.training.callbacks import CollectPredictions, EpochLog, ProgressBar
+from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS
 from lit_cls.training.feature_cache import CacheFeatures
-from lit_cls.training.feature_files import check_folder
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
-from lit_cls.training.pad_invariance import SelfTest
+from lit_cls.training.pad_invariance import PaddingTest
 from lit_cls.training.saving import Saver
 from lit_cls.training.signals import Stopped, StopSignals
+from lit_cls.training.tables import describe_data
 
 Keep = Literal["best", "last"]
 
@@ -51,13 +47,12 @@ class Run:
     Args:
         root: the folder of all runs.
         name: of this run; its folder is `<root>/<name>/version_<n>`.
-        command: as typed, for the record.
+        command: as typed, for provenance.json.
         keep: which checkpoint a fit tests, `best` (of the lowest val_loss) or `last`; None writes
             no checkpoint.
-        config: the text of config.yaml; None writes none.
-        settings: the same as plain values, which checkpoints keep.
+        config: the text of config.yaml, which checkpoints keep too; None writes none.
         save_every_n_steps: of the optimizer, beside every epoch.
-        resumed: the folder of a run that was stopped, which this one goes on with.
+        resumed: the folder of a run that was stopped, in which this one continues.
         console: where the run prints; standard output by default.
         comparisons: whether the report fits baselines and draws plots; a series of runs does so once for all of them.
     """
@@ -69,7 +64,6 @@ class Run:
         command: Sequence[str],
         keep: Keep | None = None,
         config: str | None = None,
-        settings: dict[str, Any] | None = None,
         save_every_n_steps: int | None = None,
         resumed: Path | None = None,
         console: Console | None = None,
@@ -80,50 +74,42 @@ class Run:
         self.command = list(command)
         self.keep = keep
         self.config = config
-        self.settings = settings
+        self.settings: dict[str, Any] = yaml.safe_load(config) if config is not None else {}
+        self.save_every_n_steps = save_every_n_steps
         self.comparisons = comparisons
         self.resumed = resumed
         self.folder: Path = resumed or root / name  # its new version_<n>, once there is one
         self.console = console or stdout_console()
         self.predictions = CollectPredictions()
-        self.self_test = SelfTest()
+        self.padding_test = PaddingTest()
         self.epoch_log = EpochLog(self.log)
         self.cache_features = CacheFeatures(self.log, scratch=root)
-        self.metrics = MetricsFile(self.folder)
-        self._resumption_written = False
         self.signals = StopSignals()
-        self.saver = Saver(
-            self.metrics,
-            self.signals,
-            best=keep == "best",
-            every_n_steps=save_every_n_steps,
-            settings=settings,
-            writes=keep is not None,
-        )
 
     def callbacks(self, show_bar: bool) -> list[Callback]:
-        """What the run needs of the Trainer."""
-        stages = ("fit", "validation", "test")
-        record = LambdaCallback(**{f"on_{stage}_start": self._write_provenance for stage in stages})
+        """The callbacks that the Trainer is made with; the one that saves is added when the run has its folder."""
         bar: list[Callback] = [ProgressBar()] if show_bar else []
-        # The trunk after the log, which stops its clock when a validation starts; the saver last, whose random
-        # states are those of the next step.
-        return [self.predictions, self.self_test, self.epoch_log, self.cache_features, record, *bar, self.saver]
+        # The trunk after the log, which stops its clock when a validation starts.
+        return [self.predictions, self.padding_test, self.epoch_log, self.cache_features, *bar]
 
     @rank_zero_only
     def log(self, thing: Any) -> None:
-        """Prints a line or a table for a person, once for all processes."""
+        """Prints a line or a table, once for all processes.
+
+        Raises:
+            RunError: standard output was closed.
+        """
         try:
             print_to(self.console, thing)
-        except BrokenPipeError as error:  # a run that nobody hears of ends, with its state saved
-            raise RunError("standard output was closed while the run printed to it") from error
+        except BrokenPipeError as error:
+            raise RunError("standard output was closed: the run ends here") from error
 
     def fit(
         self,
         trainer: Trainer,
         module: ClassifierModule,
         data: ClassificationData,
-        origin: Origin | None = None,
+        state: ResumeState | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         """Trains, then tests the kept checkpoint.
@@ -132,25 +118,26 @@ class Run:
             trainer: a `ClassifierTrainer` made with `callbacks`.
             module: the model.
             data: the texts.
-            origin: where training goes on from.
-            notes: what else is to be told, once the data is.
+            state: where the training resumes; None trains from the start.
+            notes: further lines to print behind those about the data.
 
         Raises:
             UserError: anything wrong with data, weights or disk, before the first step.
         """
-        _check_batches(trainer, data)
-        self._show_data(module, data)
+        check_batches(trainer, data)
+        for thing in describe_data(data, module.settings.token_position):
+            self.log(thing)
         for note in notes:
             self.log(note)
         module.take_labels(data.label_names)
         for note in module.weigh_classes(data.part("train").label_ids):
             self.log(f"note: {note}")
-        self._check_room(module, len(data.label_names))
-        with self._open(trainer, data, origin):
-            self._train(trainer, module, data, origin)
-            self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process made it
-            kept = self._kept(trainer)
-            self._evaluate(trainer, module, data, ("test", "validation", "train"), kept)
+        check_weights_and_disk(module, len(data.label_names), self.root, self._copies())
+        with self._opened(trainer, data, state) as (metrics, saver):
+            trainer.fit(module, datamodule=data, ckpt_path=None if state is None else str(state.path))
+            self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process created it
+            kept = self._kept(trainer, saver)
+            self._evaluate(trainer, module, data, ("test", "validation", "train"), kept, metrics)
         if seconds := self._seconds_training(module):
             frozen = module.feature_cache.seconds.get("train")
             when = ", by the run that computed them" if "train" in module.feature_cache.found else ""
@@ -159,50 +146,6 @@ class Run:
         self.log(f"everything is in {self.folder}")
         if kept is not None:
             self.log(f'classify texts with: lit_cls predict --ckpt_path {kept} "a text"')
-
-    def _check_room(self, module: ClassifierModule, n_labels: int) -> None:
-        """The weights fit, and what the run will write has room."""
-        with torch.device("meta"):
-            sketch = module.settings.build(n_labels)
-        weights = module.settings.weights_path()
-        if weights is not None:
-            match_weights(sketch, weights)
-        if self.keep is not None:
-            names = (LAST, PREVIOUS, BEST) if self.keep == "best" else (LAST, PREVIOUS)
-            copies = 1 + len(names)  # one is being written; of a run that goes on, some are there
-            if self.resumed is not None:
-                copies -= sum((self.resumed / name).exists() for name in names)
-            check_disk(self.root, sketch, frozen_are_named=weights is not None, copies=copies)
-        if module.options.cache_dir is not None:
-            check_folder(Path(os.path.expanduser(module.options.cache_dir)))
-
-    @staticmethod
-    def _train(trainer: Trainer, module: ClassifierModule, data: ClassificationData, origin: Origin | None) -> None:
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=None if origin is None else str(origin.path))
-        except Exception as error:
-            if origin is None or isinstance(error, UserError | RunError) or not _while_restoring(error):
-                raise
-            told = f"{type(error).__name__}: {error}"
-            raise UserError(f"{origin.path} cannot be gone on with (damaged, or changed by hand): {told}") from error
-
-    def _seconds_training(self, module: ClassifierModule) -> float:
-        """Of all epochs, and of the frozen layers' outputs that they start from."""
-        return self.epoch_log.seconds_training + module.feature_cache.seconds.get("train", 0.0)
-
-    def _kept(self, trainer: Trainer) -> Path | None:
-        """The checkpoint to test; no run ends without one, unless that was asked for."""
-        if self.keep is None:
-            self.log("note: no checkpoint was written: the weights at hand are tested")
-            return None
-        last = self.folder / LAST
-        if not trainer.strategy.broadcast(last.exists()):  # not one batch was to be trained on
-            self.saver.save(trainer)
-        kept = self.folder / f"{self.keep}.ckpt"
-        if not kept.exists():
-            self.log("note: nothing was validated, so that there is no best checkpoint: the last is tested")
-            return last
-        return kept
 
     def evaluate(
         self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, split: SplitName, checkpoint: Path
@@ -216,102 +159,110 @@ class Run:
             split: which of them.
             checkpoint: the trained network.
         """
-        self._show_data(module, data)
-        with self._open(trainer, data):
-            self._evaluate(trainer, module, data, (split,), checkpoint)
+        for thing in describe_data(data, module.settings.token_position):
+            self.log(thing)
+        with self._opened(trainer, data, None) as (metrics, _):
+            self._evaluate(trainer, module, data, (split,), checkpoint, metrics)
         self.log(f"everything is in {self.folder}")
 
-    def _show_data(self, module: ClassifierModule, data: ClassificationData) -> None:
-        summary = data.summary
-        self.log(data_table(summary))
-        if len(summary.label_names) > SHOWN_LABELS:
-            train = summary.splits[0].labels
-            self.log(f"labels of the train split: {', '.join(f'{name} {n:,}' for name, n in train.items())}")
-        for note in summary.notes:
-            self.log(f"note: {note}")
-        cut = sum(split.cut for split in summary.splits)
-        if cut:
-            kept = {"head": "their head", "tail": "their tail", "head_tail": "their head and tail"}
-            self.log(
-                f"note: {cut:,} texts are longer than {summary.max_length} tokens: "
-                f"{kept[data.truncation]} is read (data.truncation, data.max_length)"
-            )
-        position = module.settings.token_position
-        if position in ("last", "mean") and data.padding == "longest_in_batch":
-            self.log(
-                f"note: token_position {position} reads pads, and data.padding longest_in_batch changes their number "
-                "from batch to batch: token_position flexible or mean_flexible, or padding longest_in_train, do not"
-            )
+    def _copies(self) -> int:
+        """Checkpoints that will exist at once beside those that are there: of a resumed run, some are."""
+        if self.keep is None:
+            return 0
+        names = (LAST, PREVIOUS, BEST) if self.keep == "best" else (LAST, PREVIOUS)
+        there = 0 if self.resumed is None else sum((self.resumed / name).exists() for name in names)
+        return 1 + len(names) - there  # one is being written
+
+    def _seconds_training(self, module: ClassifierModule) -> float:
+        """Of all epochs, and of the frozen layers' outputs that they start from."""
+        return self.epoch_log.seconds_training + module.feature_cache.seconds.get("train", 0.0)
+
+    def _kept(self, trainer: Trainer, saver: Saver) -> Path | None:
+        """The checkpoint to test; every run ends with one, unless it was asked not to."""
+        if self.keep is None:
+            self.log("note: no checkpoint was written: the weights in memory are tested")
+            return None
+        last = self.folder / LAST
+        if not trainer.strategy.broadcast(last.exists()):  # not one batch was to be trained on
+            saver.save(trainer)
+        kept = self.folder / f"{self.keep}.ckpt"
+        if not kept.exists():
+            self.log("note: nothing was validated, so there is no best checkpoint: the last is tested")
+            return last
+        return kept
 
     @contextmanager
-    def _open(self, trainer: Trainer, data: ClassificationData, origin: Origin | None = None) -> Iterator[None]:
-        """The folder of this run, new or gone on with, held until the end; only one process writes to it."""
-        self._data = data
+    def _opened(
+        self, trainer: Trainer, data: ClassificationData, state: ResumeState | None
+    ) -> Iterator[tuple[MetricsFile, Saver]]:
+        """The run's folder, new or resumed, held by one process until the end, and the objects that write into it."""
         with ExitStack() as stack:
             if trainer.is_global_zero and self.resumed is None:  # `lit_cls resume` holds its own
                 self.folder = new_run_folder(self.root, self.name)
                 stack.enter_context(locked(self.folder))
-            self.metrics.folder = self.saver.folder = self.folder
-            self.saver.expected = None if origin is None else origin.place
-            self.saver.in_own_folder = self.resumed is not None
+            metrics = MetricsFile(self.folder)
+            saver = Saver(
+                metrics,
+                self.signals,
+                best=self.keep == "best",
+                every_n_steps=self.save_every_n_steps,
+                settings=self.settings,
+                writes=self.keep is not None,
+                resumed_place=None if state is None else state.place,
+                in_own_folder=state is not None and state.path.parent == self.folder,
+            )
             if trainer.is_global_zero:
-                self._begin_files(origin)
-            trainer.loggers = [self.metrics, *trainer.loggers]
-            stack.enter_context(self._told(trainer))
+                self._begin_files(metrics, state)
+            record = self._provenance_callback(data, 0 if state is None else state.place["steps"])
+            # The saver is the last callback: it restores the random states of the next step.
+            trainer.callbacks += [record, saver]  # type: ignore[attr-defined]
+            trainer.loggers = [metrics, *trainer.loggers]
+            stack.enter_context(self._hint_to_resume(trainer))
             stack.enter_context(self.signals)
-            yield
+            yield metrics, saver
 
-    def _begin_files(self, origin: Origin | None) -> None:
-        """What is there before the first step: the configuration, and what an earlier run leaves to this one."""
+    def _begin_files(self, metrics: MetricsFile, state: ResumeState | None) -> None:
+        """Writes the configuration, and what an earlier run leaves to this one, before the first step."""
         for partial in self.folder.glob("*.partial"):  # of a process that was killed; nobody else writes here
             partial.unlink()
-        config = self.folder / "config.yaml"
-        if self.config is not None and not (config.exists() and config.read_text(encoding="utf-8") == self.config):
-            if config.exists():
-                names = (self.folder / f"config_{n}.yaml" for n in itertools.count())
-                kept = next(name for name in names if not name.exists())
-                write_text(kept, config.read_text(encoding="utf-8"))
-                self.log(f"note: the options have changed; those until here are kept as {kept.name}")
-            write_text(config, self.config)
-        if origin is None:
-            self.metrics.begin_with(self.metrics.path, 0)
-            return
-        place = origin.place
-        self.log(
-            f"going on from {origin.path}: after {place['steps']:,} steps, {place['epochs']} epochs and "
-            f"{place['batches']} batches"
-        )
-        last = self.folder / LAST
-        if last.exists() and origin.path.parent == self.folder and origin.path.name != LAST:
-            # A new one would take the place of the one that is whole.
-            last.replace(self.folder / "damaged.ckpt")
-        again = self.metrics.begin_with(origin.path.with_name(self.metrics.path.name), origin.metrics_rows)
-        if again and self.resumed:
-            self.log(f"note: {again} rows of metrics.csv are of steps after that, which come again")
-        best = self.folder / BEST
-        if origin.best_loss is not None and self.keep == "best" and origin.path.parent != self.folder:
-            theirs = origin.path.with_name(BEST)
-            if has_loss(theirs, origin.best_loss):
-                copy_checkpoint(theirs, best)
-            else:
-                self.log(f"note: {theirs} is not that of the lowest val_loss so far: the lowest from here on is kept")
+        if self.config is not None and (earlier := write_config(self.folder, self.config)):
+            self.log(f"note: the options have changed; the earlier ones are kept as {earlier}")
+        if state is None:
+            metrics.begin_with(metrics.path, 0)
+        else:
+            continue_files(state, metrics, self.keep == "best", self.log)
+
+    def _provenance_callback(self, data: ClassificationData, step: int) -> Callback:
+        """Writes provenance.json when the device and the weights are known and there are no figures yet."""
+        written = False
+
+        @rank_zero_only
+        def write(trainer: Trainer, module: ClassifierModule) -> None:
+            nonlocal written
+            if written:
+                return
+            written = True
+            if not (self.folder / NAME).exists():
+                write_provenance(self.folder, self.command, data.summary, module, trainer)
+            elif self.resumed is not None:
+                add_resumption(self.folder, self.command, step)
+
+        return LambdaCallback(on_fit_start=write, on_validation_start=write, on_test_start=write)
 
     @contextmanager
-    def _told(self, trainer: Trainer) -> Iterator[None]:
-        """Tells what there is to go on with when a run is stopped."""
+    def _hint_to_resume(self, trainer: Trainer) -> Iterator[None]:
+        """Prints how to resume the run when it is stopped or cannot write."""
+        resume = f"lit_cls resume {shlex.quote(str(self.folder))}"
         try:
             yield
         except Stopped as stopped:
             self.log(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
             if self.keep is not None:
-                self.log(f"go on with: {self._way_on()}")
+                self.log(f"resume with: {resume}")
             raise
         except OSError as error:
-            way_on = f". With that mended, go on with: {self._way_on()}" if self.keep is not None else ""
-            raise RunError(f"the run in {self.folder} failed: {error}{way_on}") from error
-
-    def _way_on(self) -> str:
-        return f"lit_cls resume {shlex.quote(str(self.folder))}"
+            hint = f". When that is mended, resume with: {resume}" if self.keep is not None else ""
+            raise RunError(f"the run in {self.folder} failed: {error}{hint}") from error
 
     def _evaluate(
         self,
@@ -320,43 +271,46 @@ class Run:
         data: ClassificationData,
         splits: tuple[SplitName, ...],
         checkpoint: Path | None,
+        metrics: MetricsFile,
     ) -> None:
-        """Evaluates the network, from a file when one is given, and shows and stores what came out.
+        """Evaluates the network, from a file when one is given, and prints and stores the predictions and figures.
 
-        Each split goes through the Trainer's own verb, so that its options (limits, precision,
+        Each split goes through the Trainer's own method, so that its options (limits, precision,
         devices) hold; the train split, which has none, through predict.
         """
         found = []
         tested = checkpoint
         for split in splits:
             self.predictions.clear()
-            where = {"datamodule": data, "ckpt_path": None if checkpoint is None else str(checkpoint)}
+            source: dict[str, Any] = {"datamodule": data, "ckpt_path": None if checkpoint is None else str(checkpoint)}
             match split:
                 case "test":
-                    trainer.test(module, verbose=False, **where)  # type: ignore[arg-type]
+                    trainer.test(module, verbose=False, **source)
                 case "validation":
-                    trainer.validate(module, verbose=False, **where)  # type: ignore[arg-type]
+                    trainer.validate(module, verbose=False, **source)
                 case "train":
-                    trainer.predict(module, return_predictions=False, **where)  # type: ignore[arg-type]
+                    trainer.predict(module, return_predictions=False, **source)
             checkpoint = None  # its weights are in place now
             found.append(
                 evaluate_split(split, data, self.predictions.row_ids, self.predictions.logits, module.decision)
             )
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
-        device = trainer.strategy.root_device
-        self._peak_gpu_memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         if rule := module.decision.told(data.label_names):
             self.log(f"note: answers follow the checkpoint's tuning: {rule}")
-        self._report(found, module, data, tested)
+        if trainer.is_global_zero:
+            device = trainer.strategy.root_device
+            peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+            self._report(found, module, data, tested, metrics, peak)
 
-    @rank_zero_only
     def _report(
         self,
         found: Sequence[SplitResult],
         module: ClassifierModule,
         data: ClassificationData,
         tested: Path | None,
+        metrics: MetricsFile,
+        peak_gpu_memory: int | None,
     ) -> None:
         self.log(accuracy_table(accuracies(found, data)[::-1]))
         network = {
@@ -365,7 +319,7 @@ class Run:
             "seconds_frozen_layers": module.feature_cache.seconds,
             "texts_trained": self.epoch_log.texts_trained,
             "parameters": count_parameters(module),
-            "peak_gpu_memory": self._peak_gpu_memory,
+            "peak_gpu_memory": peak_gpu_memory,
         }
         settings = self.settings or {"model": module.settings.as_dict(), "data": data.state_dict()["settings"]}
         info = RunInfo(
@@ -373,76 +327,12 @@ class Run:
             network=network,
             settings=reported_settings(settings),
             provenance=read_provenance(self.folder),
-            tested=describe_checkpoint(tested, self.self_test.place),
+            tested=describe_checkpoint(tested, self.padding_test.place),
             decision=module.decision,
-            padding=self.self_test.padding.get(found[0].split),
-            metrics=self.metrics.rows,
+            padding=self.padding_test.found.get(found[0].split),
+            metrics=metrics.rows,
             comparisons=self.comparisons,
         )
         for thing in describe_figures(write_report(self.folder, found, data, info)):
             self.log(thing)
         self.log(f"report: {self.folder / 'report' / 'report.html'}")
-
-    @rank_zero_only
-    def _write_provenance(self, trainer: Trainer, module: ClassifierModule) -> None:
-        """Where the run's figures come from, written before there are any."""
-        path = self.folder / "provenance.json"
-        if path.exists():
-            self._write_resumption(path, trainer)
-            return
-        device = trainer.strategy.root_device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        content = provenance(
-            command=["lit_cls", *self.command],
-            data=self._data.summary.as_dict(),
-            weights=module.settings.weights,
-            weights_sha256=module.weights_sha256,
-            config=self.folder / "config.yaml",
-            device=f"{name} x {trainer.world_size}",
-        )
-        write_json(path, content)
-
-    def _write_resumption(self, path: Path, trainer: Trainer) -> None:
-        """Adds that the run was gone on with, once for each time."""
-        if self.resumed is None or self._resumption_written:
-            return
-        self._resumption_written = True
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # cut off with the power
-            content = {}
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        step = (self.saver.expected or {}).get("steps", 0)  # the trainer counts from 0 until it has restored its loops
-        entry = {"command": ["lit_cls", *self.command], "started": now, "step": step}
-        write_json(path, {**content, "resumed": [*content.get("resumed", []), entry]})
-
-
-def _check_batches(trainer: Trainer, data: ClassificationData) -> None:
-    """Refuses what Lightning would refuse when it is there: after the training, perhaps."""
-    n_batches = {
-        "train": len(data.train_dataloader()),
-        "val": len(data.val_dataloader()),
-        "test": len(data.test_dataloader()),
-        "predict": len(data.predict_dataloader()),
-    }
-    for stage, n in n_batches.items():
-        limit = getattr(trainer, f"limit_{stage}_batches")
-        if isinstance(limit, float) and limit > 0 and int(limit * n) < 1:
-            raise UserError(
-                f"trainer.limit_{stage}_batches {limit:g} of {n} {'batch' if n == 1 else 'batches'} is less than one: "
-                "give a larger share, or a whole number of batches"
-            )
-    interval, n = trainer.val_check_interval, n_batches["train"]
-    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > n:
-        raise UserError(
-            f"trainer.val_check_interval {interval} is more than the {n} batches of an epoch: give fewer, "
-            "or --trainer.check_val_every_n_epoch null to count over epochs"
-        )
-
-
-def _while_restoring(error: Exception) -> bool:
-    """Whether it arose where a checkpoint's state is taken up: each value of it fails in a way of its own."""
-    names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-    return bool(names & {"restore_training_state", "_restore_modules_and_callbacks", "_take_up"})

@@ -1,4 +1,4 @@
-"""How a checkpoint is written: whole or not at all, whatever happens meanwhile."""
+"""Writes checkpoints: whole or not at all, and verified."""
 
 import os
 import shutil
@@ -15,24 +15,21 @@ from lit_cls.training.checkpoints import LAST, PREVIOUS, is_intact, read_checkpo
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target, flushes to disk, verifies, then renames.
+    """Writes a new file, verifies it, then renames it.
 
     Lightning's own goes through memory and the temporary folder, which may be another, smaller file
     system (Lightning-AI/pytorch-lightning#19970).
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Saves; the target is the old file or the new one, never half of it.
-
-        The last state before a new one is kept, as `previous.ckpt`.
-        """
+        """Saves a checkpoint; the `last.ckpt` that it replaces is kept as `previous.ckpt`."""
         with _checkpoint(Path(path)) as stream:
             torch.save(checkpoint, stream)
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Loads tensors and plain values; nothing else is ever unpickled."""
+        """Loads tensors and plain values; nothing else is unpickled."""
         return read_checkpoint(path)
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -1,9 +1,9 @@
-"""Lightning's training loops with one way back into a training: between two batches.
+"""Lightning's training loops, saved and resumed between two batches only.
 
-Lightning saves in the middle of its hooks and guesses from its counters where that was; it starts an
+Lightning saves in the middle of its hooks and infers from its counters where that was; it starts an
 epoch's order again and counts some steps twice (Lightning-AI/pytorch-lightning#19764, #18780). Here a
-checkpoint is saved where everything before is done: after a batch with what follows it (optimizer step,
-validation, schedules, lines of metrics), after an epoch with its figures, or, when a signal comes in a
+checkpoint is saved where everything before is done: after a batch and what belongs to it (optimizer step,
+validation, schedules, rows of metrics), after an epoch with its figures, or, when a signal comes in a
 validation, before that validation.
 """
 
@@ -23,7 +23,7 @@ class EpochLoop(_TrainingEpochLoop):
     validation_due = False
     """Whether the state was saved before a validation that is to follow the last batch."""
     begin_at = 0
-    """Batches that are done, of an epoch that is gone on with."""
+    """Batches that are done, of an epoch that is resumed."""
 
     @property
     def done(self) -> bool:
@@ -31,7 +31,7 @@ class EpochLoop(_TrainingEpochLoop):
         return not self.validation_due and super().done
 
     def reset(self) -> None:
-        """Keeps the counters of an epoch that is gone on with."""
+        """Keeps the counters of an epoch that is resumed."""
         if self.begin_at:
             self.begin_at = 0
         else:
@@ -43,7 +43,7 @@ class EpochLoop(_TrainingEpochLoop):
             super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
-        """Validates when it is time to; then the batch is complete."""
+        """Validates when it is due; then the batch is complete."""
         self.validation_due = False
         super().on_advance_end(data_fetcher)
         if not self._num_ready_batches_reached():
@@ -55,7 +55,7 @@ class EpochLoop(_TrainingEpochLoop):
         return {**super().on_save_checkpoint(), "validation_due": self.validation_due}
 
     def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
-        """Takes it over."""
+        """Restores whether a validation is due."""
         super().on_load_checkpoint(state_dict)
         self.validation_due = state_dict.get("validation_due", False)
 
@@ -67,11 +67,11 @@ class FitLoop(_FitLoop):
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to train; an epoch that was left open has its end still to come."""
+        """Whether nothing is left to train; an epoch that was left open is not done."""
         return not self.epoch_loop.begin_at and super().done
 
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
-        """Takes over the place, so that nothing is left for Lightning to guess."""
+        """Restores the place exactly, so that Lightning infers nothing from its counters."""
         super().load_state_dict(state_dict, prefix)
         batches = self.epoch_loop.batch_progress
         total: Any = self.epoch_progress.total
@@ -91,11 +91,11 @@ class FitLoop(_FitLoop):
             loop._restarting = loop._loaded_from_state_dict = loop._resuming_from_checkpoint = False
 
     def on_save_checkpoint(self) -> dict[str, Any]:
-        """Adds whether the training was told to stop early."""
+        """Adds whether the training was stopped early."""
         return {**super().on_save_checkpoint(), "should_stop": self.trainer.should_stop}
 
     def on_advance_start(self) -> None:
-        """Begins an epoch, or its rest: the order is that of the epoch, the batches that are done left out."""
+        """Begins an epoch, or the rest of one: in the order of the epoch, without the batches that are done."""
         begin_at = self.epoch_loop.begin_at
         super().on_advance_start()
         if begin_at:
@@ -103,7 +103,7 @@ class FitLoop(_FitLoop):
             assert self._data_fetcher is not None
             for loader in self._combined_loader.flattened:
                 loader.sampler.begin_at(begin_at)
-            iter(self._data_fetcher)  # workers had been given batches from the beginning
+            iter(self._data_fetcher)  # workers have already been given batches from the beginning
 
     def on_advance_end(self) -> None:
         """Ends an epoch; its figures are written by then."""

@@ -1,4 +1,4 @@
-"""The loss that is trained: cross entropy, its classes weighted, its labels smoothed, its easy texts played down.
+"""The training loss: cross entropy with class weights, label smoothing and focal loss.
 
 Each of these is off by default, and the loss is then cross entropy, bit for bit. Shapes: B batch, K classes.
 """
@@ -21,7 +21,7 @@ _LEAST, _MOST = 1e-6, 1e6  # of a weight: beyond, float32 has no room for the ot
 
 
 def check_loss(class_weights: ClassWeights | None, label_smoothing: float, focal_gamma: float) -> None:
-    """Refuses what is wrong with any labels; `class_weight_list` has the rest.
+    """Refuses values that are wrong whatever the labels; `class_weight_list` checks the rest.
 
     Raises:
         UserError: a value outside its range.
@@ -29,7 +29,7 @@ def check_loss(class_weights: ClassWeights | None, label_smoothing: float, focal
     if not 0 <= label_smoothing < 1:
         raise UserError(f"model.label_smoothing {label_smoothing} is not in [0, 1)")
     if not (math.isfinite(focal_gamma) and focal_gamma >= 0):
-        raise UserError(f"model.focal_gamma {focal_gamma} is not a number from 0 on; 2 is what Lin et al. use")
+        raise UserError(f"model.focal_gamma {focal_gamma} is not a number of at least 0; Lin et al. use 2")
     if class_weights is None or class_weights == "balanced":
         return
     if not is_weights(class_weights):
@@ -42,7 +42,7 @@ def check_loss(class_weights: ClassWeights | None, label_smoothing: float, focal
 
 
 def is_weights(value: Any) -> bool:
-    """Whether it is a number for each of some labels."""
+    """Whether a value maps labels to numbers."""
     return isinstance(value, Mapping) and all(
         isinstance(weight, int | float) and not isinstance(weight, bool) for weight in value.values()
     )
@@ -60,7 +60,7 @@ def class_weight_list(
         train_labels: class ids of the train split, each class at least once.
 
     Raises:
-        UserError: a name that is no label of the data.
+        UserError: a name that is not a label of the data.
     """
     counts = Counter(train_labels)
     n, K = len(train_labels), len(label_names)
@@ -81,7 +81,11 @@ def _by_class(class_weights: Mapping[Any, float], label_names: Sequence[str]) ->
             ids = [k for k, label in enumerate(label_names) if _reads_as(label, name)]
         if len(ids) != 1 or ids[0] in found:
             names = ", ".join(map(quote, label_names[:10])) + (", …" if len(label_names) > 10 else "")
-            trouble = "is no label of the data" if not ids else "is not one label of the data; put names into quotes"
+            trouble = (
+                "is not a label of the data"
+                if not ids
+                else "does not name exactly one label of the data; put names into quotes"
+            )
             raise UserError(f"model.class_weights: {quote(name)} {trouble}. The labels are {names}")
         found[ids[0]] = float(weight)
     return found
@@ -96,7 +100,7 @@ def _reads_as(label: str, key: Any) -> bool:
 
 
 def weight_notes(class_weights: ClassWeights, weights: Sequence[float], label_names: Sequence[str]) -> list[str]:
-    """What a person is told of the weights before training.
+    """Lines about the weights, printed before training.
 
     Args:
         class_weights: as asked for.
@@ -104,9 +108,9 @@ def weight_notes(class_weights: ClassWeights, weights: Sequence[float], label_na
         label_names: of the classes, by class id.
     """
     given = "balanced" if class_weights == "balanced" else "by name"
-    told = ", ".join(f"{name} {weight:.4g}" for name, weight in list(zip(label_names, weights, strict=True))[:10])
+    values = ", ".join(f"{name} {weight:.4g}" for name, weight in list(zip(label_names, weights, strict=True))[:10])
     more = f", and {len(weights) - 10} more" if len(weights) > 10 else ""
-    notes = [f"class weights ({given}; the texts of the train split weigh 1 on average): {told}{more}"]
+    notes = [f"class weights ({given}; the texts of the train split weigh 1 on average): {values}{more}"]
     if class_weights == "balanced" and all(0.95 < weight < 1.05 for weight in weights):
         notes.append(
             "model.class_weights balanced changes next to nothing: the train split has about as many texts of each "
@@ -133,13 +137,13 @@ def summed_loss(
     Args:
         logits: (B, K).
         labels: (B,) class ids.
-        ignore_index: a label whose examples are left out.
+        ignore_index: the label of examples that are left out.
         weights: (K,) of the classes; None weighs all the same.
         label_smoothing: s, in [0, 1).
         focal_gamma: γ, at least 0.
 
     Returns:
-        A sum, never divided by the weights: what divides it must not depend on how a step is cut into batches.
+        A sum, not divided by the weights: the divisor must not depend on how a step is split into batches.
     """
     if not focal_gamma:
         return F.cross_entropy(

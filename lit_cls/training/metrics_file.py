@@ -1,4 +1,4 @@
-"""metrics.csv: one row for each time that figures were logged, kept when a run goes on."""
+"""metrics.csv: one row for each time that figures were logged, kept when a run is resumed."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ NAME = "metrics.csv"
 
 
 class MetricsFile(Logger):
-    """A logger that adds to its file and never takes from it: rows are there as soon as they are logged.
+    """A logger that appends to its file: rows are there as soon as they are logged.
 
-    Lightning's own erases the file of the run that it goes on with, and keeps up to a hundred rows in
+    Lightning's own erases the file of a run that is resumed, and keeps up to a hundred rows in
     memory, which a killed run loses.
 
     Args:
@@ -33,12 +33,12 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """The run's name."""
         return self.folder.parent.name
 
     @property
     def version(self) -> str:
-        """Which of the runs of that name."""
+        """The run's number among those of its name."""
         return self.folder.name
 
     @property
@@ -53,12 +53,12 @@ class MetricsFile(Logger):
 
     @property
     def n_rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return len(self._rows)
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """All of them, without the empty cells."""
+        """All rows, without the empty cells."""
         return list(self._rows)
 
     @property
@@ -67,9 +67,9 @@ class MetricsFile(Logger):
         return self.folder / NAME
 
     def begin_with(self, path: Path, n_rows: int) -> int:
-        """Takes over the first rows of a file: those logged before the state that is gone on from.
+        """Begins with the first rows of a file: those logged before the state that is resumed.
 
-        The rows after them are of steps that come again.
+        The rows after them are of steps that are repeated.
 
         Args:
             path: this file, or that of the run before.
@@ -88,7 +88,7 @@ class MetricsFile(Logger):
         return max(0, len(rows) - n_rows)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """They are in config.yaml."""
+        """Does nothing: they are in config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
@@ -101,11 +101,11 @@ class MetricsFile(Logger):
             self._write_all()
         else:
             with self.path.open("a", encoding="utf-8", newline="") as stream:
-                stream.write(_lines(self._columns, [row]))  # at once: a killed run leaves whole lines
+                stream.write(_lines(self._columns, [row]))  # in one write: a killed run leaves whole lines
 
     @rank_zero_only
     def flush(self) -> None:
-        """Has the disk take what is written."""
+        """Waits until all rows are on the disk."""
         if self.path.exists():
             with self.path.open("rb") as stream:
                 flush(stream)
@@ -122,7 +122,7 @@ def _lines(columns: list[str], rows: list[dict[str, str]]) -> str:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    """The rows, without the empty cells; a last line that was cut off is none."""
+    """The rows, without the empty cells; an incomplete last line is dropped."""
     if not path.exists():
         return []
     text = path.read_bytes().decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""What a report says of the tested network itself: from which step it is, and whether padding moves its answers."""
+"""Tests whether padding changes the predictions of the evaluated network, for the report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,12 +20,12 @@ from lit_cls.training.precision import MIXED
 
 MORE_PADS = (1, 17, 64)
 _TEXTS = 16
-_TOKENS = 1024  # of all the texts together: an XL network on a processor has to read them four times
+_TOKENS = 1024  # of all the texts together: an XL network on a CPU has to read them four times
 
 
 @dataclass(frozen=True)
 class Padded:
-    """What so many pads more do."""
+    """Change of the predictions with more pads."""
 
     more_pads: int
     texts: int
@@ -36,11 +36,11 @@ class Padded:
 
 @dataclass(frozen=True)
 class PadTest:
-    """Whether predictions depend on the number of pads."""
+    """Result: whether predictions depend on the number of pads."""
 
     texts: int
     reads_pads: bool
-    """Whether they may: `token_position` last and mean are defined with pads."""
+    """Whether they may depend on it: `token_position` last and mean are defined with pads."""
     tolerance: float
     """For rounding, in the precision of the run."""
     steps: tuple[Padded, ...]
@@ -60,7 +60,7 @@ class PadTest:
         """`passed` or `FAIL`; `depends` where predictions are defined to depend on pads."""
         if self.reads_pads:
             return "depends"
-        # Rounding may change an answer that was on the brink.
+        # Rounding may change a prediction that was on the brink.
         return "passed" if self.largest_difference <= self.tolerance else "FAIL"
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,24 +69,20 @@ class PadTest:
         return {"verdict": self.verdict, **asdict(self), **found}
 
 
-class SelfTest(Callback):
-    """Looks at the network at the end of `Trainer.test` and `validate`, while it is where it computes.
+class PaddingTest(Callback):
+    """Tests the network at the end of `Trainer.test` and `validate`, while it is on its device.
 
-    Nothing is drawn, and the other processes are not waited for: a run goes on as it would without.
-
-    Args:
-        wanted: whether to; a series of runs may leave it out.
+    No random numbers are drawn, and no other process is waited for: the run is the same without it.
     """
 
-    def __init__(self, wanted: bool = True) -> None:
-        self.wanted = wanted
-        self.padding: dict[SplitName, PadTest | str] = {}
-        """By split; why there is none, where there is none."""
+    def __init__(self) -> None:
+        self.found: dict[SplitName, PadTest | str] = {}
+        """Result by split, or why there is none."""
         self.place: dict[str, int] | None = None
         """Epochs, batches and steps after which the evaluated checkpoint was saved; None without one."""
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Notes where the evaluated network comes from."""
+        """Notes after which step the evaluated checkpoint was saved."""
         if trainer.state.fn != "fit":
             self.place = checkpoint.get(RUN_KEY, {}).get("place")
 
@@ -95,16 +91,16 @@ class SelfTest(Callback):
         self._test(trainer, pl_module, "test")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same on validation texts, but not in a training."""
+        """Tests padding on validation texts, outside a training."""
         if trainer.state.fn == "validate":
             self._test(trainer, pl_module, "validation")
 
     def _test(self, trainer: Trainer, pl_module: LightningModule, split: SplitName) -> None:
         module = cast("ClassifierModule", pl_module)
-        if not self.wanted or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             return
         if not module.is_whole:
-            self.padding[split] = "not run: no process holds the whole network"
+            self.found[split] = "not run: no process holds the whole network"
             return
         data = cast("ClassificationData", trainer.datamodule)  # type: ignore[attr-defined]
         assert module.net is not None, "it has just been evaluated"
@@ -113,7 +109,7 @@ class SelfTest(Callback):
         # Compiled blocks would be compiled again for each number of pads.
         eager = torch.compiler.set_stance("force_eager") if module.options.compile else nullcontext()
         with eager, trainer.precision_plugin.forward_context():
-            self.padding[split] = compare_paddings(
+            self.found[split] = compare_paddings(
                 module.net, texts, data.pad_to, data.tokenizer.pad_id, half, module.decision
             )
 
@@ -126,18 +122,18 @@ def compare_paddings(
     half_precision: bool = False,
     decision: Decision | None = None,
 ) -> PadTest | str:
-    """Compares predictions without further pads with those with some.
+    """Compares predictions without and with additional pads.
 
     Args:
         net: the network; called itself, so that nothing takes the pads away before it sees them.
-        texts: token ids of each, cut already; up to 16 of them are taken, of all lengths.
+        texts: token ids of each, truncated; up to 16 of them are taken, of all lengths.
         pad_to: what every text is padded to in this run; None where that is not fixed.
         pad_id: the tokenizer's.
         half_precision: whether it computes in 16 bits, which round more.
-        decision: how answers follow from logits.
+        decision: how predictions follow from logits.
 
     Returns:
-        What was found, or why nothing was.
+        The result, or why there is none.
     """
     decision = decision or Decision()
     context, device = net.config.context_length, next(net.parameters()).device
@@ -145,22 +141,22 @@ def compare_paddings(
     chosen = _choose([(fixed or max(1, len(ids)), row) for row, ids in enumerate(texts)], context)
     if not chosen:
         return f"not run: every text fills the network's {context:,} positions"
-    widths: dict[int, list[list[int]]] = {}  # texts that share a batch without a pad more than they have
+    widths: dict[int, list[list[int]]] = {}  # texts that share a batch without additional pads
     for width, row in chosen:
         widths.setdefault(width, []).append(texts[row])
 
-    def answers(group: list[list[int]], width: int) -> Tensor:
+    def probabilities(group: list[list[int]], width: int) -> Tensor:
         batch = {name: tensor.to(device) for name, tensor in pad(group, width, pad_id).items()}
         return decision.probabilities(net(batch["input_ids"], batch["lengths"]).float()).double().cpu()
 
     with torch.no_grad(), _evaluating(net):
-        plain = {width: answers(group, width) for width, group in widths.items()}
+        plain = {width: probabilities(group, width) for width, group in widths.items()}
         if not all(found.isfinite().all() for found in plain.values()):
-            return "not run: the network's outputs are no numbers"
+            return "not run: the network's outputs are not finite"
         steps = []
         for more in MORE_PADS:
             compared = [
-                (plain[width], answers(group, width + more))
+                (plain[width], probabilities(group, width + more))
                 for width, group in widths.items()
                 if width + more <= context
             ]
@@ -171,7 +167,7 @@ def compare_paddings(
 
 
 def _choose(texts: list[tuple[int, int]], context: int) -> list[tuple[int, int]]:
-    """Widths and rows of some texts of all lengths which leave room for the pads, and are not too many tokens."""
+    """Widths and rows of some texts of all lengths that leave room for the pads and have few tokens in all."""
     for room in (max(MORE_PADS), min(MORE_PADS)):
         fitting = sorted((width, row) for width, row in texts if width + room <= context)
         if fitting:
@@ -190,7 +186,7 @@ def _compare(more: int, plain: Tensor, padded: Tensor, decision: Decision) -> Pa
 
 @contextmanager
 def _evaluating(net: TextClassifier) -> Iterator[None]:
-    """Without dropout, and as before afterwards."""
+    """Turns dropout off for a while."""
     training = net.training
     net.eval()
     try:

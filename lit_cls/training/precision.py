@@ -1,4 +1,4 @@
-"""`trainer.precision auto`: the fastest arithmetic that a device does well."""
+"""`trainer.precision auto`: the fastest precision that a device supports well."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import torch
 
 from lit_cls.errors import UserError
 
-# Lightning's own words, which it keeps private, and ours.
+# Lightning's own values, whose type is private, and auto.
 Precision = (
     Literal["auto", "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"]
     | Literal["64", "32", "16", "bf16", "transformer-engine", "transformer-engine-float16"]
@@ -14,17 +14,16 @@ Precision = (
 )
 
 
-# What autocast computes products in, by Lightning's word for a mixed precision; and what all is held
-# and computed in otherwise.
+# By Lightning's name of a precision: the type in which autocast computes products, and the type of everything.
 MIXED: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 TRUE: dict[str, torch.dtype] = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 
 
 def check_precision(name: str) -> None:
-    """Refuses what is no precision.
+    """Refuses an unknown precision.
 
     Raises:
-        UserError: the words there are.
+        UserError: the known ones.
     """
     known = ("32-true", *MIXED, *TRUE)
     if name not in known:
@@ -35,23 +34,23 @@ def auto_precision(accelerator: str) -> tuple[Literal["bf16-mixed", "32-true"], 
     """The precision for an accelerator, and why.
 
     Args:
-        accelerator: Lightning's word for it.
+        accelerator: Lightning's name of it.
     """
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if accelerator == "cpu" or not has_gpu:
-        if _processor_has_bfloat16():
-            return "bf16-mixed", "the processor multiplies in bfloat16"
-        return "32-true", "the processor has no bfloat16 products (AVX512-BF16 or AMX)"
+        if _cpu_has_bfloat16():
+            return "bf16-mixed", "the CPU multiplies in bfloat16"
+        return "32-true", "the CPU has no bfloat16 products (AVX512-BF16 or AMX)"
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed", f"{name} multiplies in bfloat16"
         return "32-true", f"{name} has no bfloat16"
-    return "32-true", "on this GPU nothing else has been measured"
+    return "32-true", "no other precision has been measured on this GPU"
 
 
-def _processor_has_bfloat16() -> bool:
-    # torch has no public name for these; an older or newer one without them is taken for a processor without.
+def _cpu_has_bfloat16() -> bool:
+    # torch has no public name for these; a version without them is treated as a CPU without bfloat16.
     return any(
         getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )

@@ -8,7 +8,7 @@ import torch
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The states of torch (processor and this process's device), numpy and Python.
+    """The states of torch (CPU and this process's device), numpy and Python.
 
     Args:
         device: where this process trains.
@@ -24,7 +24,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Puts back what `random_states` took; a device of another kind keeps its own state."""
+    """Restores the states of `random_states`; a device of another type keeps its own."""
     torch.set_rng_state(states["torch"])
     if states["device"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(states["device"], device)

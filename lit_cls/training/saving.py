@@ -1,4 +1,4 @@
-"""When a training saves its state, what of it, and how it takes that state up again."""
+"""The callback that saves and restores the state of a training."""
 
 import math
 import signal
@@ -14,6 +14,7 @@ from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, has_loss
 from lit_cls.training.metrics_file import MetricsFile
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.random_states import random_states, set_random_states
+from lit_cls.training.restoring import restoring
 from lit_cls.training.signals import Stopped, StopSignals
 
 
@@ -24,12 +25,14 @@ class Saver(Callback):
     the random states that it puts back are those of the next step.
 
     Args:
-        metrics: of the run, of which a checkpoint names how many rows there were.
-        signals: which tell that the run is to stop.
+        metrics: of the run, in whose folder checkpoints are written; each states how many rows there were.
+        signals: which ask the run to stop.
         best: whether `best.ckpt` is kept.
         every_n_steps: save after every so many optimizer steps, beside every epoch.
         settings: every value the run uses, kept in the checkpoint.
         writes: whether anything is written at all.
+        resumed_place: of the state that the training resumes from, as `place_of` returns it; None for a new one.
+        in_own_folder: whether it resumes in the folder that it was stopped in.
     """
 
     def __init__(
@@ -40,12 +43,12 @@ class Saver(Callback):
         every_n_steps: int | None = None,
         settings: dict[str, Any] | None = None,
         writes: bool = True,
+        resumed_place: dict[str, int] | None = None,
+        in_own_folder: bool = False,
     ) -> None:
         self.folder = metrics.folder
-        self.expected: dict[str, int] | None = None
-        """The place that the training goes on from."""
-        self.in_own_folder = False
-        """Whether it does so in the folder that it was stopped in."""
+        self.resumed_place = resumed_place
+        self.in_own_folder = in_own_folder
         self.metrics = metrics
         self.signals = signals
         self.best = best
@@ -55,19 +58,20 @@ class Saver(Callback):
         self.best_loss: float | None = None
         """The lowest val_loss so far; nan counts as infinite."""
         self._best_is_due = False
-        self._settled = False
-        self._resumed: dict[str, Any] | None = None
+        self._saving = False  # between two steps, where there is a state to resume from
+        self._loaded: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on there is a state to save."""
-        if self._resumed is not None:
-            self._take_up(self._resumed, trainer, cast("ClassifierModule", pl_module))
-            self._resumed = None
+        """Restores the rest of a loaded state; from here on there is one to save."""
+        if self._loaded is not None:
+            with restoring(trainer):
+                self._restore(self._loaded, trainer, cast("ClassifierModule", pl_module))
+            self._loaded = None
         self.signals.install()
         self.signals.deferring = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All is saved; a signal that came since then ends the run here."""
+        """Ends the run if a signal came after the last state was saved."""
         self.signals.deferring = False
         if stop := self._stop(trainer):
             raise Stopped(stop)
@@ -81,14 +85,14 @@ class Saver(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """A validation that is interrupted comes again, whole; processes of several end theirs together."""
+        """Stops within a validation, which is repeated as a whole; several processes end theirs together."""
         if self.signals.deferring and trainer.world_size == 1 and self.signals.received:
             trainer.fit_loop.epoch_loop.validation_due = True
             self.save(trainer)
             raise Stopped(self.signals.received)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sees whether this was the lowest loss; it is saved once the step is complete."""
+        """Notes whether this was the lowest loss; it is saved once the step is complete."""
         loss = trainer.callback_metrics.get("val_loss")
         if not self.signals.deferring or not self.best or loss is None:
             return
@@ -98,10 +102,10 @@ class Saver(Callback):
             self._best_is_due = True
 
     def on_batch_complete(self, trainer: Trainer, stepped: bool) -> None:
-        """Between two batches of an epoch.
+        """Saves between two batches of an epoch, if it is time to.
 
         Args:
-            trainer: that trains.
+            trainer: of the run.
             stepped: whether the optimizer has taken a step; if not, its gradients are kept too.
         """
         if not stepped and not cast("ClassifierModule", trainer.lightning_module).is_whole:
@@ -114,14 +118,14 @@ class Saver(Callback):
             raise Stopped(stop)
 
     def on_epoch_complete(self, trainer: Trainer) -> None:
-        """Between two epochs, and after the last."""
+        """Saves between two epochs, and after the last."""
         self.save(trainer)
         if stop := self._stop(trainer):
             raise Stopped(stop)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds what Lightning's own checkpoints lack; one that is saved elsewhere has none of it."""
-        if not self._settled:
+        """Adds the state that Lightning leaves out; checkpoints that are saved elsewhere lack it."""
+        if not self._saving:
             return
         module = cast("ClassifierModule", pl_module)
         ours = {
@@ -144,19 +148,20 @@ class Saver(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps what a training takes up when it starts."""
+        """Keeps the state that a training restores when it starts."""
         if trainer.state.fn != "fit":
             return
-        self._resumed = checkpoint.get(RUN_KEY)
-        if self.expected is not None and (self._resumed is None or self._resumed["place"] != self.expected):
-            raise RunError("the checkpoint has been replaced since it was read: its run is still going on")
+        self._loaded = checkpoint.get(RUN_KEY)
+        expected = self.resumed_place
+        if expected is not None and (self._loaded is None or self._loaded["place"] != expected):
+            raise RunError("the checkpoint was replaced after it was read: its run is still running")
 
-    def _take_up(self, state: dict[str, Any], trainer: Trainer, module: ClassifierModule) -> None:
-        # The first process alone knows the folder, and all must find the same loss the lowest. A file of another
-        # loss is of steps that come again, perhaps with other options.
+    def _restore(self, state: dict[str, Any], trainer: Trainer, module: ClassifierModule) -> None:
+        # Only the first process knows the folder, and all must agree on the lowest loss. A file with another
+        # loss is from steps that are repeated, perhaps with other options.
         has_best = trainer.strategy.broadcast(has_loss(self.folder / BEST, state["best_loss"]))
         self.best_loss = state["best_loss"] if has_best else None
-        # Stopped early, a run stays stopped; one that goes on in a new folder is meant to train.
+        # Stopped early, a run stays stopped; one that continues in a new folder is meant to train.
         trainer.should_stop = state["should_stop"] and self.in_own_folder
         processes, rank, device = state["processes"], trainer.global_rank, trainer.strategy.root_device
         # Sums add up, whatever the number of processes was.
@@ -171,7 +176,7 @@ class Saver(Callback):
                 parameter.grad = gradients[name].to(parameter)
         if rank < len(processes):
             set_random_states(processes[rank]["random"], device)
-        else:  # a process that was not there: any state of its own will do, but the same one every time
+        else:  # a new process: any state of its own will do, but the same one every time
             torch.manual_seed(trainer.global_step * trainer.world_size + rank)
 
     def _stop(self, trainer: Trainer) -> signal.Signals | None:
@@ -187,15 +192,15 @@ class Saver(Callback):
         """Saves the state.
 
         Raises:
-            RunError: why it could not be, and what there is.
+            RunError: why it could not be saved, and which checkpoints there are.
         """
         if not self.writes:
             return
         last, best = self.folder / LAST, self.folder / BEST
-        self._settled = True
+        self._saving = True
         try:
             self.metrics.flush()
-            # The best first: killed between the two, the run finds it the best once more.
+            # The best first: killed between the two, the run finds it the best again.
             trainer.save_checkpoint(best if self._best_is_due else last)
             if self._best_is_due and trainer.is_global_zero:
                 copy_checkpoint(best, last)
@@ -203,25 +208,25 @@ class Saver(Callback):
             kept = ", ".join(path.name for path in sorted(self.folder.glob("*.ckpt"))) or "none"
             raise RunError(
                 f"the state after {trainer.global_step} steps could not be saved in {self.folder}: {error}. "
-                f"Checkpoints there: {kept}. With that mended, go on with: lit_cls resume {self.folder}"
+                f"Checkpoints there: {kept}. When that is mended, resume with: lit_cls resume {self.folder}"
             ) from error
         finally:
-            self._settled = False
+            self._saving = False
         self._best_is_due = False
 
 
 def place_of(trainer: Trainer) -> dict[str, int]:
-    """How far a training is: whole epochs, batches of the one that is not whole, optimizer steps."""
+    """Place of a training: whole epochs, batches of the epoch that has begun, optimizer steps."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
     batches = trainer.fit_loop.epoch_loop.batch_progress
     open_epoch = epochs.ready != epochs.processed
-    cut_epoch = not open_epoch and not batches.is_last_batch and batches.current.ready > 0  # by trainer.max_steps
-    done = batches.current.ready if open_epoch or cut_epoch else 0
-    return {"epochs": epochs.processed - cut_epoch, "batches": done, "steps": trainer.global_step}
+    ended_early = not open_epoch and not batches.is_last_batch and batches.current.ready > 0  # by trainer.max_steps
+    done = batches.current.ready if open_epoch or ended_early else 0
+    return {"epochs": epochs.processed - ended_early, "batches": done, "steps": trainer.global_step}
 
 
 def _gradients(trainer: Trainer, module: ClassifierModule) -> dict[str, Tensor]:
-    """Of an accumulation that has begun."""
+    """Gradients of an accumulation that has begun."""
     if not place_of(trainer)["batches"] or not trainer.fit_loop.epoch_loop._should_accumulate():
         return {}
     return {name: p.grad.cpu() for name, p in module.named_parameters() if p.grad is not None}

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a training ends at the next place where its state can be saved."""
+"""SIGTERM and Ctrl-C: a training stops at the next place where its state can be saved."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ _AT_ONCE = 1.0  # seconds
 
 
 class Stopped(SystemExit):
-    """A run was asked to stop, and has; as an exit code 143 for SIGTERM, 130 for Ctrl-C.
+    """Raised when a run stops after a signal; its exit code is 143 for SIGTERM, 130 for Ctrl-C.
 
     Args:
         received: the signal.
@@ -25,10 +25,10 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """Within it, the first signal stops the run, and a second one ends the process at once.
+    """A context in which the first signal stops the run, and a second one ends the process at once.
 
-    While `deferring`, the first is only noted, in `received`: whoever set it raises `Stopped` when
-    the state is saved. Otherwise there is nothing to save, and it is raised where the program is.
+    While `deferring`, the first is only recorded, in `received`: the caller that set it raises `Stopped` when
+    the state is saved. Otherwise there is nothing to save, and `Stopped` is raised at once.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class StopSignals:
                     signal.signal(number, handler)
 
     def install(self) -> None:
-        """Takes the signals; again after Lightning has put its own handler for SIGTERM in front."""
+        """Installs the handlers; called again after Lightning has installed its own for SIGTERM."""
         if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow it
             for number in _SIGNALS:
                 if self._before.get(number) is not signal.SIG_IGN:  # of a process in the background
@@ -60,7 +60,7 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            # The same one may come twice: to the process, and to its group.
+            # The same signal may come twice: to the process, and to its group.
             if time.monotonic() - self._since > _AT_ONCE:
                 os._exit(128 + number)
             return
@@ -68,5 +68,5 @@ class StopSignals:
         if not self.deferring:
             raise Stopped(self.received)
         # Not through print: the signal may have come in the middle of one.
-        told = f"\nlit_cls: {self.received.name}: saving after this step; a second signal ends at once\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, told.encode())
+        message = f"\nlit_cls: {self.received.name}: saving after this step; a second signal ends at once\n"
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, message.encode())

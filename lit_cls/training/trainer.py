@@ -1,4 +1,4 @@
-"""Lightning's Trainer: one more word for the precision, and loops that can be left and entered again."""
+"""Lightning's Trainer with `precision auto`, and loops that can be left and resumed between two batches."""
 
 from typing import Any
 
@@ -6,14 +6,15 @@ from lightning.pytorch import Trainer
 
 from lit_cls.training.loops import EpochLoop, FitLoop
 from lit_cls.training.precision import Precision, auto_precision
+from lit_cls.training.restoring import CheckpointConnector
 
 
 class ClassifierTrainer(Trainer):
-    """Lightning's Trainer, whose precision may be left to the device.
+    """Lightning's Trainer, whose precision may depend on the device.
 
     Args:
-        precision: `auto` is bf16-mixed on a GPU from Ampere on and on a processor with AVX512-BF16 or
-            AMX, else 32-true; beside it Lightning's own.
+        precision: `auto` is bf16-mixed on a GPU from Ampere on and on a CPU with AVX512-BF16 or
+            AMX, else 32-true; or one of Lightning's own.
         kwargs: the Trainer's other options.
     """
 
@@ -25,3 +26,4 @@ class ClassifierTrainer(Trainer):
         fit_loop = FitLoop(self, stock.min_epochs, stock.max_epochs)
         fit_loop.epoch_loop = EpochLoop(self, stock.min_steps, stock.max_steps)
         self.fit_loop = fit_loop
+        self._checkpoint_connector = CheckpointConnector(self)

@@ -13,7 +13,7 @@ from conftest import REPOSITORY, SHARED
 
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
-from lit_cls.experiments.rows import ROWS, Row, choose_rows
+from lit_cls.experiments.rows import ROWS, TableRow, choose_rows
 from lit_cls.runs.presets import PRESETS
 
 NUMBERS = list(range(1, 20))
@@ -138,7 +138,7 @@ def test_what_a_file_says_of_the_model() -> None:
 
 def test_a_row_without_a_file() -> None:
     with pytest.raises(UserError, match=r"the configuration of row 20 is not in .*rows: install lit_cls again"):
-        Row(20, "none", 1, 1, 1, 0.1).config  # noqa: B018
+        TableRow(20, "none", 1, 1, 1, 0.1).config  # noqa: B018
 
 
 # The published figures.

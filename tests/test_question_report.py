@@ -56,8 +56,8 @@ def report(
     return sections(results(rows(tmp_path, given), baselines, **options))
 
 
-def sections(made: Results, pictures: Sequence[Path] = ()) -> dict[str, str]:
-    preface, *others = report_markdown(made, pictures).split("\n## ")
+def sections(made: Results, plots: Sequence[Path] = ()) -> dict[str, str]:
+    preface, *others = report_markdown(made, plots).split("\n## ")
     split = {"": preface}
     for section in others:
         heading, _, content = section.partition("\n")
@@ -81,7 +81,7 @@ def won(n: int, lost: int = 0) -> list[bool]:
 def test_every_question_is_answered_or_left_open(tmp_path: Path) -> None:
     """Rows 1, 5 and 17 are measured, with a baseline: three questions."""
     found = report(tmp_path, {1: 60, 5: 90, 17: 61}, [baseline(CHARACTERS, answers(95, N))])
-    assert list(found) == ["", *ASKED, "Checks", "Pictures"]
+    assert list(found) == ["", *ASKED, "Checks", "Plots"]
     answered = {heading for heading in ASKED if bold(found[heading])}
     assert answered == {TRAIN_ALL, SIMPLER, MASK}
     for heading in ASKED:
@@ -108,7 +108,9 @@ def test_a_clear_difference_is_an_answer_in_its_direction(
     assert "cannot be decided" not in found[asked]
     assert f"{'row ' * isinstance(before, int)}{before} → row {after}, " in found[asked]
     assert f"{k}.00 % → {n}.00 %, {n - k:+d}.00 points" in found[asked]
-    assert f"{40 if better else 0} answers won, {0 if better else 40} lost, on 100 texts with 1 seed" in found[asked]
+    assert (
+        f"{40 if better else 0} predictions won, {0 if better else 40} lost, on 100 texts with 1 seed" in found[asked]
+    )
 
 
 @pytest.mark.parametrize(("asked", "before", "after", "up", "down"), MAIN)
@@ -130,11 +132,11 @@ def test_a_small_difference_decides_nothing(
 
 
 def test_the_figures_of_an_answer(tmp_path: Path) -> None:
-    """Eight answers won and one lost of a hundred; the interval is Agresti and Min's, the test binomial."""
+    """Eight predictions won and one lost of a hundred; the interval is Agresti and Min's, the test binomial."""
     found = report(tmp_path, {1: 50, 17: won(8, 1)})[MASK]
     assert found == (
         "**Without the causal mask it is better**: row 1 → row 17, test accuracy 50.00 % → 57.00 %, +7.00 points "
-        "(95 % +0.9 to +12.8; 8 answers won, 1 lost, on 100 texts with 1 seed, 1.0 × the training time), "
+        "(95 % +0.9 to +12.8; 8 predictions won, 1 lost, on 100 texts with 1 seed, 1.0 × the training time), "
         "McNemar p = 0.039, p = 0.039 after Holm's correction."
     )
 
@@ -193,7 +195,7 @@ def test_seeds_in_common_are_paired(tmp_path: Path) -> None:
     found = report(tmp_path, {1: first, 17: {7: 0, 2: won(10), 1: won(8)}})[MASK]
     assert bold(found) == ["Without the causal mask it is better"]
     assert "45.00 % → 59.00 %, +14.00 points" in found
-    assert "28 answers won, 0 lost, on 100 texts with 2 seeds: " in found
+    assert "28 predictions won, 0 lost, on 100 texts with 2 seeds: " in found
     p_value = compare([answers(50, N), answers(40, N)], [won(8), won(10)]).p_value
     assert printed(found)[0] == f"p = {p_value:.1e}"
 
@@ -214,7 +216,7 @@ def test_answers_are_paired_by_their_texts(tmp_path: Path) -> None:
     found = sections(results([first, other]))[MASK]
     gained = sum(i % 4 == 1 for i in kept if i >= 50)
     assert f"50.00 % → {50 + 2 * gained}.00 %" in found
-    assert f"{gained} answers won, 0 lost, on 50 texts" in found
+    assert f"{gained} predictions won, 0 lost, on 50 texts" in found
     run.test_rows[:] = [row + 1000 for row in run.test_rows]
     assert sections(results([first, other]))[MASK].startswith("Not measured")
 
@@ -223,7 +225,7 @@ def test_a_baseline_stands_beside_each_seed(tmp_path: Path) -> None:
     ours = {123: won(30), 1: won(26, 2), 2: won(28)}
     found = report(tmp_path, {1: ours}, [baseline(CHARACTERS, answers(50, N))])[SIMPLER]
     assert bold(found)[0].startswith("GPT-2 as in row 1 is better")
-    assert "84 answers won, 2 lost, on 100 texts with 3 seeds: +30.00, +24.00, +28.00), " in found
+    assert "84 predictions won, 2 lost, on 100 texts with 3 seeds: +30.00, +24.00, +28.00), " in found
     expected = compare([answers(50, N)] * 3, list(ours.values()))
     assert printed(found)[0] == f"p = {expected.p_value:.1e}"
 
@@ -275,7 +277,7 @@ def test_at_one_size_nothing_is_said_of_sizes(tmp_path: Path) -> None:
 
 def test_checks(tmp_path: Path) -> None:
     same = report(tmp_path / "same", {1: {1: 60, 2: 61}, 18: {2: 61, 3: 0}, 4: 62})["Checks"]
-    assert "- Row 18 gave the very same answers as row 1, to which it is identical by construction." in same
+    assert "- Row 18 gave the very same predictions as row 1, to which it is identical by construction." in same
     assert "- The highest test accuracy is row 4's, 62.00 % [52.2–70.9]; on 100 texts, rows whose" in same
     other = report(tmp_path / "other", {1: {1: won(7), 2: 61}, 18: {1: won(8, 1), 2: 61}})["Checks"]
     assert "- Row 18 differs from row 1, to which it is identical by construction." in other
@@ -283,7 +285,7 @@ def test_checks(tmp_path: Path) -> None:
     assert "Row 18" not in apart
 
 
-# The preface, and the pictures.
+# The preface, and the plots.
 
 
 def test_the_preface_says_what_was_run(tmp_path: Path) -> None:
@@ -323,12 +325,12 @@ def test_nothing_finished() -> None:
     found = sections(results([row_result(1, {}, ("failed",), "no weights")]))
     assert "0 of 1 chosen rows have finished runs, with the seeds none." in found[""]
     assert all(found[heading].startswith("Not measured: it takes ") for heading in ASKED)
-    assert (found["Pictures"], "Checks" in found) == ("", False)
+    assert (found["Plots"], "Checks" in found) == ("", False)
 
 
-def test_pictures_are_shown(tmp_path: Path) -> None:
+def test_plots_are_shown(tmp_path: Path) -> None:
     made = results(rows(tmp_path, {1: 60}))
-    shown = sections(made, [tmp_path / "accuracy_by_row.png", tmp_path / "learning_curves.png"])["Pictures"]
+    shown = sections(made, [tmp_path / "accuracy_by_row.png", tmp_path / "learning_curves.png"])["Plots"]
     assert shown.splitlines() == [
         "![accuracy by row](accuracy_by_row.png)",
         "![learning curves](learning_curves.png)",

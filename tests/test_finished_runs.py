@@ -11,7 +11,7 @@ from experiment_folders import answers, finished_run, record
 
 from lit_cls.cli import main
 from lit_cls.errors import UserError
-from lit_cls.experiments.records import is_finished, read_record
+from lit_cls.experiments.finished_run import is_finished, read_finished_run
 
 RIGHT = {"train": answers(9, 12), "validation": answers(4, 5), "test": [False, True, True, True, False, True, True]}
 
@@ -34,7 +34,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def test_counts_and_answers(folder: Path) -> None:
-    found = read_record(folder)
+    found = read_finished_run(folder)
     assert found.counts == {"train": (9, 12), "validation": (4, 5), "test": (5, 7)}
     assert found.test_right == RIGHT["test"]
     assert found.test_rows == [1, 2, 3, 4, 5, 6, 7]
@@ -45,7 +45,7 @@ def test_test_rows_are_in_the_order_of_the_file(folder: Path) -> None:
     path = folder / "predictions_test.csv"
     names, *lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([names, *reversed(lines)]) + "\n", encoding="utf-8")
-    found = read_record(folder)
+    found = read_finished_run(folder)
     assert found.test_rows == [7, 6, 5, 4, 3, 2, 1]
     assert found.test_right == RIGHT["test"][::-1]
 
@@ -62,7 +62,7 @@ def test_test_texts_that_occur_in_train_are_counted_apart(folder: Path) -> None:
     with (folder / "predictions_test.csv").open(encoding="utf-8", newline="") as stream:
         test = [line["text"] for line in csv.DictReader(stream)]
     assert [text in train for text in test] == [True, False, True, False, False, False, False]
-    found = read_record(folder)
+    found = read_finished_run(folder)
     assert (found.seen, found.unseen) == ((2, 3), (3, 4))
 
 
@@ -85,7 +85,7 @@ def test_the_curve_has_a_point_an_epoch(folder: Path) -> None:
     """The last lines of metrics.csv are the test of the kept weights, not an epoch."""
     lines = (folder / "metrics.csv").read_text().splitlines()
     assert lines[-1].startswith("2,20,")
-    first, second = read_record(folder).curve
+    first, second = read_finished_run(folder).curve
     assert first == {"epoch": 1, "train_loss": 0.5, "val_acc": 0.5, "val_loss": 0.6}
     assert second == {"epoch": 2, "train_loss": 0.4, "val_acc": 0.6, "val_loss": 0.5}
 
@@ -94,7 +94,7 @@ def test_an_epoch_without_validation_has_a_loss_alone(folder: Path) -> None:
     lines = (folder / "metrics.csv").read_text().splitlines()
     validated = next(line for line in lines if line.startswith("0,9,,,,,"))
     (folder / "metrics.csv").write_text("\n".join(line for line in lines if line != validated) + "\n")
-    first, second = read_record(folder).curve
+    first, second = read_finished_run(folder).curve
     assert first == {"epoch": 1, "train_loss": 0.5}
     assert set(second) == {"epoch", "train_loss", "val_acc", "val_loss"}
 
@@ -113,7 +113,7 @@ def test_any_text_is_read_back(folder: Path) -> None:
         if line["split"] == "test":
             line.update(correct=line["correct"] + 1, n=line["n"] + 1)
     (folder / "report" / "report.json").write_text(json.dumps(report))
-    found = read_record(folder)
+    found = read_finished_run(folder)
     assert (found.test_rows[-1], found.test_right[-1], found.unseen) == (99, True, (4, 5))
 
 
@@ -121,7 +121,7 @@ def test_any_text_is_read_back(folder: Path) -> None:
 
 
 def test_a_record_as_plain_types(folder: Path) -> None:
-    found = read_record(folder)
+    found = read_finished_run(folder)
     plain = found.as_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain["folder"] == found.place == "runs/some/version_3"
@@ -132,7 +132,7 @@ def test_a_record_as_plain_types(folder: Path) -> None:
 
 
 def test_what_is_written_down_holds_no_absolute_path(folder: Path, tmp_path: Path) -> None:
-    found = read_record(folder)
+    found = read_finished_run(folder)
     assert any(str(tmp_path) in text for text in texts_in(found.provenance))  # the command, as it was typed
     assert [text for text in texts_in(found.as_dict()) if str(tmp_path) in text or text.startswith("/")] == []
 
@@ -160,7 +160,7 @@ def test_half_a_report_is_none(folder: Path) -> None:
 def refused(folder: Path) -> str:
     """What reading says is wrong."""
     with pytest.raises(UserError) as told:
-        read_record(folder)
+        read_finished_run(folder)
     before, after = f"the finished run {folder} cannot be read (", "): move that folder away and run again"
     assert str(told.value).startswith(before)
     assert str(told.value).endswith(after)
@@ -260,7 +260,7 @@ def test_a_real_run_leaves_what_these_tests_make(folder: Path, reviews: str, tmp
     with (real / "predictions_test.csv").open() as one, (folder / "predictions_test.csv").open() as other:
         assert next(one).split(",")[:4] == next(other).split(",")[:4]
 
-    found = read_record(real)
+    found = read_finished_run(real)
     assert {split: list(count) for split, count in found.counts.items()} == {
         line["split"]: [line["correct"], line["n"]] for line in read[real]["accuracy"]
     }
@@ -291,7 +291,7 @@ def small_folder(tmp_path: Path) -> Path:
 def test_a_file_of_another_shape(small_folder: Path, path: str, content: str) -> None:
     (small_folder / path).write_text(content)
     with pytest.raises(UserError, match="version_0 cannot be read"):
-        read_record(small_folder)
+        read_finished_run(small_folder)
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
@@ -303,7 +303,7 @@ def test_predictions_that_were_cut_short(small_folder: Path, name: str, cut: str
     comma = text.index(",", last)
     path.write_text(text[: {"in the text": comma + 4, "after a number": comma, "after a line": last}[cut]])
     with pytest.raises(UserError, match="ends in the middle of a line|do not agree"):
-        read_record(small_folder)
+        read_finished_run(small_folder)
 
 
 def test_no_path_of_a_machine_is_written_down(tmp_path: Path) -> None:

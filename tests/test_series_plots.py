@@ -13,9 +13,9 @@ from experiment_folders import answers, baseline, record, results, row_result
 
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
-from lit_cls.experiments import plots as pictures
-from lit_cls.experiments.plots import draw_sweep, draw_table_pictures, require_reports
-from lit_cls.experiments.records import Count
+from lit_cls.experiments import plots
+from lit_cls.experiments.finished_run import Count
+from lit_cls.experiments.plots import draw_sweep, draw_table_plots, require_reports
 from lit_cls.experiments.results import Results
 from lit_cls.experiments.rows import ROWS
 
@@ -70,7 +70,7 @@ def made(tmp_path: Path, numbers: Sequence[int], **options: object) -> Results:
 @pytest.mark.parametrize("numbers", [[1], [1, 5, 16], [n for n in ROWS if n < 19]])
 def test_four_pictures_of_the_table(tmp_path: Path, numbers: list[int]) -> None:
     (tmp_path / "out").mkdir()
-    drawn = draw_table_pictures(made(tmp_path, numbers), tmp_path / "out")
+    drawn = draw_table_plots(made(tmp_path, numbers), tmp_path / "out")
     assert drawn == [tmp_path / "out" / f"{name}.png" for name in NAMES]
     is_drawn(drawn)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
@@ -82,13 +82,13 @@ def test_a_longer_table_is_a_higher_picture(tmp_path: Path) -> None:
     heights = []
     for numbers in ([1], [1, 2, 3, 4, 5, 6]):
         folder = tmp_path / str(len(numbers))
-        drawn = draw_table_pictures(made(folder, numbers), folder)
+        drawn = draw_table_plots(made(folder, numbers), folder)
         heights.append(struct.unpack(">I", drawn[0].read_bytes()[20:24])[0])
     assert heights[1] > heights[0] + 150
 
 
 def test_other_figures_are_other_pictures(tmp_path: Path) -> None:
-    one, other = (draw_table_pictures(made(tmp_path / str(n), [n]), tmp_path / str(n)) for n in (3, 4))
+    one, other = (draw_table_plots(made(tmp_path / str(n), [n]), tmp_path / str(n)) for n in (3, 4))
     for before, after in zip(one[:3], other[:3], strict=True):
         assert pixels(before) != pixels(after), before.name
 
@@ -96,7 +96,7 @@ def test_other_figures_are_other_pictures(tmp_path: Path) -> None:
 def test_no_baselines_and_rows_on_one_spot(tmp_path: Path) -> None:
     right, cost = answers(40, 60), {"seconds": 10.0, "trained": 50}
     rows = [row_result(n, {123: record(tmp_path / f"version_{n}", right, **cost)}) for n in (1, 18, 4)]
-    drawn = draw_table_pictures(results(rows), tmp_path)
+    drawn = draw_table_plots(results(rows), tmp_path)
     assert [path.stem for path in drawn] == list(NAMES)
     is_drawn(drawn)
 
@@ -104,14 +104,14 @@ def test_no_baselines_and_rows_on_one_spot(tmp_path: Path) -> None:
 @pytest.mark.parametrize("right", [0, 60])
 def test_every_answer_wrong_or_right(tmp_path: Path, right: int) -> None:
     rows = [row_result(1, {123: record(tmp_path / "version_0", answers(right, 60))})]
-    drawn = draw_table_pictures(results(rows, [baseline("majority", answers(right, 60))]), tmp_path)
+    drawn = draw_table_plots(results(rows, [baseline("majority", answers(right, 60))]), tmp_path)
     assert [path.stem for path in drawn] == list(NAMES)
     is_drawn(drawn)
 
 
 def test_without_a_finished_row_nothing_is_drawn(tmp_path: Path) -> None:
     nothing = results([row_result(1, {}, ("failed",))], [baseline("majority", answers(28, 60))])
-    assert draw_table_pictures(nothing, tmp_path) == []
+    assert draw_table_plots(nothing, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,7 +170,7 @@ def test_what_the_report_needs_is_named(absent: set[str], told: str, monkeypatch
     def without(name: str) -> ModuleSpec | None:
         return None if name in absent else find_spec(name)
 
-    monkeypatch.setattr(pictures, "find_spec", without)
+    monkeypatch.setattr(plots, "find_spec", without)
     with pytest.raises(UserError, match=rf"^the report needs {told}, not installed here: pip install 'lit_cls\[repo"):
         require_reports()
 
@@ -182,4 +182,4 @@ def test_with_everything_installed_nothing_is_said() -> None:
 
 def test_runs_without_a_curve_have_a_picture_too(tmp_path: Path) -> None:
     run = record(tmp_path / "version_0", answers(5, 7), epochs=0)
-    assert len(draw_table_pictures(results([row_result(1, {123: run})]), tmp_path)) == 4
+    assert len(draw_table_plots(results([row_result(1, {123: run})]), tmp_path)) == 4

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
-from lit_cls.experiments.published_check import check
+from lit_cls.experiments.published_check import check_published
 from lit_cls.experiments.results import RowResult, write_results
 from lit_cls.experiments.rows import ROWS
 
@@ -20,7 +20,7 @@ from lit_cls.experiments.rows import ROWS
 def checked(folder: Path) -> tuple[int, str]:
     """The exit code, and what was shown."""
     shown = io.StringIO()
-    code = check(folder, Console(file=shown, width=200))
+    code = check_published(folder, Console(file=shown, width=200))
     return code, shown.getvalue()
 
 
@@ -175,14 +175,14 @@ def test_results_without_their_options(tmp_path: Path, options: str) -> None:
     row = '{"row":1,"states":["finished"],"runs":[{"train":[1005,1040],"validation":[148,149],"test":[285,300]}]}'
     (tmp_path / "results.json").write_text(f'{{"rows":[{row}]{options}}}')
     with pytest.raises(UserError, match="is damaged, or no result of lit_cls reproduce"):
-        check(tmp_path, Console(file=io.StringIO()))
+        check_published(tmp_path, Console(file=io.StringIO()))
 
 
 def checked_with(tmp_path: Path, right: dict[str, list[bool]], states: tuple[str, ...]) -> tuple[int, str]:
     rows = [row_result(1, {123: record(tmp_path / "version_0", **right)}, states, "boom")]  # type: ignore[arg-type]
     write_results(results(rows), tmp_path)
     shown = io.StringIO()
-    return check(tmp_path, Console(file=shown, width=150)), shown.getvalue()
+    return check_published(tmp_path, Console(file=shown, width=150)), shown.getvalue()
 
 
 def test_missing_seeds_and_empty_splits_are_told(tmp_path: Path) -> None:

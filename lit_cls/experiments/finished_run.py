@@ -1,7 +1,8 @@
-"""What a finished run left in its folder, read back."""
+"""A finished run, read back from its folder."""
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from lit_cls.errors import UserError
 REPORT = Path("report") / "report.json"
 
 Count = tuple[int, int]
-"""Right answers, and texts."""
+"""Correct predictions, and texts."""
 
 
 @dataclass(frozen=True)
-class Record:
+class FinishedRun:
     """One finished run."""
 
     folder: Path
@@ -26,10 +27,10 @@ class Record:
     test_rows: list[int]
     """Row of each test text in its source: two runs with the same ones can be paired."""
     test_right: list[bool]
-    """Whether the answer to each of them was right."""
+    """Whether the prediction for each of them was correct."""
     seen: Count
     """Of the test texts that occur, word for word or nearly, among those of predictions_train.csv, which is the
-    train split unless Lightning was told to evaluate less of it."""
+    train split unless Lightning evaluated less of it (trainer.limit_predict_batches)."""
     unseen: Count
     """Of the others."""
     seconds: float
@@ -45,7 +46,9 @@ class Record:
     """Hashes, versions, device, commit, command."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON; answers, curve and command are left in the folder's own files."""
+        """Plain types, for JSON; predictions, curve and command stay in the folder's own files."""
+        # Without what may hold paths of a machine: the hashes say which files they were.
+        provenance = {name: value for name, value in self.provenance.items() if name not in ("command", "weights")}
         return {
             "folder": self.place,
             **{split: list(count) for split, count in self.counts.items()},
@@ -55,24 +58,21 @@ class Record:
             "parameters": self.parameters,
             "trained_parameters": self.trained,
             "peak_gpu_memory": self.peak_gpu_memory,
-            # Without what may hold paths of a machine: the hashes say which files they were.
-            "provenance": {
-                name: value for name, value in self.provenance.items() if name not in ("command", "weights")
-            },
+            "provenance": provenance,
         }
 
     @property
     def place(self) -> str:
-        """Its folder, from that of the series: runs/<name>/version_<n>."""
+        """Its folder below that of the series: runs/<name>/version_<n>."""
         return str(Path(*self.folder.parts[-3:]))
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run in this folder came to its end: its report is the last thing it writes."""
+    """Whether the run in this folder is finished: it writes its report last."""
     return (folder / REPORT).is_file()
 
 
-def read_record(folder: Path) -> Record:
+def read_finished_run(folder: Path) -> FinishedRun:
     """Reads a finished run.
 
     Raises:
@@ -84,17 +84,18 @@ def read_record(folder: Path) -> Record:
         texts = {split: _predictions(folder, split) for split in SPLIT_NAMES}
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         counts = {row["split"]: (row["correct"], row["n"]) for row in report["accuracy"]}
-        _check_whole(settings, provenance, texts, counts)
-        test = texts["test"]
-        right = [row["label"] == row["predicted"] for row in test]
-        seen = seen_in([row["text"] for row in texts["train"]], [row["text"] for row in test])
-        return Record(
+        _check_consistent(settings, provenance, texts, counts)
+        right = [row["label"] == row["predicted"] for row in texts["test"]]
+        seen, unseen = count_seen(
+            [row["text"] for row in texts["train"]], [row["text"] for row in texts["test"]], right
+        )
+        return FinishedRun(
             folder=folder,
             counts=counts,
-            test_rows=[int(row["source_row"]) for row in test],
+            test_rows=[int(row["source_row"]) for row in texts["test"]],
             test_right=right,
-            seen=_count([ok for ok, known in zip(right, seen, strict=True) if known]),
-            unseen=_count([ok for ok, known in zip(right, seen, strict=True) if not known]),
+            seen=seen,
+            unseen=unseen,
             seconds=report["seconds_training"],
             parameters=report["parameters"]["all"],
             trained=report["parameters"]["trained"],
@@ -110,10 +111,22 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
-def _check_whole(
+def count_right(right: Iterable[bool]) -> Count:
+    """Correct predictions, and all."""
+    flags = list(right)
+    return sum(flags), len(flags)
+
+
+def count_seen(train: list[str], test: list[str], right: list[bool]) -> tuple[Count, Count]:
+    """Counts of the test texts that also occur in the train split, and of the others."""
+    flags = list(zip(right, seen_in(train, test), strict=True))
+    return count_right(ok for ok, seen in flags if seen), count_right(ok for ok, seen in flags if not seen)
+
+
+def _check_consistent(
     settings: Any, provenance: Any, texts: dict[SplitName, list[dict[str, str]]], counts: dict[SplitName, Count]
 ) -> None:
-    """What was cut short, or comes from different runs, is no result."""
+    """Refuses files that were truncated, or that come from different runs."""
     if not (isinstance(settings, dict) and isinstance(provenance, dict)):
         raise ValueError("config.yaml or provenance.json holds no settings")
     for split, rows in texts.items():
@@ -130,7 +143,7 @@ def _predictions(folder: Path, split: SplitName) -> list[dict[str, str]]:
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
-    """One line per epoch of metrics.csv, which has one line per logging call."""
+    """One entry per epoch of metrics.csv, which has one line per logging call."""
     epochs: dict[int, dict[str, float]] = {}
     with path.open(encoding="utf-8", newline="") as stream:
         for line in csv.DictReader(stream):
@@ -140,7 +153,3 @@ def _curve(path: Path) -> list[dict[str, float]]:
                 epochs.setdefault(epoch, {"epoch": epoch}).update(figures)
     # Without a train_loss it is the test of the kept weights, after the last epoch.
     return [epochs[epoch] for epoch in sorted(epochs) if "train_loss" in epochs[epoch]]
-
-
-def _count(right: list[bool]) -> Count:
-    return sum(right), len(right)

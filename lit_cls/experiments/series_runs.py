@@ -1,0 +1,116 @@
+"""The runs of a series: what is asked for, their state, and the table of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from lit_cls.experiments.costs import Cost
+from lit_cls.experiments.finished_run import FinishedRun
+from lit_cls.experiments.fit import Fit
+from lit_cls.model.backbones import BackboneName
+
+State = Literal["waiting", "running", "finished", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One fit of a series."""
+
+    cells: tuple[str, ...]
+    """First cells of its line in the table; runs with the same cells share the line."""
+    name: str
+    """Of its folder."""
+    options: tuple[str, ...]
+    """Of `lit_cls fit`."""
+    rerun: bool = False
+    """Whether it is run although it is finished."""
+
+
+@dataclass
+class SeriesRun:
+    """A fit of a series and its state."""
+
+    request: RunRequest
+    words: list[str]
+    """Of the command that runs it."""
+    size: BackboneName
+    cost: Cost
+    state: State = "waiting"
+    reason: str = ""
+    """Why it was skipped, or failed."""
+    result: FinishedRun | None = None
+    fit: Fit | None = None
+    """While it runs."""
+    started: float = 0.0
+    seconds: float = 0.0
+    """Of the whole run, evaluation included; 0 where an earlier command finished it."""
+
+
+def series_table(columns: Sequence[str], runs: Sequence[SeriesRun], seconds_left: float) -> Table:
+    """One line per `RunRequest.cells`.
+
+    Args:
+        columns: headings of the cells.
+        runs: of the series.
+        seconds_left: expected, for the title.
+    """
+    states = [run.state for run in runs]
+    title = f"{states.count('finished')} of {len(states)} runs finished"
+    if "waiting" in states or "running" in states:
+        title += f", about {duration(seconds_left)} left"
+    title += "".join(f"; now {' '.join(run.request.cells)}" for run in runs if run.state == "running")
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for column in (*columns, "memory", "disk", "time", "test accuracy", "state"):
+        table.add_column(Text(column), justify="left" if column in (*columns, "state") else "right")
+    lines: dict[tuple[str, ...], list[SeriesRun]] = {}
+    for run in runs:
+        lines.setdefault(run.request.cells, []).append(run)
+    for cells, of_line in lines.items():
+        table.add_row(*map(Text, (*cells, *_costs(of_line), _accuracy(of_line), _state(of_line))))
+    return table
+
+
+def duration(seconds: float) -> str:
+    """A time for a person: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _costs(runs: Sequence[SeriesRun]) -> tuple[str, str, str]:
+    """Expected memory, disk and time; the time that was taken, where the runs have finished."""
+    disk = sum(run.cost.disk for run in runs)
+    took = [run.seconds for run in runs if run.state == "finished"]
+    known = len(took) == len(runs) and all(took)
+    time = duration(sum(took)) if known else f"~{duration(sum(run.cost.seconds for run in runs))}"
+    return (
+        f"{runs[0].cost.memory / 1e9:.1f} GB",
+        f"{disk / 1e9:.1f} GB" if disk >= 1e8 else f"{disk / 1e6:.0f} MB",
+        time,
+    )
+
+
+def _accuracy(runs: Sequence[SeriesRun]) -> str:
+    """The mean over the seeds that have finished."""
+    shares = [k / n for run in runs if run.result for k, n in [run.result.counts["test"]] if n]
+    return f"{sum(shares) / len(shares):.2%}" if shares else ""
+
+
+def _state(runs: Sequence[SeriesRun]) -> str:
+    for run in runs:
+        if run.state in ("failed", "skipped"):
+            return f"{run.state}: {run.reason}"
+    finished = sum(run.state == "finished" for run in runs)
+    of = f" {finished}/{len(runs)}" if len(runs) > 1 else ""
+    if any(run.state == "running" for run in runs):
+        # Drawn by another thread: a run may end between two readings.
+        fit = next((fit for run in runs if (fit := run.fit) is not None), None)
+        if fit is None:
+            return f"running{of}"
+        epochs = fit.trainer.max_epochs
+        return f"running{of}, epoch {min(fit.trainer.current_epoch + 1, epochs or 1)}/{epochs}"
+    return "finished" if finished == len(runs) else f"waiting{of}"

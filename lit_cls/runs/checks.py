@@ -1,0 +1,95 @@
+"""Checks before a run begins: batches, weights, room on the disk."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+
+from lit_cls.data.datamodule import ClassificationData
+from lit_cls.errors import UserError
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.weights import match_weights
+from lit_cls.training.checkpoints import trained_tensors
+from lit_cls.training.feature_files import check_folder
+from lit_cls.training.module import ClassifierModule
+
+
+def check_batches(trainer: Trainer, data: ClassificationData) -> None:
+    """Refuses limits that Lightning would refuse where they apply: after the training, perhaps.
+
+    Raises:
+        UserError: less than a batch of a split, or a validation that never comes.
+    """
+    n_batches = {
+        "train": len(data.train_dataloader()),
+        "val": len(data.val_dataloader()),
+        "test": len(data.test_dataloader()),
+        "predict": len(data.predict_dataloader()),
+    }
+    for stage, n in n_batches.items():
+        limit = getattr(trainer, f"limit_{stage}_batches")
+        if isinstance(limit, float) and limit > 0 and int(limit * n) < 1:
+            raise UserError(
+                f"trainer.limit_{stage}_batches {limit:g} of {n} {'batch' if n == 1 else 'batches'} is less than one: "
+                "give a larger share, or a whole number of batches"
+            )
+    interval, n = trainer.val_check_interval, n_batches["train"]
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > n:
+        raise UserError(
+            f"trainer.val_check_interval {interval} is more than the {n} batches of an epoch: give fewer, "
+            "or --trainer.check_val_every_n_epoch null to count over epochs"
+        )
+
+
+def check_weights_and_disk(module: ClassifierModule, n_labels: int, root: Path, copies: int) -> None:
+    """Refuses weights that do not fit the network, and a run that could not be saved.
+
+    Args:
+        module: the model, before it is built.
+        n_labels: of the data.
+        root: the folder of all runs.
+        copies: checkpoints that will exist at once beside those that are there; 0 if none is written.
+
+    Raises:
+        UserError: the weights file, the disk or the folder of the feature cache.
+    """
+    with torch.device("meta"):
+        net = module.settings.build(n_labels)
+    weights = module.settings.weights_path()
+    if weights is not None:
+        match_weights(net, weights)
+    if copies:
+        check_disk(root, net, frozen_are_named=weights is not None, copies=copies)
+    if module.options.cache_dir is not None:
+        check_folder(Path(os.path.expanduser(module.options.cache_dir)))
+
+
+def checkpoint_size(net: TextClassifier, frozen_are_named: bool) -> int:
+    """Bytes of one checkpoint: its tensors of the network, and AdamW's two averages of what trains."""
+    kept = trained_tensors(net) if frozen_are_named else {name for name, _ in net.named_parameters()}
+    sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
+    return sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
+
+
+def check_disk(folder: Path, net: TextClassifier, frozen_are_named: bool, copies: int) -> None:
+    """Refuses to start a run that could not be saved.
+
+    Args:
+        folder: of all runs; it need not exist yet.
+        net: the network, with or without memory.
+        frozen_are_named: whether the checkpoint leaves out what did not train.
+        copies: files that exist at once, the one being written among them.
+
+    Raises:
+        UserError: not enough room; the message has the numbers.
+    """
+    one = checkpoint_size(net, frozen_are_named)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if one * copies > free:
+        raise UserError(
+            f"a checkpoint of this run takes {one / 1e9:.2f} GB, {copies} copies exist at once, and {folder} has "
+            f"{free / 1e9:.2f} GB left: make room, or choose another folder with --trainer.default_root_dir"
+        )
