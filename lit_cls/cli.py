@@ -50,14 +50,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: the words after `lit_cls`; by default those of this process.
-
-    Returns:
-        The exit code.
-    """
+    """Runs the command with the words after `lit_cls`, by default those of this process; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the encoding of a pipe may lack characters of a text

@@ -104,15 +104,7 @@ class Classifier:
         ]
 
     def logits(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> Tensor:
-        """Logits: (N, K) float32, on the CPU.
-
-        Args:
-            texts: as for `predict`.
-            after_batch: as for `predict`.
-
-        Raises:
-            UserError: as for `predict`.
-        """
+        """Logits: (N, K) float32, on the CPU; arguments as for `predict`."""
         return self._logits(self._encode(texts, "logits"), after_batch)
 
     def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
@@ -128,11 +120,7 @@ class Classifier:
         return logits
 
     def batches(self, token_ids: Sequence[list[int]]) -> Iterator[Batch]:
-        """Batches of texts: truncated, padded, texts of similar length together, on the network's device.
-
-        Args:
-            token_ids: of each text, not truncated.
-        """
+        """Batches of whole texts: truncated, padded, texts of similar length together, on the network's device."""
         truncated = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
         dataset = TextDataset(truncated, None, self._pad_to, self._unpadded, pad_id=self.tokenizer.pad_id)
         # Without a DataLoader, which would start a thread for each call.

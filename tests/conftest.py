@@ -231,3 +231,11 @@ def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(
             "lit_cls.report.content.find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
         )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """A run flushes some seventy times, which takes longer than its training; test_atomic_writes.py proves that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield

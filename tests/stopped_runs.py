@@ -1,4 +1,4 @@
-"""Runs that are stopped in this process, at a chosen moment, and gone on with."""
+"""Runs that are stopped in this process, at a chosen moment, and resumed."""
 
 import os
 import signal
@@ -55,21 +55,22 @@ class Terminated(At):
 
 
 def fit(words: list[str], *moments: At) -> Path:
-    """A run that is stopped at the first moment, gone on with, stopped at the next, …; its folder."""
-    verbs = TrainCommand(["fit", *words])
+    """A run that is stopped at the first moment, resumed, stopped at the next, …; its folder."""
+    command = TrainCommand(["fit", *words], comparisons=False)
     for moment in moments:
-        verbs.trainer.callbacks.insert(0, moment)  # type: ignore[attr-defined]
+        command.trainer.callbacks.insert(0, moment)  # type: ignore[attr-defined]
         try:
-            verbs.start()
+            command.start()
         except (Stopped, DiedError):
             assert moment.left <= 0
         else:
             raise AssertionError("the run has ended before it was stopped")
-        folder = verbs.run.folder
+        folder = command.run.folder
         assert not (folder / "report").exists()
-        verbs = TrainCommand(["fit", "--config", str(folder / "config.yaml")], resumed=folder)
-    verbs.start()
-    return verbs.run.folder
+        words = ["fit", "--config", str(folder / "config.yaml")]
+        command = TrainCommand(words, resumed=folder, comparisons=False)
+    command.start()
+    return command.run.folder
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,23 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
         fail()
     assert path.read_bytes() == "naïve\r\n".encode()
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_file_and_folder_are_flushed_before_and_after_the_renaming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed = tmp_path / "a.txt", list[tuple[bool, bool]]()
+
+    def record(descriptor: int) -> None:
+        flushed.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_text(path, "text")
+    assert flushed == [(False, False), (True, True)]
+    flushed.clear()
+    with output_file(tmp_path / "b.csv", "--output", print) as stream:
+        stream.write(b"text")
+    assert [folder for folder, _ in flushed] == [False, True]
 
 
 def test_two_writers_of_one_file_each_write_a_whole_one(tmp_path: Path) -> None:

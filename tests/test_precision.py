@@ -74,8 +74,7 @@ WORDS = ["--data.source", "demo", "--model.size", "gpt2-nano", "--model.weights"
 WORDS += ["--trainer.accelerator", "cpu", "--trainer.limit_train_batches", "1", "--model.learning_rate", "1e-3"]
 
 
-@pytest.mark.parametrize("typed", [[], ["--trainer.precision", "auto"]], ids=["default", "auto"])
-@pytest.mark.parametrize("has", [False, True])
+@pytest.mark.parametrize(("has", "typed"), [(True, []), (False, ["--trainer.precision", "auto"])])
 def test_the_command_resolves_it_and_tells(
     has: bool, typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +102,7 @@ def test_the_command_resolves_it_and_tells(
     assert (again / "predictions_validation.csv").read_text() == saved
 
 
-@pytest.mark.parametrize("chosen", ["32-true", "bf16-true"])
+@pytest.mark.parametrize("chosen", ["32-true", pytest.param("bf16-true", marks=pytest.mark.slow)])
 def test_an_explicit_value_wins(
     chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

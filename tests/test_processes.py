@@ -1,4 +1,4 @@
-"""Several processes: the same run as one's, in whichever number it is stopped and gone on with."""
+"""Several processes: the same run as one process, in whichever number it is stopped and resumed."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ FSDP2 = {
 
 def words(reviews: str, *options: str) -> list[str]:
     data = ["--data.path", reviews, "--data.balance", "none", "--data.padding", "longest_in_train"]
-    return [*data, *NANO, *CPU, "--model.learning_rate", "1e-4", "--trainer.max_epochs", "3", *options]
+    return [*data, *NANO, *CPU, "--model.learning_rate", "1e-4", "--trainer.max_epochs", "2", *options]
 
 
 def launch(folder: Path, *options: str, code: int = 0) -> str:
@@ -69,11 +69,11 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
     # Weights by name have to come along with the checkpoint: nothing repeats them below.
     loss = ["--model.class_weights", "{'yes': 3}", "--model.label_smoothing", "0.1", "--model.focal_gamma", "0.5"]
     straight = fit(words(reviews, *loss, *ONE))
-    out = launch(tmp_path, *words(reviews, *loss, *DDP), *stop_after(tmp_path, 13), code=143)
-    assert "stopped by SIGTERM after 13 steps" in out
+    out = launch(tmp_path, *words(reviews, *loss, *DDP), *stop_after(tmp_path, 3), code=143)
+    assert "stopped by SIGTERM after 3 steps" in out
     many = tmp_path / "checkpoints" / "many"
     place = read_checkpoint(many / "version_0" / "last.ckpt")["lit_cls_run"]
-    assert place["place"] == {"epochs": 1, "batches": 3, "steps": 13}
+    assert place["place"] == {"epochs": 0, "batches": 3, "steps": 3}
     assert len(place["processes"]) == 2
     verbs = TrainCommand(["fit", "--ckpt_path", str(many / "version_0" / "last.ckpt"), "--run_name", "many", *ONE])
     verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 11, signal.SIGTERM))  # type: ignore[attr-defined]
@@ -84,21 +84,21 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
     assert "note: trainer.devices is 2; until now it was 1" in out
     assert "note: model" not in out
     assert "class weights (by name; the texts of the train split weigh 1 on average): no 0.5, yes 1.5" in out
-    assert "after 24 steps, 2 epochs and 4 batches" in out
+    assert "after 14 steps, 1 epochs and 4 batches" in out
     assert_close(straight, many / "version_2")
 
 
 def test_weights_in_parts(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FSDP2 on processors: stopped, gone on with, tested; adapters train among frozen weights."""
+    """FSDP2 on the CPU: stopped, resumed, tested; adapters train among frozen weights."""
     monkeypatch.chdir(tmp_path)
     options = ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--trainer.accumulate_grad_batches", "2"]
     straight = fit(words(reviews, *options, *ONE))
     (tmp_path / "parts.yaml").write_text(yaml.safe_dump({"trainer": {"devices": 2, "strategy": FSDP2}}))
     parts = ["--config", str(tmp_path / "parts.yaml"), "--data.batch_size", "4", "--run_name", "many"]
     # In the middle of a step: it is completed first.
-    launch(tmp_path, *words(reviews, *options), *stop_after(tmp_path, 13), *parts, code=143)
+    launch(tmp_path, *words(reviews, *options), *stop_after(tmp_path, 3), *parts, code=143)
     many = tmp_path / "checkpoints" / "many"
     last = read_checkpoint(many / "version_0" / "last.ckpt")
-    assert last["lit_cls_run"]["place"] == {"epochs": 1, "batches": 4, "steps": 7}
+    assert last["lit_cls_run"]["place"] == {"epochs": 0, "batches": 4, "steps": 2}
     launch(tmp_path, "--ckpt_path", "last", *parts)
     assert_close(straight, many / "version_1")

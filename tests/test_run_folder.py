@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import data, module, trainer
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig
 from lit_cls.runs.checks import check_disk
 from lit_cls.runs.folder import find_checkpoint, new_run_folder
-from lit_cls.runs.provenance import provenance
+from lit_cls.runs.provenance import add_resumption, write_provenance
 
 
 def test_every_run_gets_a_new_folder(tmp_path: Path) -> None:
@@ -85,13 +86,16 @@ def test_frozen_weights_that_are_named_take_no_room(tmp_path: Path, monkeypatch:
         check_disk(tmp_path, net, frozen_are_named=False, copies=1)
 
 
-def test_provenance_names_everything(tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text("model: {}\n")
-    data = {"sha256": "d" * 64, "splits": [{"name": "train", "sha256": "t" * 64}]}
-    told = provenance(["lit_cls", "fit"], data, "random", None, config, "cpu x 1")
-    assert told["split_sha256"] == {"train": "t" * 64}
-    assert told["versions"]["torch"] == torch.__version__
-    assert len(told["config_sha256"]) == 64
-    assert told["device"] == "cpu x 1"
-    json.dumps(told)
+def test_provenance_names_everything(tmp_path: Path, reviews: str) -> None:
+    (tmp_path / "config.yaml").write_text("model: {}\n")
+    write_provenance(tmp_path, ["fit"], data(reviews).summary, module(), trainer(tmp_path))
+    content = json.loads((tmp_path / "provenance.json").read_text())
+    assert content["command"] == ["lit_cls", "fit"]
+    assert list(content["split_sha256"]) == ["train", "validation", "test"]
+    assert content["versions"]["torch"] == torch.__version__
+    assert {len(content[f"{name}_sha256"]) for name in ("config", "data")} == {64}
+    assert (content["weights"], content["weights_sha256"]) == ("random", None)
+    assert content["device"] == "cpu x 1"
+    add_resumption(tmp_path, ["resume", "here"], 7)
+    [resumed] = json.loads((tmp_path / "provenance.json").read_text())["resumed"]
+    assert (resumed["command"], resumed["step"]) == (["lit_cls", "resume", "here"], 7)

@@ -123,7 +123,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shared_reviews: str) -> I
 
 def _breaking(step: Any) -> Any:
     def breaks(self: ClassifierModule, *args: Any) -> Tensor:
-        if self.learning_rate == BREAKS:
+        if self.options.learning_rate == BREAKS:
             raise RuntimeError("nothing works")
         found: Tensor = step(self, *args)
         return found

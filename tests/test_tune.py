@@ -126,9 +126,8 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
 
     for verb, split, stage in (("validate", "validation", "val"), ("test", "test", "test")):
         assert main([verb, "--ckpt_path", "a.ckpt", "--run_name", verb]) == 0
-        assert (
-            f"note: answers follow the checkpoint's tuning: {decision.told(['no', 'yes'])}" in capsys.readouterr().out
-        )
+        rule = decision.told(["no", "yes"])
+        assert f"note: predictions follow the checkpoint's tuning: {rule}" in capsys.readouterr().out
         folder = Path("checkpoints", verb, "version_0")
         report = json.loads((folder / "report" / "report.json").read_text())
         assert report["decision"] == {**decision.as_dict(), "told": decision.told(["no", "yes"])}

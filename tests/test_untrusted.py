@@ -4,8 +4,9 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,13 @@ def plain(file: Path) -> None:
 
 
 WRITERS = [zipped, legacy, plain]
+
+
+def each_once(these: Sequence[Any], those: Sequence[Any]) -> list[Any]:
+    """All pairs; those beyond each value's first ones are slow."""
+    pairs = [(n, m) for n in range(len(these)) for m in range(len(those))]
+    fast = {(n, n % len(those)) for n in range(len(these))}
+    return [pytest.param(these[n], those[m], marks=() if (n, m) in fast else pytest.mark.slow) for n, m in pairs]
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +101,7 @@ def test_a_pickle_as_checkpoint(
     assert not (here / "executed").exists()
 
 
-@pytest.mark.parametrize("write", WRITERS)
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize(("suffix", "write"), each_once([".pth", ".pt", ".bin", ".ckpt", ".safetensors"], WRITERS))
 def test_a_pickle_as_weights(
     suffix: str, write: Callable[[Path], None], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,8 +110,7 @@ def test_a_pickle_as_weights(
     assert f"sent{suffix} cannot be read" in told
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl", ".parquet"])
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(("suffix", "write"), each_once([".csv", ".tsv", ".txt", ".jsonl", ".parquet"], WRITERS))
 def test_a_pickle_as_data(
     suffix: str, write: Callable[[Path], None], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,28 +41,20 @@ class TrainedCheckpoint:
     precision: str | None
     """None: the precision it was trained in, if the device supports that."""
     weights: str | None
-    """Where the GPT-2 file it was trained from has moved to."""
+    """New path of the weights file it was trained from, if that has moved."""
 
     def classifier(self, precision: str | None = None, packed: bool = True) -> Classifier:
-        """The network with its weights in place.
-
-        Args:
-            precision: in place of the one that was asked for.
-            packed: as for `Classifier`.
-        """
+        """The network with its weights in place; a `precision` given here overrides the option."""
         precision = precision or self.precision
         return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision, packed)
 
     def split(self, name: SplitName, moved: str | None, log: Log) -> Part:
-        """A split of the data that it was trained on.
+        """A split of the data that it was trained on; a line is logged if it is not the same any more.
 
         Args:
             name: of the split.
             moved: as for `parts`.
-            log: prints a line, if it is not the split that the checkpoint was trained with.
-
-        Raises:
-            UserError: the data is missing or cannot be read.
+            log: prints a line.
         """
         part = self.parts(moved).splits[name]
         if part.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get(name):
@@ -117,7 +109,7 @@ def add_checkpoint_options(parser: CommandParser) -> None:
         ("--config", "FILE", "the configuration that was trained: it names the run's folder"),
         ("--run_name", "NAME", "the run's name (default: that of the --config file, or fit)"),
         ("--trainer.default_root_dir", "FOLDER", f"the folder of all runs (default: {_ROOT})"),
-        ("--model.weights", "PATH", "the GPT-2 file it was trained from, if that has moved"),
+        ("--model.weights", "PATH", "the weights file it was trained from, if that has moved"),
         ("--trainer.precision", "PRECISION", "32-true, bf16-mixed, … (default: as trained, if that is fast here)"),
     ):
         short = ("-c",) if option == "--config" else ()
@@ -127,13 +119,7 @@ def add_checkpoint_options(parser: CommandParser) -> None:
 
 
 def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str], log: Log) -> TrainedCheckpoint:
-    """Reads and checks the checkpoint that the options name.
-
-    Args:
-        command: the subcommand.
-        args: with the options of `add_checkpoint_options`.
-        words: as typed behind the subcommand, for hints.
-        log: prints a line.
+    """Reads and checks the checkpoint that the options of `add_checkpoint_options` name.
 
     Raises:
         UserError: no such file, configuration or device; damaged; not a checkpoint of ours.
@@ -167,9 +153,9 @@ def locate_checkpoint(
     Args:
         given: `--ckpt_path`; None when it was left out.
         root: the folder of all runs.
-        run_name: below it.
+        run_name: the folder below it.
         typed: the words behind `lit_cls`, for hints.
-        log: prints a line, about each damaged file that is skipped.
+        log: prints a line about each damaged file that is skipped.
 
     Raises:
         UserError: there is none, or it is damaged.

@@ -28,10 +28,6 @@ def check_class_paths(command: str, words: Sequence[str]) -> None:
     Inspects the options among the words, each file of `--config` and each file that those name where a class or a
     group of options may stand.
 
-    Args:
-        command: whose rule applies: `fit`, `validate`, `test`, `resume`.
-        words: that follow the command.
-
     Raises:
         UserError: a class outside the allowed packages, or a configuration that cannot be read.
     """
@@ -50,11 +46,7 @@ def check_class_paths(command: str, words: Sequence[str]) -> None:
 
 
 class _ClassSearch:
-    """Visits options and the files they name, each once.
-
-    Args:
-        command: for messages.
-    """
+    """Visits options and the files they name, each once."""
 
     def __init__(self, command: str) -> None:
         self.command = command

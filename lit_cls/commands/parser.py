@@ -7,13 +7,7 @@ from lit_cls.errors import UserError
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The options of one command.
-
-    Args:
-        command: the words behind `lit_cls`.
-        description: for --help; its line breaks are kept.
-        epilog: below the list of options; its line breaks are kept.
-    """
+    """The options of one command; line breaks of its description and epilog are kept."""
 
     def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
         super().__init__(
@@ -25,9 +19,5 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raises instead of printing a usage that hides the mistake.
-
-        Raises:
-            UserError: always.
-        """
+        """Raises a UserError, instead of printing a usage that hides the mistake."""
         raise UserError(f"{message}; {self.prog} --help lists the options")

@@ -28,15 +28,7 @@ _KINDS = {
 
 
 def describe_parser_error(message: str, subcommand: str) -> str:
-    """Rewrites a message of jsonargparse.
-
-    Args:
-        message: of the parser.
-        subcommand: whose options were parsed.
-
-    Returns:
-        The option, the rule, the value, and a hint where all options are listed.
-    """
+    """Rewrites a message of jsonargparse: the option, the rule, the value, and where all options are listed."""
     hint = f"\nlit_cls {subcommand} --help lists every option and its values"
     key = ".".join(
         re.findall(r'Parser key "([\w.]+)"', message)[:1]

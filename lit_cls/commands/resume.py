@@ -27,14 +27,7 @@ checkpoint. It ends with the weights and figures of a run that was never stopped
 
 
 def resume(words: list[str]) -> None:
-    """Continues a run that was stopped.
-
-    Args:
-        words: its folder, then options that change from here on.
-
-    Raises:
-        UserError: no such run, or an option with which it cannot be resumed.
-    """
+    """Continues the run whose folder is the first of `words`; the others are options that change from here on."""
     if not words or words[0] in ("-h", "--help"):
         print_line(HELP.rstrip())
         return

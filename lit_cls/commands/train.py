@@ -56,14 +56,7 @@ _DESCRIPTIONS = {
 
 
 def train(words: list[str]) -> None:
-    """Runs one of the subcommands.
-
-    Args:
-        words: the subcommand, then its options.
-
-    Raises:
-        UserError: a mistake in the options, the files or the data.
-    """
+    """Runs fit, validate or test, the first of `words`, with the options behind it."""
     check_class_paths(words[0], words[1:])
     with only_allowed_classes(words[0]):
         TrainCommand(words).start()
@@ -131,11 +124,7 @@ class TrainCommand(LightningCLI):
         pass
 
     def start(self) -> None:
-        """Runs the subcommand, from its own seed whatever ran before it in this process.
-
-        Raises:
-            UserError: a mistake in the options, the files or the data.
-        """
+        """Runs the subcommand, from its own seed whatever ran before it in this process."""
         assert self.subcommand is not None
         keep_freed_memory()
         with user_errors(self.subcommand):
@@ -151,9 +140,8 @@ class TrainCommand(LightningCLI):
 
     def settings(self) -> dict[str, Any]:
         """Every value that the run uses, as in its config.yaml."""
-        assert self.subcommand is not None
-        read: dict[str, Any] = yaml.safe_load(self._settings_text())
-        return read
+        settings: dict[str, Any] = yaml.safe_load(self._settings_text())
+        return settings
 
     def _settings_text(self) -> str:
         assert self.subcommand is not None

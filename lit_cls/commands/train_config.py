@@ -29,12 +29,7 @@ FIT_ONLY = {"--keep", "--save_every_n_steps"}
 
 
 def add_fit_options(parser: LightningArgumentParser, visible: bool) -> None:
-    """Adds the options of `FIT_ONLY`.
-
-    Args:
-        parser: of the subcommand.
-        visible: whether it is fit, which has them in its help, with defaults.
-    """
+    """Adds the options of `FIT_ONLY`, which only fit has in its help and with defaults."""
     keep = "Which checkpoint is tested: that of the lowest val_loss, or the last (no selection)."
     every = "Save last.ckpt after every so many optimizer steps, beside after every epoch."
     options: dict[str, tuple[Any, Any, str]] = {
@@ -75,11 +70,9 @@ def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
 
 
 def set_usable_defaults(parser: LightningArgumentParser, settings: dict[str, Any]) -> None:
-    """Makes a checkpoint's settings the defaults: the parser takes them unchecked, so others are left out.
+    """Makes a checkpoint's settings the defaults; unknown ones of another version are left out.
 
-    Args:
-        parser: of the command.
-        settings: by the names of options; of another version, perhaps.
+    The parser does not check defaults: what is not a number, where one is expected, is left out too.
     """
     defaults = {action.dest: action.default for action in parser._actions}
     parser.set_defaults(

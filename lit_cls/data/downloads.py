@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_cls.errors import UserError
-from lit_cls.io.atomic import locked
+from lit_cls.io.atomic import locked, rename
 from lit_cls.io.download import Limits, TransferError, discard, partial_name, set_aside, transfer
 
 # An archive that is damaged, or none.
@@ -109,7 +109,7 @@ def _unpack(archive: Path, download: Download, target: Path) -> None:
             unpacked = Path(folder) / target.name
             digest = _member(archive, download, unpacked)
             if digest == download.sha256:
-                os.replace(unpacked, target)
+                rename(unpacked, target)
                 return
             aside = set_aside(unpacked, target.name, digest)
             aside = aside.replace(target.parent / aside.name)

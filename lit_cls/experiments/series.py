@@ -68,7 +68,7 @@ class Series:
         Raises:
             UserError: a mistake in the options or the data, or runs of other settings in the folder.
         """
-        self.console.print(f"checking {len(self.requests)} runs", highlight=False)
+        print_to(self.console, f"checking {len(self.requests)} runs")
         rates: dict[tuple[torch.device, str], float] = {}
         machines: dict[torch.device, Machine] = {}
         planned: list[Fit] = []

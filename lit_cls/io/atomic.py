@@ -20,8 +20,7 @@ from lit_cls.errors import RunError, UserError
 def whole_file(path: Path, overwrite: bool = True) -> Iterator[BinaryIO]:
     """A stream whose content becomes `path` when the block ends, and is deleted when the block raises.
 
-    Raises:
-        UserError: with `overwrite` false, when `path` exists by then.
+    A UserError refuses to replace a file that exists by then, unless `overwrite`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own for each writer: with one for all, the second to rename finds its file gone.
@@ -67,11 +66,7 @@ def rename(partial: Path, path: Path) -> None:
 
 
 def check_new_file(path: Path, option: str = "--out") -> None:
-    """Refuses, before any work, a file that could not be written or would replace another.
-
-    Raises:
-        UserError: it exists already, its folder does not, or nothing can be written there.
-    """
+    """Refuses, before any work, a file that could not be written or would replace another, with a UserError."""
     if os.path.lexists(path):
         raise UserError(f"{option} {path} exists already, and nothing is overwritten: give another name")
     if not os.path.isdir(path.parent):
@@ -81,11 +76,7 @@ def check_new_file(path: Path, option: str = "--out") -> None:
 
 
 def check_new_folder(out: Path) -> None:
-    """Refuses to overwrite.
-
-    Raises:
-        UserError: there is something at `out` other than an empty folder.
-    """
+    """Refuses anything at `out` other than an empty folder, with a UserError."""
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UserError(f"{out} exists already and is not an empty folder: choose another with --out")
 
@@ -95,9 +86,6 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """A new folder to write into, which becomes `out` when the block ends and is deleted when the block raises.
 
     If the process is killed in between, it stays, under a name that ends in `.partial`.
-
-    Raises:
-        UserError: as `check_new_folder`.
     """
     check_new_folder(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -133,12 +121,7 @@ def _share_rights(folder: Path) -> None:
 
 
 def check_output_file(path: Path, option: str) -> None:
-    """Refuses, before any work, a file that `output_file` could not write.
-
-    Raises:
-        UserError: as `check_new_file`; no `<name>.partial` can be made (too long a name, say); or another process
-            is writing it.
-    """
+    """Refuses, before any work, a file that `output_file` could not write: its name is too long, say."""
     check_new_file(path, option)
     partial = _partial(path)
     left = os.path.lexists(partial)

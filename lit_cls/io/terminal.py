@@ -40,13 +40,13 @@ def print_to(console: "Console", thing: Any) -> None:
 
 
 def print_line(line: str) -> None:
-    """Prints a line to standard output; the work goes on where it is closed, and `cli.main` reports that at the end."""
+    """Prints a line to standard output; if it is closed, the work continues and `cli.main` reports that."""
     with suppress(OSError):
         print(line, flush=True)
 
 
 def print_error(line: str) -> None:
-    """Prints a line to standard error; the work goes on where it is closed."""
+    """Prints a line to standard error; if it is closed, the work continues."""
     if sys.stderr is None:  # closed before the start: print would take standard output instead
         return
     with suppress(OSError):

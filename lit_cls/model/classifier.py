@@ -19,6 +19,7 @@ from lit_cls.model.selection import (
     TrainableLayers,
     check_trainable_layers,
     first_trained_block,
+    resolve_trainable_layers,
     select_trained,
     trains,
 )
@@ -202,16 +203,7 @@ class TextClassifier(nn.Module):
 
 
 class GPTClassifier(TextClassifier):
-    """A classifier over a GPT-2 with random weights; `load_weights` reads a file into it.
-
-    Args:
-        config: the shape of the network.
-        num_classes: as for `TextClassifier`, like the others.
-        token_position: which position the head reads.
-        trainable_layers: which layers train.
-        causal: whether the attention mask is causal.
-        adapter: a parameter-efficient fine-tuning method.
-    """
+    """A `TextClassifier` over a GPT-2 with random weights; `load_weights` reads a file into it."""
 
     def __init__(
         self,
@@ -223,10 +215,3 @@ class GPTClassifier(TextClassifier):
         adapter: Adapter | None = None,
     ) -> None:
         super().__init__(GPT2(config), num_classes, token_position, trainable_layers, causal, adapter)
-
-
-def resolve_trainable_layers(trainable_layers: TrainableLayers | None, adapter: object | None) -> TrainableLayers:
-    """The choice, or its default: `last_block`, and `last_layer` where an adapter is given."""
-    if trainable_layers is None:
-        return "last_block" if adapter is None else "last_layer"
-    return trainable_layers

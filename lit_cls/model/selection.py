@@ -19,6 +19,13 @@ TrainableLayers = NamedLayers | int
 _LAST_BLOCKS = {"last_layer": 0, "last_block": 1, "last_two_blocks": 2}
 
 
+def resolve_trainable_layers(trainable_layers: TrainableLayers | None, adapter: object | None) -> TrainableLayers:
+    """The choice, or its default: `last_block`, and `last_layer` where an adapter is given."""
+    if trainable_layers is None:
+        return "last_block" if adapter is None else "last_layer"
+    return trainable_layers
+
+
 def check_trainable_layers(trainable_layers: TrainableLayers, n_layers: int) -> None:
     """Checks the choice of what trains.
 

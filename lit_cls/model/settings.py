@@ -10,10 +10,10 @@ from torch.overrides import TorchFunctionMode
 
 from lit_cls.model.adapters import Adapter, adapter_as_dict, adapter_from_dict
 from lit_cls.model.backbones import BACKBONES, BackboneName, BackboneSpec
-from lit_cls.model.classifier import TextClassifier, resolve_trainable_layers
+from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.head import TokenPosition
 from lit_cls.model.pretrained import fetch_pretrained
-from lit_cls.model.selection import TrainableLayers, check_trainable_layers
+from lit_cls.model.selection import TrainableLayers, check_trainable_layers, resolve_trainable_layers
 from lit_cls.model.weights import WeightsCache, match_weights, put_weights
 
 

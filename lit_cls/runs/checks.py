@@ -44,16 +44,9 @@ def check_batches(trainer: Trainer, data: ClassificationData) -> None:
 
 
 def check_weights_and_disk(module: ClassifierModule, n_labels: int, root: Path, copies: int) -> None:
-    """Refuses weights that do not fit the network, and a run that could not be saved.
+    """Refuses weights that do not fit the network, and a run below `root` that could not be saved.
 
-    Args:
-        module: the model, before it is built.
-        n_labels: of the data.
-        root: the folder of all runs.
-        copies: checkpoints that will exist at once beside those that are there; 0 if none is written.
-
-    Raises:
-        UserError: the weights file, the disk or the folder of the feature cache.
+    `copies` checkpoints will exist at once, beside those that are there.
     """
     with torch.device("meta"):
         net = module.settings.build(n_labels)
@@ -81,9 +74,6 @@ def check_disk(folder: Path, net: TextClassifier, frozen_are_named: bool, copies
         net: the network, with or without memory.
         frozen_are_named: whether the checkpoint leaves out what did not train.
         copies: files that exist at once, the one being written among them.
-
-    Raises:
-        UserError: not enough room; the message has the numbers.
     """
     one = checkpoint_size(net, frozen_are_named)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

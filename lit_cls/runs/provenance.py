@@ -24,38 +24,31 @@ NAME = "provenance.json"
 def write_provenance(
     folder: Path, command: list[str], summary: DataSummary, module: ClassifierModule, trainer: Trainer
 ) -> None:
-    """Writes the file of a run that begins, and resets the device's count of peak memory.
-
-    Args:
-        folder: of the run; its config.yaml is written.
-        command: as typed.
-        summary: of the data.
-        module: whose weights are loaded.
-        trainer: whose device is known.
-    """
+    """Writes the file of a run that begins, whose config.yaml is written and whose weights are loaded."""
     device = trainer.strategy.root_device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    content = provenance(
-        command=["lit_cls", *command],
-        data=summary.as_dict(),
-        weights=module.settings.weights,
-        weights_sha256=module.weights_sha256,
-        config=folder / "config.yaml",
-        device=f"{name} x {trainer.world_size}",
-    )
+    config = folder / "config.yaml"
+    data: dict[str, Any] = summary.as_dict()
+    content = {
+        "command": ["lit_cls", *command],
+        "started": _now(),
+        "data_sha256": data["sha256"],
+        "split_sha256": {split["name"]: split["sha256"] for split in data["splits"]},
+        "weights": module.settings.weights,
+        "weights_sha256": module.weights_sha256,
+        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.exists() else None,
+        "versions": {"lit_cls": lit_cls.__version__, "python": platform.python_version(), **_versions()},
+        "commit": _commit(),
+        "device": f"{name} x {trainer.world_size}",
+        "machine": platform.platform(),
+    }
     write_json(folder / NAME, content)
 
 
 def add_resumption(folder: Path, command: list[str], step: int) -> None:
-    """Adds to the file of a run that it was resumed.
-
-    Args:
-        folder: of the run.
-        command: as typed.
-        step: of the optimizer, from which it continues.
-    """
+    """Adds to the file of a run that it was resumed, by a command and from a step of the optimizer."""
     path = folder / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -63,34 +56,6 @@ def add_resumption(folder: Path, command: list[str], step: int) -> None:
         content = {}
     entry = {"command": ["lit_cls", *command], "started": _now(), "step": step}
     write_json(path, {**content, "resumed": [*content.get("resumed", []), entry]})
-
-
-def provenance(
-    command: list[str], data: dict[str, Any], weights: str, weights_sha256: str | None, config: Path, device: str
-) -> dict[str, Any]:
-    """Content of the file.
-
-    Args:
-        command: as typed.
-        data: the summary of the data, its hashes among it.
-        weights: the choice `model.weights`.
-        weights_sha256: of that file, None for random weights.
-        config: the file with the complete configuration.
-        device: what the run uses.
-    """
-    return {
-        "command": command,
-        "started": _now(),
-        "data_sha256": data["sha256"],
-        "split_sha256": {split["name"]: split["sha256"] for split in data["splits"]},
-        "weights": weights,
-        "weights_sha256": weights_sha256,
-        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.exists() else None,
-        "versions": {"lit_cls": lit_cls.__version__, "python": platform.python_version(), **_versions()},
-        "commit": _commit(),
-        "device": device,
-        "machine": platform.platform(),
-    }
 
 
 def _now() -> str:

@@ -87,14 +87,11 @@ def check_resumable(
     """Refuses a checkpoint or options with which the training cannot continue.
 
     Args:
-        path: the checkpoint's.
+        path: of the checkpoint.
         checkpoint: as `read_checkpoint` returns it.
         order: as `ClassificationData.order` returns it.
-        max_epochs: of the Trainer; None or -1 without a limit.
-        max_steps: of the Trainer; -1 without a limit.
-
-    Raises:
-        UserError: which option, and both values.
+        max_epochs: None or -1 without a limit.
+        max_steps: -1 without a limit.
     """
     if RUN_KEY not in checkpoint:
         raise UserError(
@@ -120,11 +117,11 @@ def check_resumable(
 
 
 def continue_files(state: ResumeState, metrics: MetricsFile, keeps_best: bool, log: Callable[[str], None]) -> None:
-    """Sets up the checkpoints and metrics.csv of a run's folder as they were at the state that it resumes from.
+    """Restores checkpoints and metrics.csv as they were at a state, in its own folder or that of a new run.
 
     Args:
         state: where the training resumes.
-        metrics: of the run; its folder is the state's own or a new one.
+        metrics: of the run, in its folder.
         keeps_best: whether the checkpoint of the lowest val_loss is kept.
         log: prints a line.
     """

@@ -89,16 +89,12 @@ class Run:
     def callbacks(self, show_bar: bool) -> list[Callback]:
         """The callbacks that the Trainer is made with; the one that saves is added when the run has its folder."""
         bar: list[Callback] = [ProgressBar()] if show_bar else []
-        # The trunk after the log, which stops its clock when a validation starts.
+        # The feature cache after the log, which stops its clock when a validation starts.
         return [self.predictions, self.padding_test, self.epoch_log, self.cache_features, *bar]
 
     @rank_zero_only
     def log(self, thing: Any) -> None:
-        """Prints a line or a table, once for all processes.
-
-        Raises:
-            RunError: standard output was closed.
-        """
+        """Prints a line or a table, once for all processes; a RunError ends a run that nobody reads any more."""
         try:
             print_to(self.console, thing)
         except BrokenPipeError as error:
@@ -112,14 +108,14 @@ class Run:
         state: ResumeState | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        """Trains, then tests the kept checkpoint.
+        """Trains, from the start or from a state, then tests the kept checkpoint.
 
         Args:
             trainer: a `ClassifierTrainer` made with `callbacks`.
             module: the model.
             data: the texts.
-            state: where the training resumes; None trains from the start.
-            notes: further lines to print behind those about the data.
+            state: where the training resumes.
+            notes: lines to print behind those about the data.
 
         Raises:
             UserError: anything wrong with data, weights or disk, before the first step.
@@ -150,15 +146,7 @@ class Run:
     def evaluate(
         self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, split: SplitName, checkpoint: Path
     ) -> None:
-        """Accuracy of a checkpoint on one split.
-
-        Args:
-            trainer: made with `callbacks`.
-            module: the model.
-            data: the texts.
-            split: which of them.
-            checkpoint: the trained network.
-        """
+        """Evaluates a checkpoint on one split, with a Trainer made with `callbacks`."""
         for thing in describe_data(data, module.settings.token_position):
             self.log(thing)
         with self._opened(trainer, data, None) as (metrics, _):
@@ -297,7 +285,7 @@ class Run:
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
         if rule := module.decision.told(data.label_names):
-            self.log(f"note: answers follow the checkpoint's tuning: {rule}")
+            self.log(f"note: predictions follow the checkpoint's tuning: {rule}")
         if trainer.is_global_zero:
             device = trainer.strategy.root_device
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -18,11 +18,7 @@ _LOG_KEY = "lit_cls_epoch_log"
 
 
 class EpochLog(Callback):
-    """One plain line per epoch: loss, validation, seconds of training and speed; on a terminal and in a log.
-
-    Args:
-        log: prints a line or a table.
-    """
+    """Prints a line per epoch: loss, validation, seconds of training and speed; on a terminal and in a log."""
 
     def __init__(self, log: Callable[[Any], None]) -> None:
         self.log_line = log  # a callback's `log` is set by Lightning

@@ -134,7 +134,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"the checkpoint {path} is damaged: {problem}")
     described, known = checkpoint[KEY], {field.name for field in fields(ModelSettings)}
     complete = described.keys() >= _ENTRIES and checkpoint[DATA_KEY].keys() >= _DATA_ENTRIES
-    if not complete or described["model"].keys() != known:
+    if not complete or described["model"].keys() != known or described.get("format") != FORMAT:
         written = described.get("version", "unknown")
         raise UserError(
             f"{path} was written by another lit_cls ({written}), which this one ({lit_cls.__version__}) cannot read"

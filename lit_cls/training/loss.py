@@ -53,11 +53,8 @@ def class_weight_list(
 ) -> list[float]:
     """The weight of each class, scaled so that the texts of the train split weigh 1 on average.
 
-    Args:
-        class_weights: `balanced` is n / (K · n_k), scikit-learn's rule, for n texts of which n_k are of
-            class k; by name, a label that is not named weighs 1.
-        label_names: of the classes, by class id.
-        train_labels: class ids of the train split, each class at least once.
+    `balanced` is n / (K · n_k), scikit-learn's rule, for n texts of which n_k are of class k; by name, a label that
+    is not named weighs 1.
 
     Raises:
         UserError: a name that is not a label of the data.
@@ -100,13 +97,7 @@ def _reads_as(label: str, key: Any) -> bool:
 
 
 def weight_notes(class_weights: ClassWeights, weights: Sequence[float], label_names: Sequence[str]) -> list[str]:
-    """Lines about the weights, printed before training.
-
-    Args:
-        class_weights: as asked for.
-        weights: as `class_weight_list` has them.
-        label_names: of the classes, by class id.
-    """
+    """Lines about the weights of `class_weight_list`, printed before training."""
     given = "balanced" if class_weights == "balanced" else "by name"
     values = ", ".join(f"{name} {weight:.4g}" for name, weight in list(zip(label_names, weights, strict=True))[:10])
     more = f", and {len(weights) - 10} more" if len(weights) > 10 else ""

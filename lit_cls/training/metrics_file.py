@@ -20,9 +20,6 @@ class MetricsFile(Logger):
 
     Lightning's own erases the file of a run that is resumed, and keeps up to a hundred rows in
     memory, which a killed run loses.
-
-    Args:
-        folder: where `metrics.csv` is, or will be.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,11 +44,6 @@ class MetricsFile(Logger):
         return str(self.folder)
 
     @property
-    def log_dir(self) -> str:
-        """The run's folder."""
-        return str(self.folder)
-
-    @property
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self._rows)
@@ -67,16 +59,9 @@ class MetricsFile(Logger):
         return self.folder / NAME
 
     def begin_with(self, path: Path, n_rows: int) -> int:
-        """Begins with the first rows of a file: those logged before the state that is resumed.
+        """Begins with the first rows of a file, those logged before the state that is resumed.
 
-        The rows after them are of steps that are repeated.
-
-        Args:
-            path: this file, or that of the run before.
-            n_rows: how many.
-
-        Returns:
-            How many rows there were beyond these.
+        Returns the number of rows after these: of steps that are repeated.
         """
         rows = _read(path)
         self._rows = rows[:n_rows]

@@ -81,22 +81,12 @@ class ClassifierModule(LightningModule):
             self.weigh_classes(self.trainer.datamodule.part("train").label_ids)  # type: ignore[attr-defined]
 
     def take_labels(self, label_names: tuple[str, ...]) -> None:
-        """Takes the names of the classes, in the order of their ids.
-
-        Raises:
-            UserError: `ignore_index` is one of the ids.
-        """
+        """Sets the names of the classes, in the order of their ids; a UserError where `ignore_index` is one of them."""
         self.options.check_labels(label_names)
         self.label_names = label_names
 
     def weigh_classes(self, train_labels: Sequence[int]) -> list[str]:
-        """Takes the class weights that training uses, once the labels are known.
-
-        Args:
-            train_labels: class ids of the train split.
-
-        Returns:
-            Notes on them.
+        """Sets the class weights that training uses, from the class ids of the train split; returns notes on them.
 
         Raises:
             UserError: `class_weights` names something that is no label.

@@ -31,11 +31,7 @@ def check_precision(name: str) -> None:
 
 
 def auto_precision(accelerator: str) -> tuple[Literal["bf16-mixed", "32-true"], str]:
-    """The precision for an accelerator, and why.
-
-    Args:
-        accelerator: Lightning's name of it.
-    """
+    """The precision for an accelerator, by Lightning's name of it, and why."""
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if accelerator == "cpu" or not has_gpu:
         if _cpu_has_bfloat16():

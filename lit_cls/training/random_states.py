@@ -8,11 +8,7 @@ import torch
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The states of torch (CPU and this process's device), numpy and Python.
-
-    Args:
-        device: where this process trains.
-    """
+    """The states of torch (CPU and this process's device), numpy and Python."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),

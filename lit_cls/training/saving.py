@@ -102,12 +102,7 @@ class Saver(Callback):
             self._best_is_due = True
 
     def on_batch_complete(self, trainer: Trainer, stepped: bool) -> None:
-        """Saves between two batches of an epoch, if it is time to.
-
-        Args:
-            trainer: of the run.
-            stepped: whether the optimizer has taken a step; if not, its gradients are kept too.
-        """
+        """Saves between two batches of an epoch, if it is due; with gradients, if the optimizer has not `stepped`."""
         if not stepped and not cast("ClassifierModule", trainer.lightning_module).is_whole:
             return  # gradients in parts are not kept: the next batches complete the step
         stop = self._stop(trainer)

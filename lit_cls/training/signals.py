@@ -13,11 +13,7 @@ _AT_ONCE = 1.0  # seconds
 
 
 class Stopped(SystemExit):
-    """Raised when a run stops after a signal; its exit code is 143 for SIGTERM, 130 for Ctrl-C.
-
-    Args:
-        received: the signal.
-    """
+    """Raised when a run stops after a signal; its exit code is 143 for SIGTERM, 130 for Ctrl-C."""
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(128 + received)

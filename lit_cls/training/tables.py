@@ -14,12 +14,7 @@ TABLE_LABELS = 6
 
 
 def describe_data(data: ClassificationData, token_position: str) -> list[Any]:
-    """The table of the data and the lines below it.
-
-    Args:
-        data: the texts.
-        token_position: of the model.
-    """
+    """The table of the data and the lines below it."""
     summary = data.summary
     lines: list[Any] = [data_table(summary)]
     if len(summary.label_names) > TABLE_LABELS:

@@ -21,53 +21,91 @@ def words(reviews: str, folder: Path, *options: str) -> list[str]:
     return [*data, *NANO, *CPU, "--trainer.default_root_dir", str(folder), *options]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--model.trainable_layers", "last_layer"],
-        ["--model.trainable_layers", "last_block"],
-        ["--model.trainable_layers", "last_block", "--model.fast", "false"],
-        ["--model.trainable_layers", "last_block", "--model.cache_gb", "0"],
-        ["--model.trainable_layers", "last_block", "--model.cache_dir", "kept"],
-        ["--model.trainable_layers", "last_two_blocks", "--model.drop_rate", "0.1"],
-        ["--model.trainable_layers", "1", "--data.num_workers", "2"],
-        ["--model.trainable_layers", "all", "--model.drop_rate", "0.1", "--data.num_workers", "2"],
-        ["--model.trainable_layers", "all", "--trainer.accumulate_grad_batches", "3"],
-        ["--model.trainable_layers", "all", "--trainer.precision", "bf16-mixed", "--keep", "last"],
-        ["--model.trainable_layers", "all", "--trainer.val_check_interval", "4", "--model.token_position", "last"],
-        ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.dropout", "0.2"],
-        ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--trainer.accumulate_grad_batches", "4"],
-        ["--model.adapter", "LoRA", "--data.padding", "none", "--data.batch_size", "1"],
-        ["--trainer.limit_train_batches", "7", "--trainer.check_val_every_n_epoch", "2"],
-        ["--trainer.max_epochs", "-1", "--trainer.max_steps", "26", "--trainer.val_check_interval", "0.5"],
-        ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "7"],
-    ],
-    ids=" ".join,
-)
-def test_stopped_anywhere_and_gone_on_with(
+ALL_MOMENTS = [
+    ("on_train_batch_end", 3, TERM),
+    ("on_train_batch_end", 6, DEATH),
+    ("on_validation_batch_end", 1, TERM),
+    ("on_train_batch_start", 3, TERM),
+    ("on_train_epoch_end", 1, DEATH),
+    ("on_test_batch_end", 1, TERM),
+    ("on_predict_batch_end", 1, DEATH),
+]
+ALL_OPTIONS = [
+    ["--model.trainable_layers", "last_layer"],
+    ["--model.trainable_layers", "last_block"],
+    ["--model.trainable_layers", "last_block", "--model.fast", "false"],
+    ["--model.trainable_layers", "last_block", "--model.cache_gb", "0"],
+    ["--model.trainable_layers", "last_block", "--model.cache_dir", "kept"],
+    ["--model.trainable_layers", "last_two_blocks", "--model.drop_rate", "0.1"],
+    ["--model.trainable_layers", "1", "--data.num_workers", "2"],
+    ["--model.trainable_layers", "all", "--model.drop_rate", "0.1", "--data.num_workers", "2"],
+    ["--model.trainable_layers", "all", "--trainer.accumulate_grad_batches", "3"],
+    ["--model.trainable_layers", "all", "--trainer.precision", "bf16-mixed", "--keep", "last"],
+    ["--model.trainable_layers", "all", "--trainer.val_check_interval", "4", "--model.token_position", "last"],
+    ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.dropout", "0.2"],
+    ["--model.adapter", "LoRA", "--model.adapter.rank", "2", "--trainer.accumulate_grad_batches", "4"],
+    ["--model.adapter", "LoRA", "--data.padding", "none", "--data.batch_size", "1"],
+    ["--trainer.limit_train_batches", "7", "--trainer.check_val_every_n_epoch", "2"],
+    ["--trainer.max_epochs", "-1", "--trainer.max_steps", "26", "--trainer.val_check_interval", "0.5"],
+    ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "7"],
+]
+# Each mechanism once: feature cache in memory, on disk and off; dropout, workers, accumulation, adapters, half
+# precision, validation within an epoch, limits of steps and batches; each moment at least twice.
+CHOSEN = [
+    (["--model.trainable_layers", "last_block", "--model.cache_dir", "kept"], (0, 2, 5)),
+    (["--model.trainable_layers", "last_block", "--model.cache_gb", "0", "--trainer.limit_train_batches", "7"], (1, 4)),
+    (
+        [
+            *("--model.trainable_layers", "all", "--model.drop_rate", "0.1", "--data.num_workers", "1"),
+            *("--trainer.accumulate_grad_batches", "3", "--trainer.val_check_interval", "4"),
+        ],
+        (0, 2, 3, 6),
+    ),
+    (
+        [
+            *("--model.adapter", "LoRA", "--model.adapter.rank", "2", "--model.adapter.dropout", "0.2"),
+            *("--trainer.precision", "bf16-mixed", "--keep", "last"),
+        ],
+        (1, 3, 4, 5),
+    ),
+    (
+        [
+            *("--model.trainable_layers", "last_two_blocks", "--model.fast", "false"),
+            *("--trainer.max_epochs", "-1", "--trainer.max_steps", "16", "--trainer.val_check_interval", "0.5"),
+        ],
+        (0, 2, 6),
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "moments"), CHOSEN, ids=lambda value: " ".join(map(str, value)))
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    options: list[str], moments: tuple[int, ...], reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--trainer.max_epochs", "2", *options]
+    straight = fit(words(reviews, tmp_path / "straight", *options))
+    options += ["--save_every_n_steps", "2"]
+    stopped = fit(words(reviews, tmp_path / "stopped", *options), *(At(*ALL_MOMENTS[n]) for n in moments))
+    assert_same(straight, stopped)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=" ".join)
+def test_every_option_and_every_moment(
     options: list[str], reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     straight = fit(words(reviews, tmp_path / "straight", *options))
-    stopped = fit(
-        words(reviews, tmp_path / "stopped", *options, "--save_every_n_steps", "2"),
-        At("on_train_batch_end", 3, TERM),
-        At("on_train_batch_end", 6, DEATH),
-        At("on_validation_batch_end", 1, TERM),
-        At("on_train_batch_start", 3, TERM),
-        At("on_train_epoch_end", 1, DEATH),
-        At("on_test_batch_end", 1, TERM),
-        At("on_predict_batch_end", 1, DEATH),
-    )
-    assert_same(straight, stopped)
+    options = [*options, "--save_every_n_steps", "2"]
+    assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *(At(*m) for m in ALL_MOMENTS)))
 
 
-@pytest.mark.parametrize("layers", ["last_block", "lora"])
-def test_on_top_of_weights_that_a_file_has(layers: str, reviews: str, tmp_path: Path) -> None:
-    """The checkpoint has what trains alone: the rest is read again, and must be the same."""
+@pytest.mark.parametrize("trained", [["--model.trainable_layers", "last_block"], ["--model.adapter", "LoRA"]])
+def test_on_top_of_weights_from_a_file(trained: list[str], reviews: str, tmp_path: Path) -> None:
+    """The checkpoint has only what trains: the rest is read again, and must be the same."""
     save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), tmp_path / "nano.safetensors")
-    choice = ["--model.adapter", "LoRA"] if layers == "lora" else ["--model.trainable_layers", layers]
-    options = ["--model.weights", str(tmp_path / "nano.safetensors"), *choice]
+    options = ["--model.weights", str(tmp_path / "nano.safetensors"), *trained]
     straight = fit(words(reviews, tmp_path / "straight", *options))
     moments = (At("on_train_batch_end", 14, TERM), At("on_validation_epoch_end", 1, DEATH))
     assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
@@ -77,7 +115,7 @@ def test_every_step_is_a_place_to_stop(reviews: str, tmp_path: Path) -> None:
     options = ["--trainer.max_epochs", "2", "--trainer.val_check_interval", "0.3", "--model.drop_rate", "0.1"]
     options += ["--trainer.accumulate_grad_batches", "2", "--model.trainable_layers", "all"]
     straight = fit(words(reviews, tmp_path / "straight", *options))
-    moments = [At("on_train_batch_end", 1, TERM) for _ in range(10)]
+    moments = [At("on_train_batch_end", 1, TERM) for _ in range(10)]  # a whole epoch
     assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
 
 

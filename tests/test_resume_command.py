@@ -1,4 +1,4 @@
-"""Which run goes on, from which state, with which options; told in the words of the command."""
+"""`lit_cls resume`, and fit from a checkpoint: which state, which options, which messages."""
 
 import json
 import os
@@ -20,15 +20,25 @@ from lit_cls.commands.train import TrainCommand
 from lit_cls.training.checkpoints import read_checkpoint
 
 
+@pytest.fixture(scope="module")
+def stopped_once(shared_reviews: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in its second epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    words = ["--data.path", shared_reviews, "--data.balance", "none", "--trainer.max_epochs", "2", *NANO, *CPU]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command = TrainCommand(["fit", *words])
+        command.trainer.callbacks.insert(0, At("on_train_batch_end", 13, signal.SIGTERM))  # type: ignore[attr-defined]
+        with pytest.raises(SystemExit):
+            command.start()
+    return folder / "checkpoints"
+
+
 @pytest.fixture
-def stopped(reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that was stopped in its second epoch, in the current folder."""
+def stopped(stopped_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, below the current folder."""
     monkeypatch.chdir(tmp_path)
-    words = ["--data.path", reviews, "--data.balance", "none", "--trainer.max_epochs", "2", *NANO, *CPU]
-    verbs = TrainCommand(["fit", *words])
-    verbs.trainer.callbacks.insert(0, At("on_train_batch_end", 13, signal.SIGTERM))  # type: ignore[attr-defined]
-    with pytest.raises(SystemExit):
-        verbs.start()
+    shutil.copytree(stopped_once, "checkpoints")
     return Path("checkpoints/fit/version_0")
 
 
@@ -99,28 +109,42 @@ def test_changed_options_are_named_and_the_earlier_ones_kept(stopped: Path, caps
     assert "epoch 3/3" in out
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--data.batch_size", "4"], "from the middle of epoch 2.*data.batch_size times trainer.devices is 4, not 8"),
-        (["--seed_everything", "7"], "from the middle of epoch 2.*seed_everything is 7, not 123"),
-        (["--trainer.accumulate_grad_batches", "2"], "accumulate_grad_batches is 2, not 1"),
-        (["--model.trainable_layers", "all"], "model.trainable_layers is all, the checkpoint's is last_block"),
-        (["--model.size", "gpt2-small"], "model.size is gpt2-small, the checkpoint's is gpt2-nano"),
-        (["--model.token_position", "last"], "model.token_position is last, the checkpoint's is flexible"),
-        (["--data.padding", "context_length"], "data.padding is context_length, the checkpoint was trained with"),
-        (["--trainer.limit_train_batches", "5"], "trainer.limit_train_batches is 5, not 1.0"),
-        (["--data.split_seed", "5"], "the train, validation, test split is not the one"),
-    ],
-)
-@pytest.mark.parametrize("verb", ["resume", "fit"])
-def test_options_that_would_make_another_run(
-    verb: str, options: list[str], message: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+OTHER_RUNS = [
+    (["--data.batch_size", "4"], "from the middle of epoch 2.*data.batch_size times trainer.devices is 4, not 8"),
+    (["--seed_everything", "7"], "from the middle of epoch 2.*seed_everything is 7, not 123"),
+    (["--trainer.accumulate_grad_batches", "2"], "accumulate_grad_batches is 2, not 1"),
+    (["--model.trainable_layers", "all"], "model.trainable_layers is all, the checkpoint's is last_block"),
+    (["--model.size", "gpt2-small"], "model.size is gpt2-small, the checkpoint's is gpt2-nano"),
+    (["--model.token_position", "last"], "model.token_position is last, the checkpoint's is flexible"),
+    (["--data.padding", "context_length"], "data.padding is context_length, the checkpoint was trained with"),
+    (["--trainer.limit_train_batches", "5"], "trainer.limit_train_batches is 5, not 1.0"),
+    (["--data.split_seed", "5"], "the train, validation, test split is not the one"),
+]
+
+
+def assert_refused(
+    command: str, options: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start = ["resume", str(stopped)] if verb == "resume" else ["fit", "--ckpt_path", str(stopped / "last.ckpt")]
-    told = refused([*start, *options], capsys)
-    assert re.search(message, " ".join(told.split())), told
+    start = ["resume", str(run)] if command == "resume" else ["fit", "--ckpt_path", str(run / "last.ckpt")]
+    error = refused([*start, *options], capsys)
+    assert re.search(message, " ".join(error.split())), error
     assert len(list(Path("checkpoints/fit").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("number", "options", "message"), [(n, *case) for n, case in enumerate(OTHER_RUNS)])
+def test_options_that_would_make_another_run(
+    number: int, options: list[str], message: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_refused("resume" if number % 2 else "fit", options, message, stopped, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "message"), OTHER_RUNS)
+@pytest.mark.parametrize("command", ["resume", "fit"])
+def test_options_that_would_make_another_run_with_each_command(
+    command: str, options: list[str], message: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_refused(command, options, message, stopped, capsys)
 
 
 def test_at_the_end_of_an_epoch_its_order_may_change(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +274,7 @@ def test_workers_leave_signals_to_the_run(reviews: str, tmp_path: Path) -> None:
             if line.startswith("epoch 2/"):
                 os.killpg(process.pid, signal.SIGINT)
                 break
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 130, out + err
     assert "stopped by SIGINT after " in out
     assert err.count("SIGINT: saving after this step") == 1

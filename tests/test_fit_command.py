@@ -1,4 +1,4 @@
-"""fit, validate and test with wrong input: one message, exit code 2, nothing left behind.
+"""fit, validate and test: options, files and checkpoints; wrong input gives one message and exit code 2.
 
 The command's own main(), in this process: what a user types, without the seconds of a new Python.
 """
@@ -212,7 +212,12 @@ def test_many_labels_are_all_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"labels of the train split: {listed}" in out
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "precision", ["bf16-mixed", "64-true", pytest.param("32-true", marks=SLOW), pytest.param("bf16-true", marks=SLOW)]
+)
 def test_a_checkpoint_brings_its_precision(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
     fit(capsys, "--trainer.precision", precision)
     best = ["--ckpt_path", "checkpoints/fit/version_0/best.ckpt"]
@@ -256,7 +261,7 @@ def test_a_run_without_a_configuration_is_found_again(capsys: pytest.CaptureFixt
     assert main(["test", "--ckpt_path", "last"]) == 0
 
 
-@pytest.mark.parametrize("three_files", [False, True])
+@pytest.mark.parametrize("three_files", [pytest.param(False, marks=SLOW), True])
 def test_the_saved_configuration_means_the_same_elsewhere(
     three_files: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
