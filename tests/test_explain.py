@@ -152,7 +152,7 @@ def test_a_tuned_rule_is_told(trained: Path, tmp_path: Path, capsys: pytest.Capt
         said(capsys, "--ckpt_path", path, "--label", "yes", TEXT)[0] for path in (trained, tmp_path / "tuned.ckpt")
     )
     assert tuned_odds.startswith("yes, probability ")
-    rule = "rule: temperature 2, yes from a probability of 1e-06 on (tuned: recall of yes); the log-odds use"
+    rule = "rule: temperature 2, yes if its probability is at least 1e-06 (tuned: recall of yes); the log-odds use"
     assert rule in tuned_odds
     before, after = (
         float(re.search(r"log-odds of yes, (\S+)", out)[1])  # type: ignore[index]

@@ -231,7 +231,7 @@ def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture
     AtomicCheckpointIO().save_checkpoint(content, "tuned.ckpt")
     assert main(["predict", "--ckpt_path", "tuned.ckpt", "poor film"]) == 0
     told = capsys.readouterr()
-    assert told.err == "note: temperature 2, yes from a probability of 1e-06 on (tuned: a test)\n"
+    assert told.err == "note: temperature 2, yes if its probability is at least 1e-06 (tuned: a test)\n"
     assert told.out.startswith("yes\t")
 
 

@@ -110,7 +110,7 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
     assert decision.goal == "recall>=0.95 for yes on 66 validation texts"
     assert "note: the goal is about yes, of which the source has fewer texts (88 of 220); --label names another" in told
     assert "on which this was tuned, and on which best.ckpt was chosen: expect less of new texts" in told
-    assert f"predictions follow from: {decision.told(['no', 'yes'])}" in told
+    assert f"predictions follow from: {decision.describe(['no', 'yes'])}" in told
     assert 'lit_cls predict --ckpt_path a.ckpt "a text"' in told
 
     # The same by hand, from the plain checkpoint.
@@ -126,11 +126,11 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
 
     for verb, split, stage in (("validate", "validation", "val"), ("test", "test", "test")):
         assert main([verb, "--ckpt_path", "a.ckpt", "--run_name", verb]) == 0
-        rule = decision.told(["no", "yes"])
+        rule = decision.describe(["no", "yes"])
         assert f"note: predictions follow the checkpoint's tuning: {rule}" in capsys.readouterr().out
         folder = Path("checkpoints", verb, "version_0")
         report = json.loads((folder / "report" / "report.json").read_text())
-        assert report["decision"] == {**decision.as_dict(), "told": decision.told(["no", "yes"])}
+        assert report["decision"] == {**decision.as_dict(), "told": decision.describe(["no", "yes"])}
         right, answered, of_label = counted(folder / f"predictions_{split}.csv", "yes")
         if split == "validation":
             assert (right, answered, of_label) == (reached.correct, reached.predicted, reached.of_label)
@@ -171,7 +171,7 @@ def test_nothing_is_overwritten_and_a_second_tuning_starts_anew(
     tune("--ckpt_path", folder / "tuned_1.ckpt")
     assert decision_of(read_checkpoint(folder / "tuned_2.ckpt")) == first
     told = capsys.readouterr().out
-    assert f"tuned_1.ckpt was tuned before ({second.told(['no', 'yes'])}): that is ignored" in told
+    assert f"tuned_1.ckpt was tuned before ({second.describe(['no', 'yes'])}): that is ignored" in told
     assert "and on which the checkpoint may have been chosen" in told
     tuned = read_checkpoint(folder / "tuned.ckpt")
     assert not {"optimizer_states", "callbacks", RUN_KEY} & set(tuned)

@@ -101,7 +101,7 @@ def _explain(classifier: Classifier, text: str, names: list[str], label: str | N
         methods[title] = _METHODS[name](classifier, text, label, progress=partial(progress.report, title))
     first = next(iter(methods.values()))
     notes = [f"explained: the log-odds of {first.label}, {signed(first.log_odds)}"]
-    if rule := classifier.decision.told(classifier.label_names):
+    if rule := classifier.decision.describe(classifier.label_names):
         notes.append(f"rule: {rule}; the log-odds use this temperature, whatever the threshold")
     if prediction.truncated:
         unread = sum(word.score is None for word in first.words)

@@ -43,7 +43,7 @@ def export(words: list[str]) -> int:
     source = ExportSource.of(trained.path, trained.checkpoint, out)
     export_format = FORMATS[args.format]
     export_format.check(source)
-    if rule := source.decision.told(source.label_names):
+    if rule := source.decision.describe(source.label_names):
         print_line(f"exported with the decision rule: {rule}")
     texts = _texts(trained, getattr(args, "data.path"))
     classifier = trained.classifier(packed=False)

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_cls.commands.config_safety import ALLOWED_PACKAGES
 from lit_cls.errors import UserError
 from lit_cls.model.adapters import ADAPTERS, moved_option_hint
 
@@ -27,13 +28,15 @@ _KINDS = {
 }
 
 
-def describe_parser_error(message: str, subcommand: str) -> str:
+def describe_parser_error(message: str, subcommand: str) -> str:  # noqa: PLR0911 - one for each kind of message
     """Rewrites a message of jsonargparse: the option, the rule, the value, and where all options are listed."""
     hint = f"\nlit_cls {subcommand} --help lists every option and its values"
     key = ".".join(
         re.findall(r'Parser key "([\w.]+)"', message)[:1]
         + re.findall(r'Problem with given class_path.*\s+Parser key "(\w+)"', message)[:1]
     )
+    if denied := re.search(r"(--[\w.]+)?.*Importing '([^']+)' is not allowed", message, re.DOTALL):
+        return _describe_denied(denied[1] or key, denied[2])
     unknown = re.search(
         r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'|Option '(\w+)' is not accepted",
         message,
@@ -57,6 +60,13 @@ def describe_parser_error(message: str, subcommand: str) -> str:
     if re.search("NoneType|object has no attribute|unsupported operand", message):  # from the parser's own code
         return f"{key or 'the configuration'} cannot be read: check its value{hint}"
     return message.replace("Parser key ", "") + hint
+
+
+def _describe_denied(option: str, name: str) -> str:
+    return (
+        f"{option} names {name}: a configuration that others may have written can only name classes of "
+        f"{', '.join(ALLOWED_PACKAGES)}, because naming one runs code. Leave it out; fit takes classes of your own"
+    )
 
 
 def describe_class_error(message: str) -> str:

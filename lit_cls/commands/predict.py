@@ -73,7 +73,7 @@ def predict(words: Sequence[str]) -> int:
             "note: the first line is read as a row, as in training; --data.header true takes it for names of columns"
         )
     classifier = trained.classifier()
-    if rule := classifier.decision.told(classifier.label_names):
+    if rule := classifier.decision.describe(classifier.label_names):
         print_error(f"note: {rule}")
     if form is None:
         form = "lines" if args.texts else "jsonl" if stream.kind == "jsonl" else "csv"

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lit_cls.commands.config_safety import check_class_paths, only_allowed_classes
+from lit_cls.commands.config_safety import only_allowed_classes
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.io.atomic import locked
@@ -50,7 +50,6 @@ def _resume(folder: Path, words: list[str]) -> None:
         print_line(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
         return
     options = ["--config", str(folder / "config.yaml"), *words[1:]]
-    check_class_paths("resume", options)
     with only_allowed_classes("resume"):
         TrainCommand(["fit", *options], resumed=folder, command=["resume", *words]).start()
 

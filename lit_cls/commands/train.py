@@ -12,7 +12,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from rich.console import Console
 
 from lit_cls.commands.checkpoint_options import locate_checkpoint
-from lit_cls.commands.config_safety import check_class_paths, only_allowed_classes
+from lit_cls.commands.config_safety import only_allowed_classes
 from lit_cls.commands.parser_errors import describe_class_error, parse, user_errors
 from lit_cls.commands.train_config import (
     FIT_ONLY,
@@ -57,7 +57,6 @@ _DESCRIPTIONS = {
 
 def train(words: list[str]) -> None:
     """Runs fit, validate or test, the first of `words`, with the options behind it."""
-    check_class_paths(words[0], words[1:])
     with only_allowed_classes(words[0]):
         TrainCommand(words).start()
 

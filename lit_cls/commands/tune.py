@@ -92,7 +92,7 @@ def tune(words: list[str]) -> int:
     notes = [_why(tuning.decision, parts)] if named is None and goal.kind != "cost" else []
     for note in [*notes, *_notes(trained, parts, tuning, after.predictions)]:
         print_line(f"note: {note}")
-    print_line(f"predictions follow from: {tuning.decision.told(names)}")
+    print_line(f"predictions follow from: {tuning.decision.describe(names)}")
     test, predict = (shlex.join(["lit_cls", command, "--ckpt_path", str(target)]) for command in ("test", "predict"))
     print_line(f"measure it on texts that nothing was chosen on: {test}")
     print_line(f'classify texts with: {predict} "a text"')
@@ -178,7 +178,7 @@ def _notes(trained: TrainedCheckpoint, parts: Parts, tuning: _Tuning, after: Pre
     """The limits of the figures."""
     names, label = parts.label_names, tuning.decision.label
     notes = []
-    if earlier := decision_of(trained.checkpoint).told(names):
+    if earlier := decision_of(trained.checkpoint).describe(names):
         notes.append(f"{trained.path} was tuned before ({earlier}): that is ignored, this starts from its logits")
     if tuning.temperature_note:
         notes.append(f"temperature: {tuning.temperature_note}")

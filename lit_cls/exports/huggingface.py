@@ -193,7 +193,7 @@ def _readme(source: ExportSource, comparison: list[str]) -> str:
 
 def usage_notes(source: ExportSource) -> list[str]:
     """Paragraphs of a README on how transformers reads texts."""
-    rule = source.decision.told(source.label_names)
+    rule = source.decision.describe(source.label_names)
     return [
         f"With `truncation=True` a text is truncated to {source.cut_to} tokens, of which the {source.truncation} is "
         "kept, as lit_cls does. Without it, a longer text is read to its end, or fails where it is too long for the "

@@ -128,7 +128,7 @@ def _compare_texts(
 
 
 def _readme(source: ExportSource, comparison: list[str]) -> str:
-    rule = source.decision.told(source.label_names)
+    rule = source.decision.describe(source.label_names)
     usage = ["pip install numpy onnxruntime tokenizers", 'python classify.py "a text" "another"']
     files = [
         "| file | content |",

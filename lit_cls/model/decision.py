@@ -1,6 +1,6 @@
-"""From logits to an answer: a temperature for the probabilities, a threshold for one label.
+"""From logits to a prediction: a temperature for the probabilities, a threshold for one label.
 
-Without tuning the temperature is 1 and the most probable label is the answer. Shapes: N texts, K classes.
+Without tuning the temperature is 1 and the most probable label is predicted. Shapes: N texts, K classes.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ class Decision:
     """How probabilities and labels follow from logits; `lit_cls tune` finds it, the checkpoint keeps it."""
 
     temperature: float = 1.0
-    """What logits are divided by (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+    """Divisor of the logits (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
     label: int | None = None
     """Class id that the threshold is about; None without one."""
     threshold: float = 0.5
-    """The label is the answer where its probability is at least this; elsewhere the most probable of the others."""
+    """The label is predicted if its probability is at least this; otherwise the most probable of the others."""
     goal: str | None = None
-    """What it was tuned for, and on what, in words; None where nothing was tuned."""
+    """Description of the tuning goal and data; None where nothing was tuned."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(N, K) logits to (N, K) float32 probabilities."""
@@ -43,13 +43,13 @@ class Decision:
         chosen = probabilities[..., self.label] >= self.threshold
         return torch.where(chosen, self.label, others.argmax(dim=-1))
 
-    def told(self, label_names: Sequence[str]) -> str | None:
-        """The rule in a line, for whoever sees answers that it made; None where nothing was tuned."""
+    def describe(self, label_names: Sequence[str]) -> str | None:
+        """The rule in a line, to be printed with predictions; None where nothing was tuned."""
         if self == Decision():
             return None
         rule = f"temperature {self.temperature:.4g}"
         if self.label is not None:
-            rule += f", {label_names[self.label]} from a probability of {self.threshold:.4g} on"
+            rule += f", {label_names[self.label]} if its probability is at least {self.threshold:.4g}"
         return f"{rule} (tuned: {self.goal})"
 
     def as_dict(self) -> dict[str, Any]:

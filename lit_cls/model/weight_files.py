@@ -33,7 +33,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
     kind: str = ""
-    """What it is instead of a plain tensor of floating-point numbers; empty when it is one."""
+    """Of a tensor that is not plain floating-point numbers; empty for one that is."""
 
     def third(self, part: int) -> "StoredTensor":
         """One of the three equal parts of the last dimension (query, key or value)."""
@@ -93,15 +93,15 @@ def _open_pickle(file: Path) -> Iterator[tuple[str, StoredTensor]]:
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise UserError(f"the weights file {file} is not a state dict (names with a tensor each)")
     for name, tensor in state.items():
-        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), partial(_same, tensor), plainness(tensor))
+        yield name.removeprefix("net."), StoredTensor(tuple(tensor.shape), tensor.detach, plainness(tensor))
 
 
 def read_pickle(file: Path) -> Any:
-    """What `torch.save` wrote, tensors memory-mapped; nothing but tensors and plain containers is ever unpickled.
+    """Reads what `torch.save` wrote, tensors memory-mapped; only tensors and plain containers are unpickled.
 
     Raises:
-        UserError: anything else, told so that nobody is led to switch the protection off, as torch's words do.
-        Exception: of a damaged file, in the reader's own ways.
+        UserError: anything else; the message does not suggest to switch the protection off, as torch's does.
+        Exception: a damaged file; each reader has types of its own.
     """
     try:
         with file.open("rb") as stream:
@@ -131,16 +131,12 @@ def read_pickle(file: Path) -> Any:
 
 
 def plainness(tensor: Tensor) -> str:
-    """What it is instead of a plain tensor of floating-point numbers; empty when it is one."""
+    """The kind of a tensor that is not plain floating-point numbers; empty for one that is."""
     if tensor.is_meta:
         return "empty"
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         return "sparse, quantized or nested"
     return "" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def files_of(path: Path) -> list[Path]:
@@ -162,7 +158,7 @@ def files_of(path: Path) -> list[Path]:
             raise UserError(f"{path} names shards that are not beside it: {', '.join(map(printable, missing))}")
         return [path.parent / shard for shard in shards]
     if path.suffix not in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
-        raise UserError(f"the weights file {path} is of no known kind: .safetensors, .pth, .pt, .bin or .ckpt")
+        raise UserError(f"the weights file {path} is unsupported: give a .safetensors, .pth, .pt, .bin or .ckpt file")
     return [path]
 
 
@@ -177,7 +173,7 @@ def _shards(index: Path) -> list[str]:
         raise UserError(f"{index} is not an index of sharded weights (no weight_map)") from error
     if wrong:
         raise UserError(
-            f"{index} names shards that are no plain names of .safetensors or .bin files beside it: "
+            f"{index} names shards that are not .safetensors or .bin files beside it: "
             f"{', '.join(printable(str(shard)) for shard in wrong[:3])}"
         )
     return sorted(shards)
@@ -195,7 +191,7 @@ def _sha256(files: tuple[tuple[Path, int], ...]) -> str:
 
 
 def sha256_of(files: tuple[Path, ...]) -> str:
-    """sha256 over the contents of files of any kind, one after the other, in hexadecimal digits."""
+    """sha256 over the contents of files, one after the other, in hexadecimal digits."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -44,7 +44,7 @@ def write_report(
         "split": main.split,
         "accuracy": [row.as_dict() for row in reversed(accuracies(results, data))],
         "evaluated_in_part": _describe_limit(main, data),
-        "decision": {**info.decision.as_dict(), "told": info.decision.told(data.label_names)},
+        "decision": {**info.decision.as_dict(), "told": info.decision.describe(data.label_names)},
         "figures": figures.as_dict(),
         "pictures": [{"file": plot.file, "title": plot.title} for plot in plots],
         "pictures_missing": missing_plots,

@@ -284,7 +284,7 @@ class Run:
             )
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
-        if rule := module.decision.told(data.label_names):
+        if rule := module.decision.describe(data.label_names):
             self.log(f"note: predictions follow the checkpoint's tuning: {rule}")
         if trainer.is_global_zero:
             device = trainer.strategy.root_device

@@ -1,9 +1,8 @@
-"""What a checkpoint holds, and how it is read.
+"""Contents of checkpoints: reading, checking, and the entries beside Lightning's.
 
-A checkpoint is Lightning's, plus an entry `lit_cls` that says which network it is and which labels
-it knows. Tensors that did not train are named by the sha256 of the file they came from; where they
-came from no file, the checkpoint holds them too. One that a training can go on from has an entry
-`lit_cls_run` beside: its place, its random states, its options (see `Saver`).
+The entry `lit_cls` describes the network and its labels. Frozen tensors are named by the sha256 of the file they
+came from; without a file, the checkpoint holds them too. A checkpoint that a training can resume from also has an
+entry `lit_cls_run`: its place, random states and options (see `Saver`).
 """
 
 import os
@@ -79,22 +78,18 @@ def _was_intact(path: Path, changed_ns: int, size: int) -> bool:
 
 
 def has_loss(path: Path, loss: float | None) -> bool:
-    """Whether it is a whole checkpoint that names this as the lowest validation loss until there."""
+    """Whether a file is an intact checkpoint with this lowest validation loss."""
     try:
         return path.exists() and loss is not None and read_checkpoint(path).get(RUN_KEY, {}).get("best_loss") == loss
     except UserError:
         return False
 
 
-def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """A run's newest state that is whole, and its content.
-
-    Args:
-        folder: the run's.
-        tell: prints a line, about each damaged file.
+def newest_checkpoint(folder: Path, log: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """A run's newest intact checkpoint and its content; `log` prints a line about each damaged one.
 
     Raises:
-        UserError: there are some, and none is whole.
+        UserError: there are checkpoints, and none is intact.
     """
     found = [folder / name for name in (LAST, PREVIOUS, BEST) if os.path.exists(folder / name)]
     for path in found:
@@ -103,7 +98,7 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, 
         except UserError as error:
             if path == found[-1]:
                 raise
-            tell(f"note: {error}; the one before it is used")
+            log(f"note: {error}; the one before it is used")
     return None
 
 
@@ -143,20 +138,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def decision_of(checkpoint: dict[str, Any]) -> Decision:
-    """How answers follow from its logits: as tuned, else the most probable label.
-
-    Args:
-        checkpoint: as `read_checkpoint` returns it.
-    """
+    """The decision rule of a checkpoint: as tuned, else the most probable label."""
     return Decision(**checkpoint.get(DECISION_KEY, {}))
 
 
 def without_training(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What of a checkpoint its use needs: no optimizer, no place in a training.
-
-    Args:
-        checkpoint: as `read_checkpoint` returns it.
-    """
+    """The entries of a checkpoint that prediction needs: no optimizer, no place in a training."""
     lightnings = ("epoch", "global_step", "pytorch-lightning_version", "loops")
     names = (KEY, DATA_KEY, DECISION_KEY, "state_dict", *lightnings)
     return {name: checkpoint[name] for name in names if name in checkpoint}
@@ -168,14 +155,7 @@ def describe_network(
     weights_sha256: str | None,
     precision: str = "32-true",
 ) -> dict[str, Any]:
-    """The entry `lit_cls` of a checkpoint.
-
-    Args:
-        settings: the choices that make the network.
-        label_names: by class id.
-        weights_sha256: of the file the frozen tensors came from, None without one.
-        precision: what it was trained and tested in.
-    """
+    """The entry `lit_cls` of a checkpoint; `weights_sha256` is None where no file has the frozen tensors."""
     return {
         "version": lit_cls.__version__,
         "format": FORMAT,
@@ -192,15 +172,10 @@ def trained_tensors(net: TextClassifier) -> set[str]:
 
 
 def check_same_network(checkpoint: dict[str, Any], settings: ModelSettings, label_names: tuple[str, ...] = ()) -> None:
-    """A checkpoint fits only the network and the labels it was trained with.
-
-    Args:
-        checkpoint: as `read_checkpoint` returns it.
-        settings: of the network that is to take its tensors.
-        label_names: of the data at hand; empty when there is none.
+    """Checks that a checkpoint belongs to a network, and to the labels of the data where there are some.
 
     Raises:
-        UserError: what differs, and both values.
+        UserError: the differences, with both values.
     """
     described = checkpoint[KEY]
     theirs = described["model"]
@@ -225,11 +200,7 @@ def check_same_network(checkpoint: dict[str, Any], settings: ModelSettings, labe
 
 
 def check_same_weights(checkpoint: dict[str, Any], weights_sha256: str | None) -> None:
-    """The frozen tensors must be those that the trained ones were trained with.
-
-    Args:
-        checkpoint: as `read_checkpoint` returns it.
-        weights_sha256: of the weights file that was read; None without one.
+    """Checks that the weights file is the one that the checkpoint was trained on; None is no file.
 
     Raises:
         UserError: another file.
