@@ -67,7 +67,7 @@ def test_nothing_is_left_of_an_export_that_falls_short(
 ) -> None:
     path = altered(tmp_path, reviews, {"adapter": LoRA()})
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)  # the adapters are lost
+    monkeypatch.setattr(huggingface, "merge_adapter", lambda net: None)  # the adapters are lost
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out", str(tmp_path / "out")]
     assert main(words) == 1
     error = capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_nothing_is_left_of_an_export_that_falls_short(
     [
         (["--format", "pickle"], "invalid choice: 'pickle'"),
         ([], "the following arguments are required: --format"),
-        (["--format", "peft"], "has no adapters"),
+        (["--format", "peft"], "has no LoRA adapters"),
         (["--format", "huggingface"], "model.token_position is first"),
     ],
 )

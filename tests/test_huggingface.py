@@ -121,7 +121,7 @@ def test_differences_are_noticed(
 ) -> None:
     path = altered_checkpoint({"adapter": LoRA()})
     if broken == "adapters":
-        monkeypatch.setattr(huggingface, "merge_lora", lambda net: None)
+        monkeypatch.setattr(huggingface, "merge_adapter", lambda net: None)
     elif broken == "labels":
         written = huggingface.save_model
 

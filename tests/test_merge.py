@@ -55,7 +55,7 @@ def test_a_merged_checkpoint_gives_the_same_logits(
     assert "optimizer_states" not in content
 
     assert main(["merge", "--ckpt_path", str(tmp_path / "merged.ckpt")]) == 2
-    assert "has no LoRA adapters to merge" in capsys.readouterr().err
+    assert "has no adapter to merge" in capsys.readouterr().err
 
 
 def test_a_merged_checkpoint_can_be_tested_and_predict_and_start_a_training(
@@ -150,7 +150,7 @@ def test_what_did_not_train_with_lora_is_complete(
 ) -> None:
     path = altered(tmp_path, reviews, {"trainable_layers": "last_block"})
     assert main(["merge", "--ckpt_path", str(path)]) == 2
-    assert "has no LoRA adapters to merge: it was trained with model.trainable_layers last_block" in (
+    assert "has no adapter to merge: it was trained with model.trainable_layers last_block" in (
         capsys.readouterr().err
     )
 
