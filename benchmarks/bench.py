@@ -102,7 +102,7 @@ def count_operations(case: Case, task: Task, data: Path) -> tuple[float, float]:
 
     From two runs, whose difference is steps alone: of one epoch and two where something is computed once,
     which a few steps are not worth, else of one step and a few. torch counts no formula for its fused attention
-    on a processor: where that runs, some 2 % are missing.
+    on a CPU: where that runs, some 2 % are missing.
     """
     once = case.contender.startswith("fast") and task.trainable_layers in ("last_layer", "last_block")
     totals, steps = [], []
@@ -165,7 +165,7 @@ def machine() -> dict[str, Any]:
         "commit": commit or "unknown",
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": "make bench " + " ".join(sys.argv[1:]),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -175,7 +175,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor()
@@ -193,8 +193,8 @@ def summarize(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
     step = statistics.median(run["seconds_steps"] / run["steps"] for run in runs)
     counted = {name: first[name] for name in ("steps", "steps_whole", "n_predicted", "correct")}
     every = [run["seconds_training"] for run in runs]
-    told = {"seconds_step": step, "seconds_training_each": every, "mean_loss": statistics.mean(first["losses"])}
-    return {**asdict(case), **medians, **counted, **told}
+    measured = {"seconds_step": step, "seconds_training_each": every, "mean_loss": statistics.mean(first["losses"])}
+    return {**asdict(case), **medians, **counted, **measured}
 
 
 def table(results: list[dict[str, Any]], where: dict[str, Any]) -> Table:

@@ -36,7 +36,7 @@ def run(task: Task, max_steps: int | None = None, max_predictions: int | None = 
         max_predictions: texts to classify, evenly spaced among all; None for all of them.
 
     Returns:
-        Times in seconds, losses of the timed steps, right answers.
+        Times in seconds, losses of the timed steps, correct predictions.
     """
     # It would ask for the attention mask that `pad` does without.
     logging.set_verbosity_error()

@@ -73,12 +73,12 @@ def run(
     texts = ClassificationData(
         path=str(data), split="ch06", padding="longest_in_train", batch_size=task.batch_size, num_workers=0
     )
-    watch, trunk = Stopwatch(task.state), CacheFeatures(lambda line: None, Path("."))
-    trainer = make_trainer(task, max_steps, precision, [EpochLog(lambda line: None), trunk, watch])
+    watch, features = Stopwatch(task.state), CacheFeatures(lambda line: None, Path("."))
+    trainer = make_trainer(task, max_steps, precision, [EpochLog(lambda line: None), features, watch])
     trainer.fit(module, datamodule=texts)
     skipped = 0 if max_steps is None else WARM_UP_STEPS
     assert module.net is not None
-    # Lightning has moved it to the processor.
+    # Lightning has moved it to the CPU.
     net, pad_to = module.net.to(trainer.strategy.root_device), None if fast else task.pad_to
     seconds_predicting, n_predicted, correct = answers(
         task, lambda chosen: predict(net, chosen, trainer, pad_to), max_predictions

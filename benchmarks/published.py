@@ -35,7 +35,7 @@ def run(task: Task, max_steps: int | None = None, max_predictions: int | None = 
         max_predictions: texts to classify, evenly spaced among all; None for all of them.
 
     Returns:
-        Times in seconds, losses of the timed steps, right answers.
+        Times in seconds, losses of the timed steps, correct predictions.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build(task).to(device)

@@ -114,7 +114,7 @@ def measure(
 def answers(
     task: Task, predict: Callable[[list[list[int]]], Tensor], max_predictions: int | None
 ) -> tuple[float, int, int]:
-    """Seconds, number and right answers of classifying all texts, or some of them evenly spaced."""
+    """Seconds, number and correct predictions of classifying all texts, or some of them evenly spaced."""
     n_texts = len(task.predict_ids)
     n_chosen = n_texts if max_predictions is None else min(max_predictions, n_texts)
     if not n_chosen:

@@ -150,9 +150,7 @@ def test_what_did_not_train_with_lora_is_complete(
 ) -> None:
     path = altered(tmp_path, reviews, {"trainable_layers": "last_block"})
     assert main(["merge", "--ckpt_path", str(path)]) == 2
-    assert "has no adapter to merge: it was trained with model.trainable_layers last_block" in (
-        capsys.readouterr().err
-    )
+    assert "has no adapter to merge: it was trained with model.trainable_layers last_block" in (capsys.readouterr().err)
 
 
 def test_the_new_checkpoint_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_a_runs_own_configuration_finds_its_checkpoint(
     assert capsys.readouterr().out.split()[0] in ("no", "yes")
     (run / "config.yaml").write_text("trainer: {accelerator: {class_path: sent.Anything}}\n")
     told = refused(["--config", str(run / "config.yaml"), "--ckpt_path", "best", "a"], capsys)
-    assert "trainer.accelerator is no word or number" in told
+    assert "trainer.accelerator is not a word or number" in told
     for content in ("a: " + "[" * 5000, "a: !!python/object/apply:os.mkdir [executed]"):
         (run / "config.yaml").write_text(content)
         assert "cannot be read" in refused(["--config", str(run / "config.yaml"), "a"], capsys)

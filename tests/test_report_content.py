@@ -295,7 +295,7 @@ def test_tuned_answers_are_those_that_are_counted(tmp_path: Path) -> None:
     assert content["figures"]["labels"][1]["answered"] == int(spam.sum())
     told = (tmp_path / "report" / "report.md").read_text()
     assert (
-        "Predictions follow from temperature 2, spam if its probability is at least 0.8 on (tuned: precision of spam)."
+        "Predictions follow from temperature 2, spam if its probability is at least 0.8 (tuned: precision of spam)."
         in told
     )
 

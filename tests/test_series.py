@@ -30,7 +30,8 @@ from lit_cls.training.module import ClassifierModule
 NANO = ("--model.size=gpt2-nano", "--model.weights=random", "--trainer.max_epochs=1", "--data.balance=none")
 BREAKS = 0.987
 """The learning rate of a run that breaks."""
-LAYERS = {"all": "trainable_layers=all", "1": "trainable_layers=1", "lora": "adapter=LoRA"}
+FROM_FILE = {"all": "trainable_layers=all", "1": "trainable_layers=1", "lora": "adapter=LoRA"}
+"""Runs from a weights file, and the option of the model that each has."""
 
 
 def make(out: Path, requests: list[RunRequest]) -> Series:
@@ -102,7 +103,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shared_reviews: str) -> I
         "one": ("--trainer.deterministic=true",),
         "breaks": (f"--model.learning_rate={BREAKS}",),
         "seed": ("--seed_everything=6", "--trainer.deterministic=false"),
-        **{name: (f"--model.weights={weights}", f"--model.{choice}") for name, choice in LAYERS.items()},
+        **{name: (f"--model.weights={weights}", f"--model.{option}") for name, option in FROM_FILE.items()},
     }
     requests = {name: request(shared_reviews, name, *chosen) for name, chosen in options.items()}
     made = Finished(make(folder / "out", list(requests.values())), requests, weights, [], [], [])
@@ -147,7 +148,7 @@ def _counting(original: Any, read: list[str]) -> Any:
 def test_a_run_that_fails_stops_no_other(finished: Finished) -> None:
     series, n = finished.series, len(finished.requests)
     expected = ["finished", "failed", *["finished"] * (n - 2)]
-    assert states(series) == expected
+    assert states(series) == expected, [run.reason for run in series.runs]
     assert finished.progress == [expected[:i] + ["waiting"] * (n - i) for i in range(1, n + 1)]
     assert series.runs[1].reason.startswith("RuntimeError: nothing works (")
     assert "Traceback" in (series.out / "logs" / "breaks.log").read_text()

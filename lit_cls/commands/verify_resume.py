@@ -12,9 +12,9 @@ from lit_cls.experiments.verify_resume import (
     SIGNALS,
     STOPPED_CODES,
     Kill,
-    ProcessRunner,
     compare_runs,
     comparison_table,
+    run_process,
     saved_steps,
     started_folders,
 )
@@ -48,11 +48,12 @@ def verify_resume(words: Sequence[str]) -> int:
         raise UserError(f"--kills {own.kills} is less than 1")
     console, out = stdout_console(), Path(os.path.expanduser(own.out))
     fit = ["fit", *others, "--trainer.default_root_dir", str(out)]
-    runner = ProcessRunner(out / "verify-resume.log")
+    log = out / "verify-resume.log"
+    out.mkdir(parents=True, exist_ok=True)
     print_to(console, "an uninterrupted run …")
-    straight = runner.run([*fit, "--run_name", "straight"])
+    straight = run_process([*fit, "--run_name", "straight"], log)
     if straight.code:
-        raise RunError(f"the run ended with {straight.code}: see {runner.log}")
+        raise RunError(f"the run ended with {straight.code}: see {log}")
     print_to(console, f"  {straight.seconds:.1f} s, {straight.seconds_training:.1f} s of it training")
     draw, n_kills = random.Random(own.seed), 0
     first, n_steps = len(version_folders(out / "stopped")), saved_steps(version_folders(out / "straight")[-1])
@@ -66,11 +67,11 @@ def verify_resume(words: Sequence[str]) -> int:
             left = straight.seconds_training * (1 - saved_steps(folder) / n_steps)
             window = straight.seconds_starting if early else 1.5 * left / (own.kills - n_kills + 1)
             kill = Kill(number, early, draw.uniform(0, window))
-        process = runner.run(command, kill)
+        process = run_process(command, log, kill)
         if process.code == 0:
             break
         if kill is None or process.code not in STOPPED_CODES:
-            raise RunError(f"a run ended with {process.code}: see {runner.log}")
+            raise RunError(f"a run ended with {process.code}: see {log}")
         n_kills += 1
         print_to(console, f"  kill {n_kills} of {own.kills}: {kill}")
     [folder] = started_folders(out, first)

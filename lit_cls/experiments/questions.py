@@ -154,18 +154,14 @@ def _measure(pair: Pair, results: Results) -> MeasuredPair | None:
     seeds = [seed for seed in rows[0].runs if all(seed in row.runs for row in rows)]
     if not seeds:
         return None
-    correct: list[list[dict[int, bool]]] = []  # per side, per seed: whether the prediction for a row was correct
-    times = []
-    for side in pair:
-        if isinstance(side, int):
-            runs = [finished[side].runs[seed] for seed in seeds]
-            correct.append([dict(zip(run.test_rows, run.test_right, strict=True)) for run in runs])
-            times.append(sum(run.seconds for run in runs) / len(runs))
-        else:
-            baseline = baselines[side]
-            correct.append([dict(zip(baseline.test_rows, baseline.test_right, strict=True))] * len(seeds))
-            times.append(baseline.seconds)
-    # The same texts, unless Lightning was told to test fewer.
+    runs = [
+        [finished[side].runs[seed] for seed in seeds] if isinstance(side, int) else [baselines[side]] for side in pair
+    ]
+    times = [sum(run.seconds for run in side_runs) / len(side_runs) for side_runs in runs]
+    # Per side, per seed: whether the prediction for a row was correct.
+    correct = [[dict(zip(run.test_rows, run.test_right, strict=True)) for run in side_runs] for side_runs in runs]
+    correct = [side_runs * (len(seeds) // len(side_runs)) for side_runs in correct]  # a baseline has no seeds
+    # The same texts, unless trainer.limit_test_batches differs.
     common = sorted(set.intersection(*(set(run) for side_runs in correct for run in side_runs)))
     if not common:
         return None

@@ -38,17 +38,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Kill:
-    """A signal and its moment.
-
-    Args:
-        number: of the signal.
-        early: counted from the start of the process instead of from that of the training.
-        after: seconds.
-    """
+    """A signal and its moment."""
 
     number: signal.Signals
     early: bool
+    """Whether the time is counted from the start of the process, not from that of the training."""
     after: float
+    """Seconds."""
 
     def __str__(self) -> str:
         since = "the process" if self.early else "the training"
@@ -65,40 +61,33 @@ class ProcessResult:
     seconds_training: float
 
 
-class ProcessRunner:
-    """Runs lit_cls in processes of their own.
+def run_process(words: Sequence[str], log: Path, kill: Kill | None = None) -> ProcessResult:
+    """Runs lit_cls in a process of its own, to its end or to its kill.
 
     Args:
-        log: file to which their output is added.
+        words: its command line.
+        log: file to which its output is added.
+        kill: the signal it gets, if it still runs then.
     """
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-
-    def run(self, words: Sequence[str], kill: Kill | None = None) -> ProcessResult:
-        """Runs one process to its end, or to its kill."""
-        started = time.monotonic()
-        seen: dict[str, float] = {}
-        with self.log.open("a", encoding="utf-8") as log:
-            print(f"$ lit_cls {' '.join(words)}   # {kill or 'uninterrupted'}", file=log, flush=True)
-            with _process(words) as process:
-                begun = threading.Event()
-                if kill is not None:
-                    threading.Thread(target=_kill, args=(process, kill, begun), daemon=True).start()
-                assert process.stdout is not None
-                for line in process.stdout:
-                    log.write(line)
-                    for mark in (_BEGIN, _END):
-                        if line.startswith(mark):
-                            seen[mark] = time.monotonic()
-                    if _BEGIN in seen:
-                        begun.set()
-                code = process.wait()
-            print(f"# ended with {code}", file=log)
-        ended = time.monotonic()
-        begun_at = seen.get(_BEGIN, ended)
-        return ProcessResult(code, ended - started, begun_at - started, seen.get(_END, ended) - begun_at)
+    started = time.monotonic()
+    seen: dict[str, float] = {}
+    with log.open("a", encoding="utf-8") as stream, _process(words) as process:
+        print(f"$ lit_cls {' '.join(words)}   # {kill or 'uninterrupted'}", file=stream, flush=True)
+        if kill is not None and kill.early:
+            _send_later(process, kill)
+        assert process.stdout is not None
+        for line in process.stdout:
+            stream.write(line)
+            if kill is not None and not kill.early and line.startswith(_BEGIN) and _BEGIN not in seen:
+                _send_later(process, kill)
+            for mark in (_BEGIN, _END):
+                if line.startswith(mark):
+                    seen[mark] = time.monotonic()
+        code = process.wait()
+        print(f"# ended with {code}", file=stream)
+    ended = time.monotonic()
+    begun = seen.get(_BEGIN, ended)
+    return ProcessResult(code, ended - started, begun - started, seen.get(_END, ended) - begun)
 
 
 def compare_runs(one: Path, other: Path) -> list[Comparison]:
@@ -189,11 +178,11 @@ def started_folders(out: Path, first: int) -> list[Path]:
     return [folder for folder in folders if (folder / "config.yaml").exists()]
 
 
-def _kill(process: "subprocess.Popen[str]", kill: Kill, begun: threading.Event) -> None:
-    if not kill.early:
-        begun.wait()
-    time.sleep(kill.after)
-    process.send_signal(kill.number)  # does nothing once it has ended
+def _send_later(process: "subprocess.Popen[str]", kill: Kill) -> None:
+    """Sends the signal when its time has passed; it does nothing once the process has ended."""
+    timer = threading.Timer(kill.after, process.send_signal, [kill.number])
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
