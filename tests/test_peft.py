@@ -17,12 +17,7 @@ from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports import peft as peft_module
 from lit_cls.exports.peft import check_peft, write_peft
-<<<<<<< HEAD
 from lit_cls.model.adapters import LoRA
-=======
-from lit_cls.model import LoRA
-from lit_cls.model.backbones.base import HubFile
->>>>>>> coretests
 from lit_cls.model.decision import Decision
 from lit_cls.model.pretrained import hub_source
 from lit_cls.model.settings import ModelSettings
@@ -33,8 +28,6 @@ SHAPES = {
     "the key alone": LoRA(2, 3, targets=("key",)),
     "without attention": LoRA(4, 16, targets=("mlp_in", "mlp_out", "output")),
 }
-
-HUB = HubFile("somebody/gpt2-nano", "abc")
 
 
 def write(path: Path, out: Path) -> list[str]:
@@ -82,12 +75,8 @@ def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, mo
     # `write` compares the logits; of these adapters none is of c_attn.
     model = {"adapter": SHAPES["without attention"], "weights": str(weights)}
     path = altered(tmp_path, reviews, model)
-<<<<<<< HEAD
     hub = SimpleNamespace(repository="somebody/gpt2-nano", revision="abc")
     monkeypatch.setattr(peft_module, "hub_source", lambda *_: hub)
-=======
-    monkeypatch.setattr(peft_module, "hub_source", lambda *_: HUB)
->>>>>>> coretests
     write(path, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert set(config["target_modules"]) == {"attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
@@ -98,27 +87,7 @@ def test_published_weights_are_named_not_copied(tmp_path: Path, reviews: str, mo
     assert sum(t.numel() for t in held.values()) < 40_000, "the adapters, the head and the norm alone"
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_published_weights_of_which_some_are_trained_are_copied(
-    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last block trained beside the adapters: what is on the hub is another network."""
-    weights = tmp_path / "base.safetensors"
-    save_file(ModelSettings("gpt2-nano", "random").build(2).state_dict(), weights)
-    options = {"adapter": LoRA(), "trainable_layers": "last_block", "weights": str(weights)}
-    path = altered(tmp_path, reviews, options)
-    monkeypatch.setattr(peft_module, "hub_source", lambda *_: HUB)
-    out = tmp_path / "out"
-    write(path, out)
-    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == str(out / "base")
-    inputs = AutoTokenizer.from_pretrained(out)([TEXTS[0]], return_tensors="pt")
-    with torch.no_grad():
-        logits = AutoPeftModelForSequenceClassification.from_pretrained(str(out)).eval()(**inputs).logits
-    torch.testing.assert_close(logits, lit_cls.load(path).logits(TEXTS[:1]), atol=2e-5, rtol=1e-5)
-
-
 def test_what_openai_published_is_known_by_name_and_by_content() -> None:
-<<<<<<< HEAD
     named = hub_source("gpt2-medium", "pretrained", "0" * 64)
     assert named is not None
     assert named.repository == "openai-community/gpt2-medium"
@@ -127,17 +96,6 @@ def test_what_openai_published_is_known_by_name_and_by_content() -> None:
     found = hub_source("gpt2-small", "/tmp/model.safetensors", known)
     assert found is not None
     assert found.repository == "openai-community/gpt2"
-=======
-    medium = hub_source("gpt2-medium", "pretrained", "0" * 64)
-    assert medium is not None
-    repository, commit = medium.repository, medium.revision
-    assert repository == "openai-community/gpt2-medium"
-    assert len(commit) == 40
-    known = "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
-    small = hub_source("gpt2-small", "/tmp/model.safetensors", known)
-    assert small is not None
-    assert small.repository == "openai-community/gpt2"
->>>>>>> coretests
     assert hub_source("gpt2-small", "/tmp/model.safetensors", "0" * 64) is None
     assert hub_source("gpt2-nano", "random", None) is None
     assert hub_source("gpt2-medium", "random", None) is None
