@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
-from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
-from lit_cls.commands.merge import add_data_option, in_float32
+from lit_cls.commands.checkpoint_options import (
+    TrainedCheckpoint,
+    add_checkpoint_options,
+    add_data_option,
+    open_checkpoint,
+)
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.formats import FORMATS
@@ -39,13 +43,13 @@ def export(words: list[str]) -> int:
     args = parser.parse_args(words)
     out = Path(os.path.expanduser(args.out))
     check_new_folder(out)
-    trained = in_float32(open_checkpoint("export", args, words, print_line))
+    trained = open_checkpoint("export", args, words, print_line).in_float32(print_line)
     source = ExportSource.of(trained.path, trained.checkpoint, out)
     export_format = FORMATS[args.format]
     export_format.check(source)
     if rule := source.decision.describe(source.label_names):
         print_line(f"exported with the decision rule: {rule}")
-    texts = _texts(trained, getattr(args, "data.path"))
+    texts = _texts(trained)
     classifier = trained.classifier(packed=False)
     print_line(f"computing the checkpoint's logits of {len(texts)} texts, to compare with")
     with Progress(len(texts)) as progress:
@@ -60,12 +64,12 @@ def export(words: list[str]) -> int:
     return 0
 
 
-def _texts(trained: TrainedCheckpoint, moved: str | None) -> list[str]:
+def _texts(trained: TrainedCheckpoint) -> list[str]:
     """Texts to compare on: odd ones, and some of the validation split if it can be read."""
     try:
-        own = trained.split("validation", moved, print_line).rows.texts
+        own = trained.validation_split(print_line).rows.texts
     except UserError as error:
-        if moved is not None:
+        if trained.data_path is not None:
             raise
         print_line(f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: {error}")
         return list(ODD_TEXTS)

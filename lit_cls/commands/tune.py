@@ -8,7 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
+from lit_cls.commands.checkpoint_options import (
+    TrainedCheckpoint,
+    add_checkpoint_options,
+    add_data_option,
+    open_checkpoint,
+)
 from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.split_data import SplitData
@@ -71,15 +76,14 @@ def tune(words: list[str]) -> int:
     goal = parse_goal(args.goal, names)
     named = None if args.label is None else _class_of(args.label, names)
     target = new_checkpoint_path(args.out, trained.path, "tuned")
-    moved = getattr(args, "data.path")
-    parts = trained.parts(moved)
+    parts = trained.data()
     if list(parts.label_names) != names:
         raise UserError(
             f"the checkpoint knows the labels {', '.join(names)}; the data has {', '.join(parts.label_names)}: give "
             "the data it was trained on with --data.path"
         )
     candidates = [named] if named is not None else _candidates(goal, parts)
-    split = trained.split("validation", moved, print_line)
+    split = trained.validation_split(print_line)
     logits, labels = trained.classifier().logits(split.rows.texts), np.array(split.label_ids)
     if not bool(logits.isfinite().all()):
         raise UserError(f"the outputs of {trained.path} are not numbers: its training has diverged, train anew")
@@ -108,8 +112,7 @@ def _parser() -> CommandParser:
         metavar="NAME",
         help="label that the goal is about (default, with two labels: the rarer one in the source)",
     )
-    moved = "the data it was trained on (three files: their folder), if that has moved"
-    parser.add_argument("--data.path", metavar="PATH", help=moved)
+    add_data_option(parser)
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: tuned.ckpt beside the given one)")
     add_checkpoint_options(parser)
     return parser

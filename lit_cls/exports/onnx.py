@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import readme
+from lit_cls.exports.readme import write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
@@ -52,7 +52,7 @@ def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
     comparison = log_each(_compare_shapes(graph, source, folder, classify), log)
     comparison += log_each(_compare_texts(source, reference, folder, classify), log)
-    (folder / "README.md").write_text(_readme(source, comparison), encoding="utf-8")
+    write_readme(folder, "onnx.md", source, comparison)
 
 
 class _DecisionGraph(nn.Module):
@@ -125,20 +125,3 @@ def _compare_texts(
     expected = source.decision.probabilities(reference.logits)
     labels = source.decision.labels(expected)
     yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
-
-
-def _readme(source: ExportSource, comparison: list[str]) -> str:
-    rule = source.decision.describe(source.label_names)
-    usage = ["pip install numpy onnxruntime tokenizers", 'python classify.py "a text" "another"']
-    files = [
-        "| file | content |",
-        "|---|---|",
-        "| `model.onnx` | `input_ids` and `attention_mask`, (batch, length) int64, right-padded, to `probabilities` "
-        "(batch, labels) float32 and `label` (batch,) int64; `model.onnx.data` beside it, if there, has its weights |",
-        "| `labels.json` | the labels, by class id |",
-        "| `tokenizer.json` | for the `tokenizers` library; `classify.py` reads an empty text as one pad |",
-        "| `reading.json` | how texts are truncated and padded |",
-        "| `classify.py` | the example: change it, or copy from it |",
-    ]
-    label = f"The label follows from: {rule or 'the largest probability'}. It is inside the graph."
-    return readme("A text classifier in ONNX", source, usage, ["\n".join(files), label], comparison)

@@ -16,8 +16,7 @@ from lit_cls.evaluation.figures import Figures, Predictions, figures_of
 from lit_cls.evaluation.paired import compare
 from lit_cls.evaluation.prior_shift import PriorShift, prior_shift, shifted_figures
 from lit_cls.io.atomic import write_json, write_text
-from lit_cls.report.html import render_html
-from lit_cls.report.markdown import render_markdown
+from lit_cls.report.pages import render_html, render_markdown
 from lit_cls.report.plots import Plot, draw_evaluation, draw_learning
 from lit_cls.report.run_info import RunInfo
 from lit_cls.report.split_results import SplitResult, accuracies
