@@ -122,5 +122,5 @@ def explanation_page(explanations: Sequence[Explanation], checkpoint: str, max_l
 
 
 def css_class(shade: int) -> str:
-    """The class of the words of a shade."""
+    """The class of a shade's words."""
     return f"for{shade}" if shade > 0 else f"against{-shade}" if shade else "none"

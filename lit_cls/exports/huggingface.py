@@ -30,7 +30,7 @@ BATCHES = (1, 8)
 
 
 def check_huggingface(source: ExportSource) -> None:
-    """Refuses settings that `GPT2ForSequenceClassification` cannot express; see `Format`."""
+    """Refuses settings that `GPT2ForSequenceClassification` cannot express."""
     require_packages("transformers", "tokenizers")
     settings, decision = source.settings, source.decision
     wrong = []
@@ -54,7 +54,7 @@ def check_huggingface(source: ExportSource) -> None:
 def write_huggingface(
     source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log
 ) -> None:
-    """Writes weights, configuration, tokenizer and a README; see `Format`."""
+    """Writes weights, configuration, tokenizer and a README."""
     merge_adapter(net)
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
@@ -66,10 +66,7 @@ def write_huggingface(
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
     """Tensors, by our names, that give the same logits divided by the temperature from a head without bias.
 
-    The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b.
-
-    Raises:
-        UserError: there is no such d.
+    The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b. Without such a d, a UserError.
     """
     weight = (tensors["out_head.weight"].double() / temperature).float()  # (K, C)
     bias = tensors["out_head.bias"].double() / temperature
@@ -93,9 +90,8 @@ def save_model(source: ExportSource, tensors: dict[str, Tensor], folder: Path) -
     """Writes `model.safetensors`, from tensors by our names without a bias of the head, and `config.json`."""
     from safetensors.torch import save_file
 
-    save_file(
-        source.settings.spec.family.to_hub_names(tensors), folder / "model.safetensors", metadata={"format": "pt"}
-    )
+    theirs = source.settings.spec.family.to_hub_names(tensors)
+    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     configuration(source).save_pretrained(folder)
 
 

@@ -26,12 +26,12 @@ _MAX_BYTES_IN_GRAPH = 1 << 30  # a protobuf ends at 2 GB; larger weights get a f
 
 
 def check_onnx(source: ExportSource) -> None:
-    """Refuses missing packages only: every setting can be expressed; see `Format`."""
+    """Refuses missing packages only: every setting can be expressed."""
     require_packages("onnxscript", "onnxruntime", "tokenizers")
 
 
 def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
-    """Writes the graph, its tokenizer, its labels, an example and a README; see `Format`."""
+    """Writes the graph, its tokenizer, its labels, an example and a README."""
     merge_adapter(net)
     graph = _DecisionGraph(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
@@ -74,10 +74,8 @@ def _export(graph: _DecisionGraph, path: Path) -> None:
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     longest = graph.net.config.context_length
     free = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("length", min=1, max=longest)}
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,8 +90,7 @@ def _export(graph: _DecisionGraph, path: Path) -> None:
                 verbose=False,
             )
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)
     assert program is not None, "torch.onnx.export with dynamo returns the program"
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
     program.save(str(path), external_data=size > _MAX_BYTES_IN_GRAPH)

@@ -40,7 +40,7 @@ _QKV = ("W_query", "W_key", "W_value")
 
 
 def check_peft(source: ExportSource) -> None:
-    """Refuses checkpoints without adapters, and what `check_huggingface` refuses; see `Format`."""
+    """Refuses checkpoints without adapters, and what `check_huggingface` refuses."""
     require_packages("peft")
     adapter = source.settings.adapter
     if not isinstance(adapter, LoRA):
@@ -57,7 +57,7 @@ def check_peft(source: ExportSource) -> None:
 
 
 def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
-    """Writes the adapters, the tokenizer and a README; see `Format`. An adapter of the head is merged."""
+    """Writes the adapters, the tokenizer and a README. An adapter of the head is merged."""
     from safetensors.torch import save_file
 
     if isinstance(net.out_head, LoRALinear):
