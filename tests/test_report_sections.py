@@ -55,7 +55,7 @@ def test_errors_hashes_and_settings_are_shown(content: dict) -> None:
         assert part["sha256"] in told
     for line in (
         "data.split 0.7 0.1 0.2",
-        "model.lora none",
+        "model.adapter none",
         "tested best.ckpt",
         "torch 2.13.0",
         "0" * 64,
