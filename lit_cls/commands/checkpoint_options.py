@@ -61,11 +61,7 @@ class TrainedCheckpoint:
         return split
 
     def data(self) -> SplitData:
-        """All of the data that it was trained on, and the rows that are in no split.
-
-        Raises:
-            UserError: the data is missing or cannot be read.
-        """
+        """All of the data that it was trained on, and the rows that are in no split."""
         options = DataOptions.stored(self.checkpoint[DATA_KEY]["settings"])
         if self.data_path is not None and options.split_files:
             options = replace(options, split=_moved_files(options.split_files, self.data_path))
@@ -153,17 +149,10 @@ def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str]
 def locate_checkpoint(
     given: str | None, root: Path, run_name: str, typed: Sequence[str], log: Log
 ) -> tuple[Path, dict[str, Any]]:
-    """Finds and reads a checkpoint: by path, or `best` or `last` of the newest run of a name.
+    """Finds and reads a checkpoint: by path, or `best` or `last` of the newest run of a name; or raises a UserError.
 
-    Args:
-        given: `--ckpt_path`; None when it was left out.
-        root: the folder of all runs.
-        run_name: the folder below it.
-        typed: the words behind `lit_cls`, for hints.
-        log: prints a line about each damaged file that is skipped.
-
-    Raises:
-        UserError: there is none, or it is damaged.
+    `given` is `--ckpt_path`, None when it was left out; `root` the folder of all runs, `run_name` that of these runs;
+    `typed` the words behind `lit_cls`, for hints. A line about each damaged file that is skipped is logged.
     """
     if given in ("best", "last"):
         # A run that was killed between two renames has no last.ckpt, but the one before.
