@@ -2,41 +2,26 @@
 
 import csv
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lit_cls.data.splits import SPLIT_NAMES, SplitName, seen_in
+from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.errors import UserError
+from lit_cls.experiments.counts import Count, Evaluation, count_seen
 
-REPORT = Path("report") / "report.json"
-
-Count = tuple[int, int]
-"""Correct predictions, and texts."""
+_REPORT = Path("report") / "report.json"
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """One finished run."""
+class FinishedRun(Evaluation):
+    """One finished run; trainer.limit_predict_batches may have left out texts of its train split."""
 
     folder: Path
-    counts: dict[SplitName, Count]
-    test_rows: list[int]
-    """Row of each test text in its source: two runs with the same ones can be paired."""
-    test_right: list[bool]
-    """Whether the prediction for each of them was correct."""
-    seen: Count
-    """Of the test texts that occur, word for word or nearly, among those of predictions_train.csv, which is the
-    train split unless Lightning evaluated less of it (trainer.limit_predict_batches)."""
-    unseen: Count
-    """Of the others."""
-    seconds: float
-    """Of training, without validation."""
-    parameters: int
     trained: int
+    """Parameters that train."""
     peak_gpu_memory: int | None
     curve: list[dict[str, float]]
     """Per epoch: `epoch` from 1, and the metrics of its end."""
@@ -51,9 +36,7 @@ class FinishedRun:
         provenance = {name: value for name, value in self.provenance.items() if name not in ("command", "weights")}
         return {
             "folder": self.place,
-            **{split: list(count) for split, count in self.counts.items()},
-            "test_seen_in_train": list(self.seen),
-            "test_not_seen_in_train": list(self.unseen),
+            **self.counts_as_dict(),
             "seconds_training": self.seconds,
             "parameters": self.parameters,
             "trained_parameters": self.trained,
@@ -69,17 +52,13 @@ class FinishedRun:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in this folder is finished: it writes its report last."""
-    return (folder / REPORT).is_file()
+    return (folder / _REPORT).is_file()
 
 
 def read_finished_run(folder: Path) -> FinishedRun:
-    """Reads a finished run.
-
-    Raises:
-        UserError: a file of it is missing or damaged.
-    """
+    """Reads a finished run; a UserError where a file of it is missing or damaged."""
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         texts = {split: _predictions(folder, split) for split in SPLIT_NAMES}
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -109,18 +88,6 @@ def read_finished_run(folder: Path) -> FinishedRun:
             f"the finished run {folder} cannot be read ({type(error).__name__}: {error}): "
             "move that folder away and run again"
         ) from error
-
-
-def count_right(right: Iterable[bool]) -> Count:
-    """Correct predictions, and all."""
-    flags = list(right)
-    return sum(flags), len(flags)
-
-
-def count_seen(train: list[str], test: list[str], right: list[bool]) -> tuple[Count, Count]:
-    """Counts of the test texts that also occur in the train split, and of the others."""
-    flags = list(zip(right, seen_in(train, test), strict=True))
-    return count_right(ok for ok, seen in flags if seen), count_right(ok for ok, seen in flags if not seen)
 
 
 def _check_consistent(
