@@ -60,7 +60,8 @@ def read_finished_run(folder: Path) -> FinishedRun:
     try:
         report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        texts = {split: _predictions(folder, split) for split in SPLIT_NAMES}
+        csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
+        texts = {split: _read_csv(folder / f"predictions_{split}.csv") for split in SPLIT_NAMES}
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         counts = {row["split"]: (row["correct"], row["n"]) for row in report["accuracy"]}
         _check_consistent(settings, provenance, texts, counts)
@@ -103,20 +104,18 @@ def _check_consistent(
             raise ValueError(f"predictions_{split}.csv and report.json do not agree")
 
 
-def _predictions(folder: Path, split: SplitName) -> list[dict[str, str]]:
-    csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
-    with (folder / f"predictions_{split}.csv").open(encoding="utf-8", newline="") as stream:
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
     """One entry per epoch of metrics.csv, which has one line per logging call."""
     epochs: dict[int, dict[str, float]] = {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        for line in csv.DictReader(stream):
-            figures = {name: float(line[name]) for name in ("train_loss", "val_loss", "val_acc") if line.get(name)}
-            if figures and line.get("epoch"):
-                epoch = int(float(line["epoch"])) + 1
-                epochs.setdefault(epoch, {"epoch": epoch}).update(figures)
+    for line in _read_csv(path):
+        figures = {name: float(line[name]) for name in ("train_loss", "val_loss", "val_acc") if line.get(name)}
+        if figures and line.get("epoch"):
+            epoch = int(float(line["epoch"])) + 1
+            epochs.setdefault(epoch, {"epoch": epoch}).update(figures)
     # Without a train_loss it is the test of the kept weights, after the last epoch.
     return [epochs[epoch] for epoch in sorted(epochs) if "train_loss" in epochs[epoch]]

@@ -41,22 +41,16 @@ _NO_SETTINGS = (
 
 @dataclass
 class Series:
-    """Fits that belong together.
-
-    Args:
-        out: the folder of all of them.
-        columns: headings of `RunRequest.cells`.
-        requests: in the order of the table.
-        console: where the table is shown.
-        command: resumes the series when it was stopped.
-        open_fit: builds each fit from its command line.
-    """
+    """Fits that belong together, in the order of their table."""
 
     out: Path
+    """The folder of all of them."""
     columns: Sequence[str]
+    """Headings of `RunRequest.cells`."""
     requests: Sequence[RunRequest]
     console: Console
     command: str
+    """Resumes the series when it was stopped."""
     open_fit: OpenFit
     runs: list[SeriesRun] = field(default_factory=list)
     parts: SplitData | None = None
@@ -221,7 +215,7 @@ class Series:
         return factor * sum(waiting) + sum(max(0.0, seconds) for seconds in running)
 
     def table(self) -> Table:
-        """See `series_table`."""
+        """The table of its runs as they are now."""
         return series_table(self.columns, self.runs, self.seconds_left())
 
     def _summary(self, run: SeriesRun) -> str:
