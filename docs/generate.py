@@ -18,7 +18,8 @@ EXAMPLES = {
     "fit": (
         """\
 lit_cls fit --config configs/quickstart.yaml
-lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --model.lora.rank 4 --run_name lora""",
+lit_cls fit --config configs/quickstart.yaml --model.trainable_layers last_layer --model.adapter LoRA --run_name lora
+lit_cls fit --data.path reviews.csv --data.text_column review --data.label_column sentiment --model.adapter LoRA""",
         "[Options](../../README.md#options), [the report](../report.md)",
     ),
     "resume": ("lit_cls resume checkpoints/quickstart/version_0", "[Resuming interrupted runs](../resume.md)"),
@@ -41,7 +42,8 @@ lit_cls predict --config configs/quickstart.yaml --ckpt_path best --data.path me
         "[Explaining predictions](../explain.md)",
     ),
     "merge": (
-        "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --run_name lora\n"
+        "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers last_layer --model.adapter LoRA "
+        "--run_name lora\n"
         "lit_cls merge --run_name lora --ckpt_path best",
         "[Export and merge](../export.md)",
     ),

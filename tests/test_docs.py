@@ -35,7 +35,10 @@ PAGES = [
 # Pretrained weights are a download: commands run with a small random network instead, and all for one epoch.
 TINY = ["--model.size", "gpt2-nano", "--model.weights", "random"]
 TRAINING = ("fit", "sweep", "reproduce", "verify-resume")
-ADAPTER = "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers lora --run_name lora"
+ADAPTER = (
+    "lit_cls fit --config configs/quickstart.yaml --model.trainable_layers last_layer "
+    "--model.adapter LoRA --run_name lora"
+)
 
 
 def to_run(page: Path) -> list[str]:

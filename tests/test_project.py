@@ -87,4 +87,15 @@ def test_the_wheel_brings_types_presets_and_vocabulary(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"lit_cls/py.typed", "lit_cls/configs/quickstart.yaml", "lit_cls/data/vocabulary/vocab.bpe"} <= names
+    templates = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("lit_cls/*/templates/*")}
+    assert len(templates) >= 13
+    assert templates <= names
     assert sum(name.startswith("lit_cls/configs/rows/") for name in names) == 19
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:lit_cls|tests|docs|configs)/[a-z0-9_/]+\.(?:py|md|yaml)", text))
+    assert named
+    assert not {name for name in named if not (REPOSITORY / name).exists()}

@@ -15,7 +15,7 @@ def checkpoint(**place: int) -> dict[str, Any]:
     trainer = {"max_epochs": 7, "default_root_dir": "theirs", "callbacks": [{"class_path": "a.B"}], "logger": "a.B"}
     settings = {"seed_everything": 5, "keep": "last", "trainer": trainer, "model": {"size": "gpt2-nano"}, "data": {}}
     return {
-        "lit_cls": {"precision": "32-true", "model": {"size": "gpt2-nano", "causal": False}},
+        "lit_cls": {"precision": "32-true", "model": {"size": "gpt2-nano", "causal": False, "adapter": None}},
         "ClassificationData": {"settings": {"source": "demo", "path": None, "split": "ch06", "padding": "none"}},
         "lit_cls_run": {
             "settings": settings,
@@ -34,6 +34,7 @@ def test_a_training_takes_over_all_but_classes_and_places() -> None:
         "trainer.precision": "32-true",
         "model.size": "gpt2-nano",
         "model.causal": False,
+        "model.adapter": None,
         "data.source": "demo",
         "data.path": None,
         "data.split": "ch06",
@@ -44,6 +45,7 @@ def test_a_training_takes_over_all_but_classes_and_places() -> None:
         "trainer.precision": "32-true",
         "model.size": "gpt2-nano",
         "model.causal": False,
+        "model.adapter": None,
         "data.padding": "none",
     }
 

@@ -18,19 +18,18 @@ from torch import Tensor
 
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import readme
+from lit_cls.exports.parity import Log, log_each, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 
 _FOLDED = 1e-5
 """Largest error of the folded bias: a tenth of what a logit may differ by."""
-BATCHES = (1, 8)
+_BATCH = 8
 
 
 def check_huggingface(source: ExportSource) -> None:
-    """Refuses settings that `GPT2ForSequenceClassification` cannot express; see `Format`."""
+    """Refuses settings that `GPT2ForSequenceClassification` cannot express."""
     require_packages("transformers", "tokenizers")
     settings, decision = source.settings, source.decision
     wrong = []
@@ -54,22 +53,19 @@ def check_huggingface(source: ExportSource) -> None:
 def write_huggingface(
     source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log
 ) -> None:
-    """Writes weights, configuration, tokenizer and a README; see `Format`."""
+    """Writes weights, configuration, tokenizer and a README."""
     merge_adapter(net)
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
         comparison = log_each(_compare(source, reference, folder), log)
-    (folder / "README.md").write_text(_readme(source, comparison), encoding="utf-8")
+    write_readme(folder, "huggingface.md", source, comparison)
 
 
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
     """Tensors, by our names, that give the same logits divided by the temperature from a head without bias.
 
-    The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b.
-
-    Raises:
-        UserError: there is no such d.
+    The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b. Without such a d, a UserError.
     """
     weight = (tensors["out_head.weight"].double() / temperature).float()  # (K, C)
     bias = tensors["out_head.bias"].double() / temperature
@@ -93,9 +89,8 @@ def save_model(source: ExportSource, tensors: dict[str, Tensor], folder: Path) -
     """Writes `model.safetensors`, from tensors by our names without a bias of the head, and `config.json`."""
     from safetensors.torch import save_file
 
-    save_file(
-        source.settings.spec.family.to_hub_names(tensors), folder / "model.safetensors", metadata={"format": "pt"}
-    )
+    theirs = source.settings.spec.family.to_hub_names(tensors)
+    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     configuration(source).save_pretrained(folder)
 
 
@@ -147,59 +142,39 @@ def quiet() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-@torch.inference_mode()
-def logits_of(model: Any, tokenizer: Any, texts: Sequence[str], size: int) -> Tensor:
-    """(N, K) of a transformers network, in batches of `size`, truncated and padded by its tokenizer."""
-    rows, texts = [], or_pad_token(texts)
-    for i in range(0, len(texts), size):
-        inputs = tokenizer(texts[i : i + size], truncation=True, padding=True, return_tensors="pt")
-        rows.append(model(**inputs).logits)
-    return torch.cat(rows)
+def compare_logits(
+    library: str, model: Any, folder: Path, source: ExportSource, reference: ReferenceOutputs
+) -> Iterator[str]:
+    """Compares the network of a library, with the folder's tokenizer, with the checkpoint."""
+    from transformers import AutoTokenizer
+
+    tokenizer, texts = AutoTokenizer.from_pretrained(folder), _or_pad_token(reference.texts)
+    for size in (1, _BATCH):
+        rows = []
+        with torch.inference_mode():
+            for i in range(0, len(texts), size):
+                inputs = tokenizer(texts[i : i + size], truncation=True, padding=True, return_tensors="pt")
+                rows.append(model(**inputs).logits)
+        parity = measure(reference.logits / source.decision.temperature, torch.cat(rows))
+        yield parity.require(f"logits, {library} and the checkpoint, batches of {size}")
 
 
-def or_pad_token(texts: Sequence[str]) -> list[str]:
+def _or_pad_token(texts: Sequence[str]) -> list[str]:
     """Replaces an empty text by the token that lit_cls reads it as: transformers fails on a text without tokens."""
     pad_token = tokenizer_for("gpt2").pad_token
     return [text or pad_token for text in texts]
 
 
 def _compare(source: ExportSource, reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+    from transformers import AutoModelForSequenceClassification, pipeline
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = reference.logits / source.decision.temperature
-    for size in BATCHES:
-        parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
-        yield parity.require(f"logits, transformers and the checkpoint, batches of {size}")
+    yield from compare_logits("transformers", model, folder, source, reference)
     del model
     classify = pipeline("text-classification", str(folder), device="cpu", truncation=True)
-    rows: Any = classify(or_pad_token(reference.texts), top_k=None, batch_size=BATCHES[-1])
+    rows: Any = classify(_or_pad_token(reference.texts), top_k=None, batch_size=_BATCH)
     shares = [{entry["label"]: entry["score"] for entry in row} for row in rows]
     # By name: a missing or exchanged label shows.
     found = torch.tensor([[row.get(name, float("nan")) for name in source.label_names] for row in shares])
-    yield measure(expected.softmax(dim=-1), found).require("probabilities, pipeline and the checkpoint")
-
-
-def _readme(source: ExportSource, comparison: list[str]) -> str:
-    usage = [
-        "from transformers import pipeline",
-        f'classify = pipeline("text-classification", "{source.out.name}", truncation=True)',
-        'classify(["a text", "another"], batch_size=8)',
-    ]
-    folded = "The head's bias is folded into the final norm's shift (`ln_f.bias`): transformers' head has none."
-    return readme("A text classifier for transformers", source, usage, [*usage_notes(source), folded], comparison)
-
-
-def usage_notes(source: ExportSource) -> list[str]:
-    """Paragraphs of a README on how transformers reads texts."""
-    rule = source.decision.describe(source.label_names)
-    return [
-        f"With `truncation=True` a text is truncated to {source.cut_to} tokens, of which the {source.truncation} is "
-        "kept, as lit_cls does. Without it, a longer text is read to its end, or fails where it is too long for the "
-        "network.",
-        "`<|endoftext|>` in a text is ordinary text: the padding token is spelled with a noncharacter, U+FDD0, before "
-        "it. transformers fails on an empty text: pass `text or classify.tokenizer.pad_token`, which is how lit_cls "
-        "reads an empty text.",
-        *([f"The logits are divided by the temperature: {rule}."] if rule else []),
-    ]
+    expected = (reference.logits / source.decision.temperature).softmax(dim=-1)
+    yield measure(expected, found).require("probabilities, pipeline and the checkpoint")

@@ -8,30 +8,32 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lit_cls.data.tokenizers import tokenizer_for
-from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import readme
+from lit_cls.exports.parity import Log, log_each, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
+
+if TYPE_CHECKING:
+    from lit_cls.exports.classify import Classifier
 
 _OPSET = 18  # has all operators of the network, and runs on an onnxruntime of 2023
 _MAX_BYTES_IN_GRAPH = 1 << 30  # a protobuf ends at 2 GB; larger weights get a file of their own
 
 
 def check_onnx(source: ExportSource) -> None:
-    """Refuses missing packages only: every setting can be expressed; see `Format`."""
+    """Refuses missing packages only: every setting can be expressed."""
     require_packages("onnxscript", "onnxruntime", "tokenizers")
 
 
 def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
-    """Writes the graph, its tokenizer, its labels, an example and a README; see `Format`."""
+    """Writes the graph, its tokenizer, its labels, an example and a README."""
     merge_adapter(net)
     graph = _DecisionGraph(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
@@ -50,9 +52,8 @@ def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     from lit_cls.exports import classify
 
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
-    comparison = log_each(_compare_shapes(graph, source, folder, classify), log)
-    comparison += log_each(_compare_texts(source, reference, folder, classify), log)
-    (folder / "README.md").write_text(_readme(source, comparison), encoding="utf-8")
+    comparison = log_each(_compare(graph, source, reference, classify.Classifier(folder)), log)
+    write_readme(folder, "onnx.md", source, comparison)
 
 
 class _DecisionGraph(nn.Module):
@@ -74,10 +75,8 @@ def _export(graph: _DecisionGraph, path: Path) -> None:
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     longest = graph.net.config.context_length
     free = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("length", min=1, max=longest)}
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,16 +91,17 @@ def _export(graph: _DecisionGraph, path: Path) -> None:
                 verbose=False,
             )
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)
     assert program is not None, "torch.onnx.export with dynamo returns the program"
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
     program.save(str(path), external_data=size > _MAX_BYTES_IN_GRAPH)
 
 
-def _compare_shapes(graph: _DecisionGraph, source: ExportSource, folder: Path, classify: ModuleType) -> Iterator[str]:
-    """Compares with torch on random ids: one token, and batches of different lengths."""
-    session = classify.Classifier(folder).session
+def _compare(
+    graph: _DecisionGraph, source: ExportSource, reference: ReferenceOutputs, example: "Classifier"
+) -> Iterator[str]:
+    """Compares the graph with torch on random ids (one token, and batches of different lengths), and the example, with
+    its own tokenizer, truncation and padding, with the checkpoint."""
     generator = torch.Generator().manual_seed(0)
     longest = source.pad_to or source.cut_to
     for B, T in ((1, 1), (3, min(17, longest)), (8, longest)):
@@ -112,33 +112,10 @@ def _compare_shapes(graph: _DecisionGraph, source: ExportSource, folder: Path, c
         with torch.inference_mode():
             expected, labels = graph(input_ids, mask)
         feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy()}
-        found, others = (torch.from_numpy(array) for array in session.run(["probabilities", "label"], feed))
+        found, others = (torch.from_numpy(array) for array in example.session.run(["probabilities", "label"], feed))
         parity = measure(expected, found, labels, others)
         yield parity.require(f"probabilities, ONNX and torch, batch {B}, length {T}")
-
-
-def _compare_texts(
-    source: ExportSource, reference: ReferenceOutputs, folder: Path, classify: ModuleType
-) -> Iterator[str]:
-    """Compares the example, with its own tokenizer, truncation and padding, with the checkpoint."""
-    found, others = (torch.from_numpy(array) for array in classify.Classifier(folder).classify(reference.texts))
+    found, others = (torch.from_numpy(array) for array in example.classify(reference.texts))
     expected = source.decision.probabilities(reference.logits)
     labels = source.decision.labels(expected)
     yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
-
-
-def _readme(source: ExportSource, comparison: list[str]) -> str:
-    rule = source.decision.describe(source.label_names)
-    usage = ["pip install numpy onnxruntime tokenizers", 'python classify.py "a text" "another"']
-    files = [
-        "| file | content |",
-        "|---|---|",
-        "| `model.onnx` | `input_ids` and `attention_mask`, (batch, length) int64, right-padded, to `probabilities` "
-        "(batch, labels) float32 and `label` (batch,) int64; `model.onnx.data` beside it, if there, has its weights |",
-        "| `labels.json` | the labels, by class id |",
-        "| `tokenizer.json` | for the `tokenizers` library; `classify.py` reads an empty text as one pad |",
-        "| `reading.json` | how texts are truncated and padded |",
-        "| `classify.py` | the example: change it, or copy from it |",
-    ]
-    label = f"The label follows from: {rule or 'the largest probability'}. It is inside the graph."
-    return readme("A text classifier in ONNX", source, usage, ["\n".join(files), label], comparison)

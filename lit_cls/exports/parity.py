@@ -1,15 +1,19 @@
-"""Comparison of an exported classifier with the original.
+"""Comparison of an exported classifier with the original, and the README.md that states it.
 
 Shapes: N texts, K classes.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_cls.errors import RunError
+from lit_cls.exports.source import ExportSource
+from lit_cls.io.templates import environment
 
 Log = Callable[[str], None]
 LIMIT = 1e-4
@@ -43,19 +47,11 @@ class Parity:
         """Whether the two agree."""
         return self.largest <= LIMIT and not self.flips
 
-    def describe(self, compared: str) -> str:
-        """The figures in words; `compared` names what was compared."""
-        return f"{compared}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
-
-    def require(self, compared: str) -> str:
-        """The figures in words, as `describe`.
-
-        Raises:
-            RunError: the two do not agree.
-        """
-        line = self.describe(compared)
+    def require(self, compared: str, hint: str = "") -> str:
+        """Raises a RunError, which ends with the hint, unless the two agree; returns the figures in words."""
+        line = f"{compared}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
         if not self.holds:
-            raise RunError(f"{line}; at most {LIMIT:.0e} and no label may differ: nothing was written")
+            raise RunError(f"{line}; at most {LIMIT:.0e} and no label may differ: nothing was written{hint}")
         return line
 
 
@@ -66,6 +62,13 @@ def log_each(lines: Iterable[str], log: Log) -> list[str]:
         log(line)
         logged.append(line)
     return logged
+
+
+def write_readme(folder: Path, template: str, source: ExportSource, comparison: list[str], **values: Any) -> None:
+    """Writes the README.md of a format, with the lines of its comparison; `values` are the format's own."""
+    page = environment("lit_cls.exports").get_template(template)
+    text = page.render(source=source, comparison=comparison, limit=LIMIT, **values)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def measure(expected: Tensor, found: Tensor, labels: Tensor | None = None, others: Tensor | None = None) -> Parity:

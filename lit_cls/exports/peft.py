@@ -17,18 +17,15 @@ from torch import Tensor
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.huggingface import (
-    BATCHES,
     check_huggingface,
+    compare_logits,
     configuration,
     fold_head,
-    logits_of,
     quiet,
     save_model,
     save_tokenizer,
-    usage_notes,
 )
-from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import readme
+from lit_cls.exports.parity import Log, log_each, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRA, LoRALinear
@@ -41,7 +38,7 @@ _QKV = ("W_query", "W_key", "W_value")
 
 
 def check_peft(source: ExportSource) -> None:
-    """Refuses checkpoints without adapters, and what `check_huggingface` refuses; see `Format`."""
+    """Refuses checkpoints without adapters, and what `check_huggingface` refuses."""
     require_packages("peft")
     adapter = source.settings.adapter
     if not isinstance(adapter, LoRA):
@@ -58,7 +55,7 @@ def check_peft(source: ExportSource) -> None:
 
 
 def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
-    """Writes the adapters, the tokenizer and a README; see `Format`. An adapter of the head is merged."""
+    """Writes the adapters, the tokenizer and a README. An adapter of the head is merged."""
     from safetensors.torch import save_file
 
     if isinstance(net.out_head, LoRALinear):
@@ -83,7 +80,7 @@ def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     write_json(folder / "labels.json", list(source.label_names), indent=None)
     with quiet():
         comparison = log_each(_compare(source, base, reference, folder), log)
-    (folder / "README.md").write_text(_readme(source, hub, comparison), encoding="utf-8")
+    write_readme(folder, "peft.md", source, comparison, hub=hub, pad_id=tokenizer_for("gpt2").pad_id)
 
 
 def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
@@ -142,7 +139,7 @@ def _adapter_config(source: ExportSource, net: TextClassifier, hub: HubFile | No
 def _compare(source: ExportSource, base: dict[str, Tensor], reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
     """Compares on our frozen tensors: those of the hub have the same sha256."""
     from peft import PeftModel
-    from transformers import AutoTokenizer, GPT2ForSequenceClassification
+    from transformers import GPT2ForSequenceClassification
 
     if (folder / "base").exists():
         network = GPT2ForSequenceClassification.from_pretrained(folder / "base")
@@ -150,35 +147,4 @@ def _compare(source: ExportSource, base: dict[str, Tensor], reference: Reference
         network = GPT2ForSequenceClassification(configuration(source))
         network.load_state_dict(to_hub_names(base))
     model = PeftModel.from_pretrained(network, str(folder)).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = reference.logits / source.decision.temperature
-    for size in BATCHES:
-        parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
-        yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
-
-
-def _readme(source: ExportSource, hub: HubFile | None, comparison: list[str]) -> str:
-    where = f'"{hub.repository}", revision="{hub.revision}"' if hub else 'folder + "/base"'
-    usage = [
-        "import json",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline",
-        "",
-        f'folder = "{source.out.name}"',
-        'labels = json.load(open(folder + "/labels.json", encoding="utf-8"))',
-        "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {where}, pad_token_id={tokenizer_for('gpt2').pad_id}, num_labels=len(labels),",
-        "    id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},",
-        ")",
-        "model = PeftModel.from_pretrained(base, folder)",
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        'classify = pipeline("text-classification", model, tokenizer=tokenizer, truncation=True)',
-        'classify(["a text", "another"], batch_size=8)',
-    ]
-    notes = [
-        *usage_notes(source),
-        "The adapters of query, key and value are one adapter of `c_attn`. The head's bias is folded into the final "
-        "norm's shift, which is stored with the head (`modules_to_save`).",
-        *([] if hub else ["`base` has the frozen network, which is on no hub."]),
-    ]
-    return readme("LoRA adapters for transformers' GPT-2", source, usage, notes, comparison)
+    yield from compare_logits("peft", model, folder, source, reference)
