@@ -7,7 +7,7 @@ from experiment_folders import answers, baseline, record, results, row_result
 
 from lit_cls.experiments.counts import percent
 from lit_cls.experiments.results import Results
-from lit_cls.experiments.tables import results_markdown
+from lit_cls.experiments.tables import markdown_table, results_markdown
 
 HEADINGS = ["row", "what", "size", "seeds", *(["ours", "interval", "published", "difference"] * 3)]
 
@@ -148,3 +148,8 @@ def test_percent() -> None:
 
 def test_no_test_text_is_no_nan(tmp_path: Path) -> None:
     assert "nan" not in results_markdown(results([row_result(1, {123: record(tmp_path / "version_0", [])})]))
+
+
+def test_a_bar_in_a_value_does_not_end_its_cell() -> None:
+    table = markdown_table(["a", "row", "b"], [["x|y", "", "z"]], left=1)
+    assert table.splitlines() == ["| a | row | b |", "| --- | ---: | ---: |", "| x\\|y |  | z |"]

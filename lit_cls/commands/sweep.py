@@ -15,10 +15,9 @@ from lit_cls.experiments.plots import draw_sweep, require_reports
 from lit_cls.experiments.results import write_csv
 from lit_cls.experiments.series import Series
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun
+from lit_cls.experiments.tables import markdown_table
 from lit_cls.io.atomic import write_json, write_text
 from lit_cls.io.terminal import print_to, stdout_console
-from lit_cls.report.blocks import Table
-from lit_cls.report.markdown import markdown_table
 
 Grid = dict[str, list[str]]
 """Values by option, both as typed."""
@@ -140,5 +139,5 @@ def _write(command: str, grid: Grid, runs: Sequence[SeriesRun], out: Path) -> No
         table.append([*values, *cells, f"{result.seconds:.1f}", f"{result.trained:,}"])
     write_csv(out / "results.csv", lines)
     columns = [*grid, *columns, "training, s", "trained parameters"]
-    rendered = markdown_table(Table(columns, table, left=len(grid)))
+    rendered = markdown_table(columns, table, left=len(grid))
     write_text(out / "table.md", f"# {', '.join(grid)}\n\n`{command}`\n\n{rendered}\n\n{_NOTE}")

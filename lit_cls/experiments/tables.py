@@ -1,10 +1,11 @@
 """table.md: our figures beside the published ones."""
 
+from collections.abc import Sequence
+
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.experiments.counts import interval, mean_count, percent, share
 from lit_cls.experiments.results import BaselineResult, Results, RowResult
-from lit_cls.report.blocks import Table
-from lit_cls.report.markdown import markdown_table
+from lit_cls.report.pages import escape_markdown
 
 _NOTES = """\
 Accuracies are in percent: ours is the mean over the seeds, with its correct predictions, the number of texts, and the
@@ -48,7 +49,7 @@ def _accuracies(results: Results) -> str:
     for baseline in results.baselines:
         counts = [baseline.counts[split] for split in SPLIT_NAMES]
         rows.append(["", baseline.name, "", ""] + [c for n in counts for c in (percent(n), interval(n), "", "")])
-    return markdown_table(Table(columns, rows, left=3))
+    return markdown_table(columns, rows, left=3)
 
 
 def _beside_published(result: RowResult, split: SplitName) -> list[str]:
@@ -77,7 +78,7 @@ def _costs(results: Results) -> str:
         parameters = f"{baseline.parameters:,}"
         cells = ["", baseline.name, percent(baseline.seen), percent(baseline.unseen), parameters, parameters]
         rows.append([*cells, f"{baseline.seconds:.1f}", "", ""])
-    return markdown_table(Table(columns, rows, left=2))
+    return markdown_table(columns, rows, left=2)
 
 
 def _natural(baselines: list[BaselineResult]) -> list[str]:
@@ -97,5 +98,12 @@ def _natural(baselines: list[BaselineResult]) -> list[str]:
         f"At the natural mix ({100 * labels[rare]['share']:.1f} % {rare}), from the predictions for the test texts and "
         "for those left out of the balanced sample, weighted; the last column is not:",
         "",
-        markdown_table(Table(columns, rows)),
+        markdown_table(columns, rows, left=1),
     ]
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """The lines of a table, without a line break at the end; all but the first `left` columns hold numbers."""
+    rule = ["---" if i < left else "---:" for i in range(len(columns))]
+    names, *lines = [[escape_markdown(cell) for cell in row] for row in (columns, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (names, rule, *lines))
