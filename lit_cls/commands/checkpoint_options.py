@@ -4,9 +4,11 @@ Everything else about the classifier comes from its checkpoint.
 """
 
 import argparse
+import itertools
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,6 @@ class TrainedCheckpoint:
 
     path: Path
     checkpoint: dict[str, Any]
-    """As `read_checkpoint` returns it."""
     device: torch.device
     precision: str | None
     """None: the precision it was trained in, if the device supports that."""
@@ -50,13 +51,7 @@ class TrainedCheckpoint:
         return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision, packed)
 
     def split(self, name: SplitName, moved: str | None, log: Log) -> LabelledSplit:
-        """A split of the data that it was trained on; a line is logged if it is not the same any more.
-
-        Args:
-            name: of the split.
-            moved: as for `parts`.
-            log: prints a line.
-        """
+        """A split of the data that it was trained on; a line is logged if it is not the same any more."""
         part = self.parts(moved).splits[name]
         if part.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get(name):
             also = "" if name == "train" else ": texts that it was trained on may be in it"
@@ -66,11 +61,7 @@ class TrainedCheckpoint:
     def parts(self, moved: str | None) -> SplitData:
         """All of the data that it was trained on, and the rows that are in no split.
 
-        Args:
-            moved: where its file is now; of three files, their folder, or all three as a list; None where it was.
-
-        Raises:
-            UserError: the data is missing or cannot be read.
+        `moved` is where its file is now; of three files, their folder, or all three as a list; None where it was.
         """
         options = DataOptions.stored(self.checkpoint[DATA_KEY]["settings"])
         if moved is not None and options.split_files:
@@ -83,13 +74,11 @@ class TrainedCheckpoint:
 
 def _moved_files(files: tuple[str, str, str], moved: str) -> tuple[str, str, str]:
     """The new paths of three files: below a folder by their names, or as they are listed."""
-    names = [Path(file).name for file in files]
-    if os.path.isdir(os.path.expanduser(moved)) and len(set(names)) == len(names):
-        return str(Path(moved) / names[0]), str(Path(moved) / names[1]), str(Path(moved) / names[2])
-    try:
-        listed = yaml.safe_load(moved)
-    except (yaml.YAMLError, RecursionError):
+    listed: Any = [str(Path(moved, Path(file).name)) for file in files]
+    if not os.path.isdir(os.path.expanduser(moved)) or len(set(listed)) < len(files):
         listed = None
+        with suppress(yaml.YAMLError, RecursionError):
+            listed = yaml.safe_load(moved)
     if isinstance(listed, list) and len(listed) == len(files) and all(isinstance(file, str) for file in listed):
         return listed[0], listed[1], listed[2]
     raise UserError(
@@ -116,30 +105,16 @@ def add_checkpoint_options(parser: CommandParser) -> None:
 
 
 def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str], log: Log) -> TrainedCheckpoint:
-    """Reads and checks the checkpoint that the options of `add_checkpoint_options` name.
-
-    Raises:
-        UserError: no such file, configuration or device; damaged; not a checkpoint of ours.
-    """
-    from_file = {} if args.config is None else _read_config(Path(os.path.expanduser(args.config)))
-
-    def option(name: str, default: str | None = None) -> str | None:
-        given = getattr(args, name)
-        value = from_file.get(name) if given is None else given
-        return default if value is None else value
-
-    stem = "fit" if args.config is None else Path(args.config).stem
-    root = Path(os.path.expanduser(option("trainer.default_root_dir", _ROOT) or _ROOT))
-    typed = [command, *words]
-    found = locate_checkpoint(option("ckpt_path"), root, option("run_name", stem) or stem, typed, log)
-    precision = option("trainer.precision", "auto")
-    weights = getattr(args, "model.weights")
-    return TrainedCheckpoint(
-        *found,
-        device=_device(option("trainer.accelerator", "auto") or "auto"),
-        precision=None if precision == "auto" else _SHORT_PRECISIONS.get(str(precision), precision),
-        weights=weights,
-    )
+    """Reads and checks the checkpoint that the options of `add_checkpoint_options` name."""
+    options = {} if args.config is None else _read_config(Path(os.path.expanduser(args.config)))
+    options.update({name: given for name in _FROM_CONFIG if (given := getattr(args, name)) is not None})
+    run_name = options.get("run_name") or ("fit" if args.config is None else Path(args.config).stem)
+    root = Path(os.path.expanduser(options.get("trainer.default_root_dir") or _ROOT))
+    path, checkpoint = locate_checkpoint(options.get("ckpt_path"), root, run_name, [command, *words], log)
+    device = _device(options.get("trainer.accelerator") or "auto")
+    precision = options.get("trainer.precision", "auto")
+    full = None if precision == "auto" else _SHORT_PRECISIONS.get(precision, precision)
+    return TrainedCheckpoint(path, checkpoint, device, full, getattr(args, "model.weights"))
 
 
 def locate_checkpoint(
@@ -147,20 +122,13 @@ def locate_checkpoint(
 ) -> tuple[Path, dict[str, Any]]:
     """Finds and reads a checkpoint: by path, or `best` or `last` of the newest run of a name.
 
-    Args:
-        given: `--ckpt_path`; None when it was left out.
-        root: the folder of all runs.
-        run_name: the folder below it.
-        typed: the words behind `lit_cls`, for hints.
-        log: prints a line about each damaged file that is skipped.
-
-    Raises:
-        UserError: there is none, or it is damaged.
+    `given` is --ckpt_path, None when it was left out; `typed` the words behind `lit_cls`, for hints; `log` prints
+    a line about each damaged file that is skipped.
     """
     if given in ("best", "last"):
-        # A run that was killed between two renames has no last.ckpt, but the one before.
-        names = (given, Path(PREVIOUS).stem) if given == "last" else (given,)
-        found = next(filter(None, (find_checkpoint(root, run_name, name) for name in names)), None)
+        found = find_checkpoint(root, run_name, given)
+        if found is None and given == "last":  # a run that was killed between two renames has the one before
+            found = find_checkpoint(root, run_name, Path(PREVIOUS).stem)
         if found is None:
             raise UserError(
                 f"no run of {run_name!r} below {root} has a {given}.ckpt: train one first\n  {_to_train(typed)}"
@@ -170,25 +138,20 @@ def locate_checkpoint(
     if given is not None:
         path = Path(os.path.expanduser(given))
         return path, read_checkpoint(path)
-    command = typed[0]
     kept = find_checkpoint(root, run_name, "best") or find_checkpoint(root, run_name, "last")
     if kept is None:
-        raise UserError(f"{command} needs a trained checkpoint: train one first\n  {_to_train(typed)}")
-    words = list(typed)
-    at = words.index("--") if "--" in words else len(words)
-    words[at:at] = ["--ckpt_path", str(kept)]
-    raise UserError(f"{command} needs a trained checkpoint:\n  {shlex.join(['lit_cls', *words])}")
+        raise UserError(f"{typed[0]} needs a trained checkpoint: train one first\n  {_to_train(typed)}")
+    at = [*typed, "--"].index("--")
+    words = ["lit_cls", *typed[:at], "--ckpt_path", str(kept), *typed[at:]]
+    raise UserError(f"{typed[0]} needs a trained checkpoint:\n  {shlex.join(words)}")
 
 
 def _to_train(typed: Sequence[str]) -> str:
     """The fit to run first: with the same options where fit has them, else with the configuration."""
-    command, *words = typed
-    before = ["", *words]
-    if command in ("fit", "validate", "test"):
-        given = [w for b, w in zip(before, words, strict=False) if "--ckpt_path" not in (b, w.split("=")[0])]
-    else:
-        config = {"-c", "--config"}
-        given = [w for b, w in zip(before, words, strict=False) if config & {b, w.split("=")[0]}]
+    same_options = typed[0] in ("fit", "validate", "test")
+    chosen = {"--ckpt_path"} if same_options else {"-c", "--config"}
+    # Of each word, whether it or the one before is such an option.
+    given = [w for b, w in itertools.pairwise(typed) if bool(chosen & {b, w.split("=")[0]}) != same_options]
     return shlex.join(["lit_cls", "fit", *(given or ["--data.path", "FILE"])])
 
 

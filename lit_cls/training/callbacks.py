@@ -122,15 +122,7 @@ class CollectPredictions(Callback):
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches = []
 
-    def _keep(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any) -> None:
         self._batches.append({name: outputs[name].cpu() for name in ("row_ids", "logits")})
 
     def _gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
