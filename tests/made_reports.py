@@ -72,7 +72,7 @@ def about(**others: Any) -> RunInfo:
     run = RunInfo(
         name="some_run",
         network=network,
-        settings={"model.size": "gpt2-nano", "data.split": [0.7, 0.1, 0.2], "model.lora": None},
+        settings={"model.size": "gpt2-nano", "data.split": [0.7, 0.1, 0.2], "model.adapter": None},
         provenance=provenance,
         tested="best.ckpt, after 20 steps, 1 whole epochs",
         decision=Decision(),

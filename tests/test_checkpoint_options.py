@@ -8,7 +8,12 @@ import pytest
 import torch
 from conftest import data, module, save
 
-from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
+from lit_cls.commands.checkpoint_options import (
+    TrainedCheckpoint,
+    add_checkpoint_options,
+    add_data_option,
+    open_checkpoint,
+)
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import UserError
 from lit_cls.model.decision import Decision
@@ -21,6 +26,7 @@ TOLD = "texts that it was trained on may be in it"
 def trained(words: list[str], told: list[str] | None = None) -> TrainedCheckpoint:
     parser = CommandParser("explain", "")
     add_checkpoint_options(parser)
+    add_data_option(parser)
     return open_checkpoint("explain", parser.parse_args(words), words, [].append if told is None else told.append)
 
 
@@ -49,15 +55,16 @@ def test_a_path_and_names_come_to_the_same_file(tmp_path: Path, saved: Path) -> 
 def test_the_splits_are_those_it_was_trained_on(tmp_path: Path, reviews: str, saved: Path) -> None:
     told: list[str] = []
     found = trained(["--ckpt_path", str(saved)])
-    part = found.split("validation", None, told.append)
+    part = found.validation_split(told.append)
     assert part.rows.texts == data(reviews).splits["validation"].rows.texts
     assert not told
     moved = Path(reviews).rename(tmp_path / "moved.csv")
     with pytest.raises(UserError, match="there is no file"):
-        found.split("validation", None, told.append)
-    assert found.split("validation", str(moved), told.append).sha256 == part.sha256
+        found.validation_split(told.append)
+    found = trained(["--ckpt_path", str(saved), "--data.path", str(moved)])
+    assert found.validation_split(told.append).sha256 == part.sha256
     moved.write_text(moved.read_text() + "a new one,yes\n")
-    found.split("validation", str(moved), told.append)
+    found.validation_split(told.append)
     assert told == [f"note: the validation split is not the one that {saved} was trained with: {TOLD}"]
 
 

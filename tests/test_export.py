@@ -9,8 +9,8 @@ from altered import altered
 from conftest import OncePerOptions, closed_pipe, data
 
 from lit_cls.cli import main
+from lit_cls.commands.export import FORMATS
 from lit_cls.exports import huggingface
-from lit_cls.exports.formats import FORMATS
 from lit_cls.exports.parity import ODD_TEXTS
 from lit_cls.exports.source import ReferenceOutputs
 from lit_cls.model.adapters import LoRA
@@ -49,7 +49,7 @@ def test_the_data_may_have_moved(
     def write(source: object, net: object, reference: ReferenceOutputs, *_: object) -> None:
         compared.append(len(reference.texts))
 
-    monkeypatch.setitem(FORMATS, "huggingface", FORMATS["huggingface"]._replace(write=write))
+    monkeypatch.setitem(FORMATS, "huggingface", (FORMATS["huggingface"][0], write))
     words = ["export", "--ckpt_path", str(path), "--format", "huggingface", "--out"]
     assert main([*words, str(tmp_path / "odd")]) == 0
     printed = capsys.readouterr().out

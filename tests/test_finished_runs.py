@@ -51,7 +51,7 @@ def test_test_rows_are_in_the_order_of_the_file(folder: Path) -> None:
 
 
 def test_settings_are_those_of_the_configuration(tmp_path: Path) -> None:
-    chosen = {"seed_everything": 7, "model": {"size": "gpt2-nano", "lora": None}, "preset": "published"}
+    chosen = {"seed_everything": 7, "model": {"size": "gpt2-nano", "adapter": None}, "preset": "published"}
     assert record(tmp_path / "version_0", answers(1, 2), settings=chosen).settings == chosen
 
 

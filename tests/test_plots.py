@@ -23,7 +23,9 @@ ROWS = [
 def drawn(given: Predictions) -> dict[str, Plot]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return {picture.name: picture for picture in draw_evaluation(given, figures_of(given), "test")}
+        return {
+            picture.file.removesuffix(".svg"): picture for picture in draw_evaluation(given, figures_of(given), "test")
+        }
 
 
 def words(picture: Plot) -> list[str]:

@@ -6,8 +6,8 @@ import torch
 from sklearn import metrics as reference
 from test_figures import normalized, predictions
 
-from lit_cls.evaluation.figures import Predictions, figures_of
-from lit_cls.evaluation.prior_shift import prior_shift, ranking, shifted_figures
+from lit_cls.evaluation.figures import Predictions, figures_of, shifted_figures
+from lit_cls.evaluation.prior_shift import prior_shift, weighted_ranking
 
 
 @pytest.mark.parametrize(("n_classes", "ties"), [(2, False), (2, True), (4, False)])
@@ -88,6 +88,6 @@ def test_a_label_without_a_text_cannot_be_weighed() -> None:
 
 
 def test_ranking_without_a_negative_text() -> None:
-    area, average = ranking(np.array([0.3, 0.3, 0.9]), np.array([True] * 3), np.ones(3))
+    area, average = weighted_ranking(np.array([0.3, 0.3, 0.9]), np.array([True] * 3), np.ones(3))
     assert area is None
     assert average == 1

@@ -87,6 +87,9 @@ def test_the_wheel_brings_types_presets_and_vocabulary(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"lit_cls/py.typed", "lit_cls/configs/quickstart.yaml", "lit_cls/data/vocabulary/vocab.bpe"} <= names
+    templates = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("lit_cls/*/templates/*")}
+    assert len(templates) >= 13
+    assert templates <= names
     assert sum(name.startswith("lit_cls/configs/rows/") for name in names) == 19
 
 

@@ -332,14 +332,14 @@ def test_settings_by_their_full_names() -> None:
     given = {
         "seed_everything": 3,
         "run_name": "x",
-        "model": {"size": "gpt2-nano", "lora": None},
+        "model": {"size": "gpt2-nano", "adapter": None},
         "data": {"split": [0.7, 0.1, 0.2]},
         "trainer": {"max_epochs": 2, "profiler": None},
     }
     assert reported_settings(given) == {
         "seed_everything": 3,
         "model.size": "gpt2-nano",
-        "model.lora": None,
+        "model.adapter": None,
         "data.split": [0.7, 0.1, 0.2],
         "trainer.max_epochs": 2,
     }

@@ -7,19 +7,19 @@ import pytest
 from made_reports import HARD_LABELS, HARD_TEXTS, hard_file, made_report, markdown_page
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.report.markdown import escaped, render_markdown
+from lit_cls.report.pages import escape_markdown, render_markdown
 
 
 @pytest.mark.parametrize("text", [*HARD_TEXTS, *HARD_LABELS, "_a_ b_c", "| --- |", "`", "\\", "\\|", "a ![b](c)"])
 def test_a_cell_is_read_as_what_it_was(text: str) -> None:
-    page = markdown_page(f"| column |\n| --- |\n| {escaped(text)} |\n")
+    page = markdown_page(f"| column |\n| --- |\n| {escape_markdown(text)} |\n")
     [[_, [cell]]] = page.cells()
     assert cell == " ".join(re.sub(r"[\x00\x07]", "\ufffd", text).split())
     assert {tag for tag, _ in page.tags} == {"table", "thead", "tbody", "tr", "th", "td"}
 
 
 def test_nothing_becomes_a_link_of_itself() -> None:
-    line = escaped("see https://example.com/a, WWW.example.com or you@example.com")
+    line = escape_markdown("see https://example.com/a, WWW.example.com or you@example.com")
     assert "://" not in line
     assert "www." not in line.lower()
     assert "@" not in line

@@ -4,27 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
-from made_reports import hard_file, made_report
+from made_reports import hard_file, made_report, markdown_page
 
 from lit_cls.data.datamodule import ClassificationData
-from lit_cls.report.blocks import Heading, Image, Paragraph, Table
 from lit_cls.report.numbers import decimal, percent
-from lit_cls.report.sections import MAX_LABELS, report_sections
+from lit_cls.report.pages import render_markdown, visible
+
+MAX_LABELS = 30
 
 
 def words(content: dict) -> str:
-    """All that the blocks say."""
-    told: list[str] = []
-    for block in report_sections(content):
-        match block:
-            case Heading(text, _) | Paragraph(text, _):
-                told.append(text)
-            case Image(file, title):
-                told += [file, title]
-            case Table(columns, rows):
-                assert all(len(row) == len(columns) for row in rows), columns
-                told += [" ".join(columns), *(" ".join(row) for row in rows)]
-    return "\n".join(told)
+    """All that the page says: a line for each row of a table, and the text."""
+    page = markdown_page(render_markdown(content))
+    for table in page.tables:
+        assert {len(row) for row in table} == {len(table[0])}, table[0]
+    return "\n".join([*(" ".join(row) for table in page.cells() for row in table), "".join(page.text)])
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +49,13 @@ def test_errors_hashes_and_settings_are_shown(content: dict) -> None:
     told = words(content)
     assert 0 < len(content["errors"]) <= 20
     for error in content["errors"]:
-        assert error["text"] in told
+        assert " ".join(visible(error["text"]).split()) in told
         assert decimal(error["probability"]) in told
     for part in content["data"]["splits"]:
         assert part["sha256"] in told
     for line in (
         "data.split 0.7 0.1 0.2",
-        "model.lora none",
+        "model.adapter none",
         "tested best.ckpt",
         "torch 2.13.0",
         "0" * 64,

@@ -5,9 +5,9 @@ import torch
 from rich.console import Console
 from sklearn.metrics import precision_recall_fscore_support
 
+from lit_cls.commands.tune import TunedPredictions, tuning_table
 from lit_cls.evaluation.figures import Predictions
 from lit_cls.evaluation.tuning import Goal
-from lit_cls.report.tuning_table import TunedPredictions, tuning_table
 
 
 def tuned(rule: str, nll: float, labels: np.ndarray, predicted: np.ndarray, names: tuple[str, ...]) -> TunedPredictions:

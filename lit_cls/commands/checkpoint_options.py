@@ -19,11 +19,10 @@ import yaml
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.options import DataOptions
 from lit_cls.data.split_data import LabelledSplit, SplitData, read
-from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.inference import Classifier, classifier_of
 from lit_cls.runs.folder import find_checkpoint
-from lit_cls.training.checkpoints import DATA_KEY, PREVIOUS, newest_checkpoint, read_checkpoint
+from lit_cls.training.checkpoints import DATA_KEY, KEY, PREVIOUS, newest_checkpoint, read_checkpoint
 
 Log = Callable[[str], None]
 _ROOT = "checkpoints"
@@ -44,32 +43,40 @@ class TrainedCheckpoint:
     """None: the precision it was trained in, if the device supports that."""
     weights: str | None
     """New path of the weights file it was trained from, if that has moved."""
+    data_path: str | None = None
+    """New path of its data, if that has moved; of three files, their folder, or all three as a list."""
 
     def classifier(self, precision: str | None = None, packed: bool = True) -> Classifier:
         """The network with its weights in place; a `precision` given here overrides the option."""
         precision = precision or self.precision
         return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision, packed)
 
-    def split(self, name: SplitName, moved: str | None, log: Log) -> LabelledSplit:
-        """A split of the data that it was trained on; a line is logged if it is not the same any more."""
-        part = self.parts(moved).splits[name]
-        if part.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get(name):
-            also = "" if name == "train" else ": texts that it was trained on may be in it"
-            log(f"note: the {name} split is not the one that {self.path} was trained with{also}")
-        return part
+    def validation_split(self, log: Log) -> LabelledSplit:
+        """The validation split of `data`; a line is logged if it is not the same any more."""
+        split = self.data().splits["validation"]
+        if split.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get("validation"):
+            log(
+                f"note: the validation split is not the one that {self.path} was trained with: texts that it was "
+                "trained on may be in it"
+            )
+        return split
 
-    def parts(self, moved: str | None) -> SplitData:
-        """All of the data that it was trained on, and the rows that are in no split.
-
-        `moved` is where its file is now; of three files, their folder, or all three as a list; None where it was.
-        """
+    def data(self) -> SplitData:
+        """All of the data that it was trained on, and the rows that are in no split."""
         options = DataOptions.stored(self.checkpoint[DATA_KEY]["settings"])
-        if moved is not None and options.split_files:
-            options = replace(options, split=_moved_files(options.split_files, moved))
-        elif moved is not None:
-            options = replace(options, path=moved)
+        if self.data_path is not None and options.split_files:
+            options = replace(options, split=_moved_files(options.split_files, self.data_path))
+        elif self.data_path is not None:
+            options = replace(options, path=self.data_path)
         options.check()
         return read(options)
+
+    def in_float32(self, log: Log) -> "TrainedCheckpoint":
+        """The same on the CPU in float32, and a note if that is not how it predicts."""
+        usual = self.precision or self.checkpoint[KEY]["precision"]
+        if (usual, self.device.type) != ("32-true", "cpu"):
+            log(f"note: everything is computed in float32 on the CPU, not in {usual} on {self.device.type}")
+        return replace(self, device=torch.device("cpu"), precision="32-true")
 
 
 def _moved_files(files: tuple[str, str, str], moved: str) -> tuple[str, str, str]:
@@ -104,8 +111,15 @@ def add_checkpoint_options(parser: CommandParser) -> None:
     group.add_argument("--trainer.accelerator", choices=kinds, help="what it runs on (default: auto)")
 
 
+def add_data_option(parser: CommandParser, use: str = "") -> None:
+    """Adds `--data.path`, for data that has moved; `use` says what its validation split is for."""
+    moved = "the data it was trained on (three files: their folder), if that has moved"
+    use = use and f": its validation split is for {use}"
+    parser.add_argument("--data.path", dest="moved_data", metavar="PATH", help=moved + use)
+
+
 def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str], log: Log) -> TrainedCheckpoint:
-    """Reads and checks the checkpoint that the options of `add_checkpoint_options` name."""
+    """Reads and checks the checkpoint that the options of this module name."""
     options = {} if args.config is None else _read_config(Path(os.path.expanduser(args.config)))
     options.update({name: given for name in _FROM_CONFIG if (given := getattr(args, name)) is not None})
     run_name = options.get("run_name") or ("fit" if args.config is None else Path(args.config).stem)
@@ -114,7 +128,8 @@ def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str]
     device = _device(options.get("trainer.accelerator") or "auto")
     precision = options.get("trainer.precision", "auto")
     full = None if precision == "auto" else _SHORT_PRECISIONS.get(precision, precision)
-    return TrainedCheckpoint(path, checkpoint, device, full, getattr(args, "model.weights"))
+    weights, data_path = getattr(args, "model.weights"), getattr(args, "moved_data", None)
+    return TrainedCheckpoint(path, checkpoint, device, full, weights, data_path)
 
 
 def locate_checkpoint(

@@ -3,12 +3,18 @@
 import os
 from pathlib import Path
 
-from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
-from lit_cls.commands.merge import add_data_option, in_float32
+from lit_cls.commands.checkpoint_options import (
+    TrainedCheckpoint,
+    add_checkpoint_options,
+    add_data_option,
+    open_checkpoint,
+)
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import RunError, UserError
-from lit_cls.exports.formats import FORMATS
+from lit_cls.exports.huggingface import check_huggingface, write_huggingface
+from lit_cls.exports.onnx import check_onnx, write_onnx
 from lit_cls.exports.parity import ODD_TEXTS
+from lit_cls.exports.peft import check_peft, write_peft
 from lit_cls.exports.source import ExportSource, ReferenceOutputs
 from lit_cls.io.atomic import check_new_folder, whole_folder
 from lit_cls.io.progress import Progress
@@ -26,6 +32,14 @@ is left.
   peft         the adapters alone, for transformers' GPT-2; as huggingface
 
 Adapters are merged in float32 for the first two."""
+FORMATS = {
+    "huggingface": (check_huggingface, write_huggingface),
+    "onnx": (check_onnx, write_onnx),
+    "peft": (check_peft, write_peft),
+}
+"""By name: a check that refuses missing packages and choices that the format cannot express; and a function that
+writes the network (float32, on the CPU; its adapters may be merged in place) into an empty folder, loads it as users
+will, logs how it compares with the reference outputs, and raises RunError where they differ."""
 _MAX_TEXTS = 64
 
 
@@ -39,13 +53,13 @@ def export(words: list[str]) -> int:
     args = parser.parse_args(words)
     out = Path(os.path.expanduser(args.out))
     check_new_folder(out)
-    trained = in_float32(open_checkpoint("export", args, words, print_line))
+    trained = open_checkpoint("export", args, words, print_line).in_float32(print_line)
     source = ExportSource.of(trained.path, trained.checkpoint, out)
-    export_format = FORMATS[args.format]
-    export_format.check(source)
+    check, write = FORMATS[args.format]
+    check(source)
     if rule := source.decision.describe(source.label_names):
         print_line(f"exported with the decision rule: {rule}")
-    texts = _texts(trained, getattr(args, "data.path"))
+    texts = _texts(trained)
     classifier = trained.classifier(packed=False)
     print_line(f"computing the checkpoint's logits of {len(texts)} texts, to compare with")
     with Progress(len(texts)) as progress:
@@ -53,19 +67,19 @@ def export(words: list[str]) -> int:
     try:
         with whole_folder(out) as folder:
             print_line(f"writing it as {args.format}, and comparing")
-            export_format.write(source, classifier.net, reference, folder, print_line)
+            write(source, classifier.net, reference, folder, print_line)
     except OSError as error:
         raise RunError(f"{out} could not be written: {error}. Choose another place with --out") from error
     print_line(f"{args.format}: {out}")
     return 0
 
 
-def _texts(trained: TrainedCheckpoint, moved: str | None) -> list[str]:
+def _texts(trained: TrainedCheckpoint) -> list[str]:
     """Texts to compare on: odd ones, and some of the validation split if it can be read."""
     try:
-        own = trained.split("validation", moved, print_line).rows.texts
+        own = trained.validation_split(print_line).rows.texts
     except UserError as error:
-        if moved is not None:
+        if trained.data_path is not None:
             raise
         print_line(f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: {error}")
         return list(ODD_TEXTS)

@@ -13,8 +13,7 @@ from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS
 def new_checkpoint_path(out: str | None, source: Path, stem: str) -> Path:
     """The path of the new checkpoint: `--out`, or `<stem>.ckpt` (then `<stem>_1.ckpt`, …) beside the given one.
 
-    Raises:
-        UserError: it exists already, cannot be written, or has a name that training overwrites.
+    A UserError if it exists already, cannot be written, or has a name that training overwrites.
     """
     if out is None:
         names = (f"{stem}_{n}.ckpt" if n else f"{stem}.ckpt" for n in itertools.count())
@@ -28,11 +27,7 @@ def new_checkpoint_path(out: str | None, source: Path, stem: str) -> Path:
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint as a whole.
-
-    Raises:
-        RunError: the disk refuses it.
-    """
+    """Writes a checkpoint as a whole, or raises a RunError."""
     from lit_cls.training.checkpoint_io import AtomicCheckpointIO  # imports Lightning, which takes seconds
 
     try:

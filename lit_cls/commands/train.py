@@ -153,9 +153,11 @@ class TrainCommand(LightningCLI):
         parser.add_argument("--run_name", type=str | None, default=None, help=name)
         preset = "Settings to start from, below --config and options: those of the published table."
         parser.add_argument("--preset", type=Preset | None, default=None, help=preset)
-        parser.link_arguments(
-            "model.size", "data.context_length", compute_fn=lambda size: BACKBONES[size].config.context_length
-        )
+        for option, of_model in (
+            ("data.context_length", lambda size: BACKBONES[size].config.context_length),
+            ("data.tokenizer", lambda size: BACKBONES[size].family.tokenizer),
+        ):
+            parser.link_arguments("model.size", option, compute_fn=of_model)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # LightningCLI has no public place for an option of one subcommand.

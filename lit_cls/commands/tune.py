@@ -2,18 +2,25 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
-from lit_cls.commands.checkpoint_options import TrainedCheckpoint, add_checkpoint_options, open_checkpoint
+from lit_cls.commands.checkpoint_options import (
+    TrainedCheckpoint,
+    add_checkpoint_options,
+    add_data_option,
+    open_checkpoint,
+)
 from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError, quote
-from lit_cls.evaluation.figures import Predictions
+from lit_cls.evaluation.figures import Predictions, calibration_error, reliability
 from lit_cls.evaluation.metrics import wilson_interval
 from lit_cls.evaluation.prior_shift import prior_shift, shifted_confusion
 from lit_cls.evaluation.tuning import (
@@ -29,8 +36,7 @@ from lit_cls.evaluation.tuning import (
 )
 from lit_cls.io.terminal import print_line, print_to, stdout_console
 from lit_cls.model.decision import Decision
-from lit_cls.report.numbers import count, percent, share
-from lit_cls.report.tuning_table import TunedPredictions, tuning_table
+from lit_cls.report.numbers import count, decimal, percent, share
 from lit_cls.training.checkpoints import BEST, DECISION_KEY, KEY, LAST, PREVIOUS, decision_of, without_training
 
 _FEW = 50  # texts: the interval of a share of 0.5 is wider than a quarter with fewer
@@ -63,6 +69,16 @@ class _Tuning:
     goal: Goal
 
 
+@dataclass(frozen=True)
+class TunedPredictions:
+    """Predictions under one temperature and threshold."""
+
+    rule: str
+    """In words."""
+    nll: float
+    predictions: Predictions
+
+
 def tune(words: list[str]) -> int:
     """Runs `lit_cls tune` with these arguments; returns the exit code."""
     args = _parser().parse_args(words)
@@ -71,15 +87,14 @@ def tune(words: list[str]) -> int:
     goal = parse_goal(args.goal, names)
     named = None if args.label is None else _class_of(args.label, names)
     target = new_checkpoint_path(args.out, trained.path, "tuned")
-    moved = getattr(args, "data.path")
-    parts = trained.parts(moved)
+    parts = trained.data()
     if list(parts.label_names) != names:
         raise UserError(
             f"the checkpoint knows the labels {', '.join(names)}; the data has {', '.join(parts.label_names)}: give "
             "the data it was trained on with --data.path"
         )
     candidates = [named] if named is not None else _candidates(goal, parts)
-    split = trained.split("validation", moved, print_line)
+    split = trained.validation_split(print_line)
     logits, labels = trained.classifier().logits(split.rows.texts), np.array(split.label_ids)
     if not bool(logits.isfinite().all()):
         raise UserError(f"the outputs of {trained.path} are not numbers: its training has diverged, train anew")
@@ -89,8 +104,7 @@ def tune(words: list[str]) -> int:
     write_checkpoint(content, target)  # before any output, whose reader may close it
     title = f"{trained.path}: {tuning.decision.goal}"
     print_to(stdout_console(), tuning_table(before, after, goal, title))
-    notes = [_why(tuning.decision, parts)] if named is None and goal.kind != "cost" else []
-    for note in [*notes, *_notes(trained, parts, tuning, after.predictions)]:
+    for note in _notes(trained, parts, tuning, after.predictions, named is not None):
         print_line(f"note: {note}")
     print_line(f"predictions follow from: {tuning.decision.describe(names)}")
     test, predict = (shlex.join(["lit_cls", command, "--ckpt_path", str(target)]) for command in ("test", "predict"))
@@ -108,8 +122,7 @@ def _parser() -> CommandParser:
         metavar="NAME",
         help="label that the goal is about (default, with two labels: the rarer one in the source)",
     )
-    moved = "the data it was trained on (three files: their folder), if that has moved"
-    parser.add_argument("--data.path", metavar="PATH", help=moved)
+    add_data_option(parser)
     parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: tuned.ckpt beside the given one)")
     add_checkpoint_options(parser)
     return parser
@@ -165,19 +178,18 @@ def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequen
     )
 
 
-def _why(decision: Decision, parts: SplitData) -> str:
-    assert decision.label is not None, "goals other than cost are about a label"
-    n, name = parts.source_counts(), parts.label_names[decision.label]
-    return (
-        f"the goal is about {name}, of which the source has fewer texts ({n[decision.label]:,} of {sum(n):,}); --label "
-        "names another"
-    )
-
-
-def _notes(trained: TrainedCheckpoint, parts: SplitData, tuning: _Tuning, after: Predictions) -> list[str]:
-    """The limits of the figures."""
+def _notes(
+    trained: TrainedCheckpoint, parts: SplitData, tuning: _Tuning, after: Predictions, named: bool = True
+) -> list[str]:
+    """Whether the label was `named`, and the limits of the figures."""
     names, label = parts.label_names, tuning.decision.label
     notes = []
+    if label is not None and tuning.goal.kind != "cost" and not named:
+        n = parts.source_counts()
+        notes.append(
+            f"the goal is about {names[label]}, of which the source has fewer texts ({n[label]:,} of {sum(n):,}); "
+            "--label names another"
+        )
     if earlier := decision_of(trained.checkpoint).describe(names):
         notes.append(f"{trained.path} was tuned before ({earlier}): that is ignored, this starts from its logits")
     if tuning.temperature_note:
@@ -232,3 +244,38 @@ def _shifted_precision(parts: SplitData, after: Predictions, label: int) -> list
         f"(data.balance): at the label mix of the source about {percent(precision, digits=1)} of the predictions of "
         f"{name} would be correct. After a training with --data.balance none, the validation split has that mix"
     ]
+
+
+def tuning_table(before: TunedPredictions, after: TunedPredictions, goal: Goal, title: str) -> Table:
+    """One row per figure; shares with their counts and 95 % Wilson intervals."""
+    table = Table(title=Text(title), title_justify="left")
+    for column in ("figure", "before", "after"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for (name, one), (_, other) in zip(_table_rows(before, goal), _table_rows(after, goal), strict=True):
+        table.add_row(Text(name), Text(one), Text(other))
+    return table
+
+
+def _table_rows(tuned: TunedPredictions, goal: Goal) -> Sequence[tuple[str, str]]:
+    predictions = tuned.predictions
+    # About the probabilities alone, whatever the threshold.
+    most_probable = replace(predictions, predicted=predictions.probabilities.argmax(dim=1))
+    found = [
+        ("rule", tuned.rule),
+        ("NLL", decimal(tuned.nll)),
+        ("calibration error (ECE, 15 bins)", decimal(calibration_error(reliability(most_probable)))),
+        ("accuracy", share(sum(predictions.correct), len(predictions.labels))),
+    ]
+    if goal.kind == "cost":
+        cost = cost_of(predictions.predicted.numpy(), predictions.labels.numpy(), goal)
+        found.append(("cost of wrong predictions", f"{cost:,.6g}"))
+    confusion = predictions.confusion()
+    for k, name in enumerate(predictions.label_names):
+        correct, predicted, texts = (int(n) for n in (confusion[k, k], confusion[:, k].sum(), confusion[k].sum()))
+        f1 = 2 * correct / (predicted + texts) if predicted + texts else None
+        found += [
+            (f"{name}: precision", share(correct, predicted)),
+            (f"{name}: recall", share(correct, texts)),
+            (f"{name}: F1", decimal(f1)),
+        ]
+    return found

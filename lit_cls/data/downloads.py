@@ -1,23 +1,25 @@
-"""Data sets from the network: verified, written in one step, kept in the user's cache."""
+"""Data sets from the network: fetched through pooch, verified, kept in the user's cache."""
 
 import hashlib
 import io
 import os
-import tempfile
+import time
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lit_cls.errors import UserError
-from lit_cls.io.atomic import locked, rename
-from lit_cls.io.download import Limits, TransferError, discard, partial_name, set_aside, transfer
+from lit_cls.io.atomic import locked
+from lit_cls.io.progress import Progress
 
-# An archive that is damaged, or none.
-_DAMAGED = (EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_CHUNK = 64  # bytes between two checks of a transfer's limits: a server that sends one at a time does not evade them
+_SLOWEST = 10_000  # bytes a second on average
 # Others need memory for which the archive gives the figure, or a decoder that is seldom used.
 _PACKED_AS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_LIMITS = Limits(max_bytes=4 << 20)
+# An archive that is damaged, or none.
+_DAMAGED = (EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Download:
     sha256: str
     """Of the unpacked file."""
     urls: tuple[str, ...]
-    """Where the archive is, tried in this order."""
+    """Of the archive, tried in this order."""
     option: str
     """The option that takes a local copy instead."""
-    limits: Limits = _LIMITS
-    """Of the archive; its size also holds for the unpacked file."""
+    max_bytes: int = 4 << 20
+    """Of the archive, and of the unpacked file."""
+    patience_s: float = 30
+    """Seconds without a byte; also added to those that the slowest speed allows."""
 
 
 SMS_SPAM = Download(
@@ -55,29 +59,33 @@ def cache_folder() -> Path:
 def fetch(download: Download) -> Path:
     """The file, from the cache or else from the first server that has it.
 
-    What broke off is kept and gone on from by the next call; what has the wrong sha256 is kept aside.
-
     Raises:
-        UserError: no server can be reached, or what came is not the file.
+        UserError: no server can be reached, or none has this very file.
     """
     target = cache_folder() / download.name
-    if _is_there(target, download):
+    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == download.sha256:
         return target
     if os.environ.get("LIT_CLS_OFFLINE", "0") not in ("", "0"):
         raise _refusal(download, ["LIT_CLS_OFFLINE is set: nothing was tried"])
+    import pooch
+    from requests import RequestException
+
+    pooch.get_logger().setLevel("WARNING")  # it would print the address; what fails is raised
     failures = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.parent, wait=True):
-            if _is_there(target, download):  # another process had it first
-                return target
+        with locked(target.parent, wait=True):  # another process may have it meanwhile: pooch looks again
             for url in download.urls:
-                archive = target.parent / partial_name(download.name, url)
                 try:
-                    transfer(url, archive, download.limits, download.name)
-                    _unpack(archive, download, target)
-                except (TransferError, *_DAMAGED) as error:
-                    failures.append(f"{url}: {str(error) or type(error).__name__}")
+                    pooch.retrieve(
+                        url,
+                        known_hash=download.sha256,
+                        fname=download.name,
+                        path=target.parent,
+                        downloader=lambda url, file, _: _unpack(url, Path(file), download),
+                    )
+                except (RequestException, *_DAMAGED) as error:
+                    failures.append(f"{url}: {' '.join(str(error).split()) or type(error).__name__}")
                 else:
                     return target
     except OSError as error:
@@ -88,12 +96,6 @@ def fetch(download: Download) -> Path:
     raise _refusal(download, failures)
 
 
-def _is_there(target: Path, download: Download) -> bool:
-    if not target.is_file() or target.stat().st_size > download.limits.max_bytes:
-        return False
-    return hashlib.sha256(target.read_bytes()).hexdigest() == download.sha256
-
-
 def _refusal(download: Download, failures: list[str]) -> UserError:
     return UserError(
         f"{download.name} is not on this machine and could not be downloaded:\n  "
@@ -102,38 +104,52 @@ def _refusal(download: Download, failures: list[str]) -> UserError:
     )
 
 
-def _unpack(archive: Path, download: Download, target: Path) -> None:
-    """Writes the one wanted member to the target: no path of the archive is ever written to."""
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            unpacked = Path(folder) / target.name
-            digest = _member(archive, download, unpacked)
-            if digest == download.sha256:
-                rename(unpacked, target)
-                return
-            aside = set_aside(unpacked, target.name, digest)
-            aside = aside.replace(target.parent / aside.name)
-    finally:
-        discard(archive)  # whole, so there is nothing to go on from
-    raise ValueError(f"the sha256 of {download.name} is {digest}, not {download.sha256}: not used, kept as {aside}")
+class _LimitedTransfer:
+    """Ends a transfer that is too large or too slow, and shows its progress: a progress bar in pooch's sense.
+
+    A timeout of the socket alone is no bound: one byte each time before it ends lasts for ever.
+    """
+
+    total = 0  # bytes that the server announced; set by pooch
+
+    def __init__(self, received: io.BytesIO, download: Download, progress: Progress) -> None:
+        self._received, self._download, self._progress = received, download, progress
+        self._began = time.monotonic()
+
+    def update(self, _: int) -> None:
+        """Called after each chunk, with its nominal size."""
+        n, most, seconds = self._received.tell(), self._download.max_bytes, time.monotonic() - self._began
+        if max(n, self.total) > most:
+            raise ValueError(f"more than {most >> 20} MB")
+        if seconds > self._download.patience_s + n / _SLOWEST:
+            raise ValueError(f"too slow: {n:,} bytes in {seconds:.0f} s, given up")
+        self._progress.report(f"downloading {self._download.name}", n, self.total)
+
+    def reset(self) -> None:
+        """Called at the end, before the last update."""
+
+    def close(self) -> None:
+        """Called at the end."""
 
 
-def _member(archive: Path, download: Download, unpacked: Path) -> str:
-    """Unpacks into a file of our own and returns its sha256."""
-    digest, size = hashlib.sha256(), 0
-    # At most as large as its limit; in memory, what the disk refuses is not mistaken for damage.
-    with zipfile.ZipFile(io.BytesIO(archive.read_bytes())) as packed:
-        try:
-            member = packed.getinfo(download.name)
-        except KeyError as error:
-            raise ValueError(f"the archive has no {download.name}") from error
+def _unpack(url: str, file: Path, download: Download) -> None:
+    """Writes the one wanted member of an archive to a file: no path of the archive is ever written to."""
+    import pooch
+
+    archive = io.BytesIO()  # in memory, what the disk refuses is not mistaken for damage
+    headers = {"User-Agent": "lit_cls", "Accept-Encoding": "identity"}
+    with Progress(unit="bytes") as progress:
+        limits: Any = _LimitedTransfer(archive, download, progress)
+        get = pooch.HTTPDownloader(limits, _CHUNK, timeout=download.patience_s, headers=headers)
+        get(url, archive, None)
+    with zipfile.ZipFile(archive) as packed:
+        if download.name not in packed.namelist():
+            raise ValueError(f"the archive has no {download.name}")
+        member = packed.getinfo(download.name)
         if member.compress_type not in _PACKED_AS:
             raise ValueError(f"{download.name} is packed by method {member.compress_type}, which is not expected")
-        with packed.open(member) as stream, unpacked.open("wb") as file:
-            while chunk := stream.read(1 << 16):
-                size += len(chunk)
-                if size > download.limits.max_bytes:
-                    raise ValueError(f"{download.name} unpacks to more than {download.limits.max_bytes >> 20} MB")
-                digest.update(chunk)
-                file.write(chunk)
-    return digest.hexdigest()
+        with packed.open(member) as stream:
+            content = stream.read(download.max_bytes + 1)
+    if len(content) > download.max_bytes:
+        raise ValueError(f"{download.name} unpacks to more than {download.max_bytes >> 20} MB")
+    file.write_bytes(content)

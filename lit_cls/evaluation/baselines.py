@@ -34,10 +34,7 @@ class Baseline:
 def baselines(
     train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> list[Baseline]:
-    """Fits all of them on the texts and class ids of the train split, which has every class.
-
-    `groups` are the texts to predict, by name.
-    """
+    """Fits all on the texts and class ids of the train split, which has every class; `groups` are texts to predict."""
     return [
         _majority(label_ids, n_classes, groups),
         *(_linear(name, train, label_ids, groups) for name in _MAX_WORK),
@@ -47,11 +44,7 @@ def baselines(
 def quick_baselines(
     train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> tuple[list[Baseline], list[str]]:
-    """Fits the baselines that take a few seconds; see `baselines` for the arguments.
-
-    Returns:
-        The baselines, and a line about each that is missing, with the reason.
-    """
+    """Fits those of `baselines` that take a few seconds; also returns a line about each that is missing."""
     from importlib.util import find_spec
 
     found, missing = [_majority(label_ids, n_classes, groups)], []

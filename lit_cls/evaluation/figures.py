@@ -4,7 +4,7 @@ An undefined figure is None, "n/a" in a report: never 0, and no mean over fewer 
 Shapes: N texts, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from lit_cls.evaluation.metrics import wilson_interval
+from lit_cls.evaluation.prior_shift import PriorShift, shifted_confusion, weighted_correlation, weighted_ranking
 
 N_BINS = 15
 """Of equal width, for the calibration error (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
-
-Ranking = Callable[[Tensor, Tensor], tuple[float | None, float | None]]
-"""Scores (N,) and which texts are positive (N,) to AUROC and average precision."""
 
 # A probability that float32 rounds to 0 counts as this in the log-loss: a softmax never means 0.
 _SMALLEST = torch.finfo(torch.float32).tiny
@@ -72,9 +70,8 @@ class LabelFigures:
 
     label: str
     texts: int
-    """Number of texts with the label."""
     answered: int
-    """Number of texts for which it was predicted."""
+    """Number of texts for which the label was predicted."""
     precision: float | None = None
     recall: float | None = None
     f1: float | None = None
@@ -121,52 +118,39 @@ class Figures:
     """Number of texts of each given label (rows), by prediction (columns)."""
     reliability: tuple[Bin, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON."""
-        return asdict(self)
-
     def compact(self) -> dict[str, Any]:
-        """The same without the confusion matrix and the bins."""
+        """Plain types, for JSON, without the confusion matrix and the bins."""
         return asdict(replace(self, confusion=(), reliability=()))
 
 
-def figures_of(predictions: Predictions) -> Figures:
-    """Computes all figures; there may be no texts."""
+def figures_of(predictions: Predictions, shift: PriorShift | None = None) -> Figures:
+    """Computes all figures; there may be no texts.
+
+    With a `shift`, which must have weights, texts are weighted. `n`, `correct` and `confusion` stay counts, and there
+    is no interval, because few texts may have most of the weight.
+    """
     from torchmetrics.functional.classification import multiclass_matthews_corrcoef
 
-    n, counts = len(predictions.labels), predictions.confusion()
-    correct = int(counts.diagonal().sum())
-    # The correlation is undefined if one label alone was given or predicted.
-    defined = n > 0 and all(int((counts.sum(dim=axis) > 0).sum()) > 1 for axis in (0, 1))
-    mcc = multiclass_matthews_corrcoef(predictions.predicted, predictions.labels, len(counts)) if defined else None
-    return assemble(
-        predictions,
-        accuracy=correct / n if n else None,
-        wilson_95=wilson_interval(correct, n) if n else None,
-        mcc=None if mcc is None else float(mcc),
-        labels=label_figures(predictions, counts.float(), _ranking),
-    )
-
-
-def assemble(
-    predictions: Predictions,
-    accuracy: float | None,
-    wilson_95: tuple[float, float] | None,
-    mcc: float | None,
-    labels: tuple[LabelFigures, ...],
-    weights: Tensor | None = None,
-) -> Figures:
-    """Adds the figures that follow from those of the labels, or that have one formula with and without weights.
-
-    `accuracy`, `wilson_95`, `mcc` and `labels` are those of `Figures`; `weights` (N,) are None for equal weights.
-    """
-    names, counts, bins = predictions.label_names, predictions.confusion(), reliability(predictions, weights)
+    names, n, counts = predictions.label_names, len(predictions.labels), predictions.confusion()
+    correct, mcc = int(counts.diagonal().sum()), None
+    if shift is not None:
+        weights = torch.tensor(shift.weights, dtype=torch.float64)[predictions.labels]  # (N,)
+        mass = shifted_confusion(counts.numpy(), shift.shares)
+        accuracy, mcc = float(mass.trace() / mass.sum()), weighted_correlation(mass)
+        labels = _label_figures(predictions, torch.from_numpy(mass), weights)
+    else:
+        weights, accuracy = None, correct / n if n else None
+        # The correlation is undefined if one label alone was given or predicted.
+        if n and all(int((counts.sum(dim=axis) > 0).sum()) > 1 for axis in (0, 1)):
+            mcc = float(multiclass_matthews_corrcoef(predictions.predicted, predictions.labels, len(counts)))
+        labels = _label_figures(predictions, counts.float())
+    bins = reliability(predictions, weights)
     ranked = [labels[predictions.positive]] if len(names) == 2 else labels
     return Figures(
-        n=len(predictions.labels),
-        correct=int(counts.diagonal().sum()),
+        n=n,
+        correct=correct,
         accuracy=accuracy,
-        wilson_95=wilson_95,
+        wilson_95=wilson_interval(correct, n) if n and shift is None else None,
         balanced_accuracy=_mean([label.recall for label in labels]),
         f1_macro=_mean([label.f1 for label in labels]),
         mcc=mcc,
@@ -181,8 +165,15 @@ def assemble(
     )
 
 
-def label_figures(predictions: Predictions, mass: Tensor, ranking: Ranking) -> tuple[LabelFigures, ...]:
+def shifted_figures(predictions: Predictions, shift: PriorShift) -> Figures | None:
+    """The figures under another label distribution; None where there are no weights or no texts."""
+    return figures_of(predictions, shift) if shift.weights is not None and len(predictions.labels) else None
+
+
+def _label_figures(predictions: Predictions, mass: Tensor, weights: Tensor | None = None) -> tuple[LabelFigures, ...]:
     """The figures of each label, from (K, K) counts or weights of the given labels (rows) by prediction (columns)."""
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
     counts = predictions.confusion()
     hits, of_label, as_label = mass.diagonal(), mass.sum(dim=1), mass.sum(dim=0)
     precision, recall, f1 = (
@@ -194,20 +185,17 @@ def label_figures(predictions: Predictions, mass: Tensor, ranking: Ranking) -> t
         if not texts:
             found.append(LabelFigures(name, 0, predicted))
             continue
-        ranked = (
-            ranking(predictions.probabilities[:, k], predictions.labels == k) if predictions.finite else (None, None)
-        )
-        found.append(
-            LabelFigures(name, texts, predicted, precision[k] if predicted else None, recall[k], f1[k], *ranked)
-        )
+        scores, positive = predictions.probabilities[:, k], predictions.labels == k
+        auroc, average_precision = None, None
+        if predictions.finite and weights is not None:
+            auroc, average_precision = weighted_ranking(scores.numpy(), positive.numpy(), weights.numpy())
+        elif predictions.finite:
+            if not positive.all():
+                auroc = float(binary_auroc(scores, positive.long(), validate_args=False))
+            average_precision = float(binary_average_precision(scores, positive.long(), validate_args=False))
+        figures = precision[k] if predicted else None, recall[k], f1[k]
+        found.append(LabelFigures(name, texts, predicted, *figures, auroc, average_precision))
     return tuple(found)
-
-
-def _ranking(scores: Tensor, positive: Tensor) -> tuple[float | None, float | None]:
-    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
-
-    area = None if positive.all() else float(binary_auroc(scores, positive.long(), validate_args=False))
-    return area, float(binary_average_precision(scores, positive.long(), validate_args=False))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

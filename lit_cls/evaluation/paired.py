@@ -37,11 +37,7 @@ class Comparison:
 
 
 def compare(before: Correct, after: Correct) -> Comparison:
-    """Paired comparison on the same texts and seeds.
-
-    Raises:
-        ValueError: not the same numbers of seeds or texts, or none.
-    """
+    """Paired comparison; raises a ValueError unless both have the same seeds and texts, at least one."""
     a, b = (np.asarray(correct, dtype=np.int64) for correct in (before, after))
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(f"not the same texts and seeds: {a.shape} and {b.shape}")

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_cls.evaluation.figures import Figures, Predictions, assemble, label_figures
-
 
 @dataclass(frozen=True)
 class PriorShift:
@@ -53,31 +51,7 @@ def shifted_confusion(confusion: np.ndarray, shares: Sequence[float]) -> np.ndar
     return np.asarray(shares)[:, None] * confusion / np.maximum(totals, 1)
 
 
-def shifted_figures(predictions: Predictions, shift: PriorShift) -> Figures | None:
-    """All figures with weighted texts; None where there are no weights or no texts.
-
-    Counts (`n`, `correct`, `confusion`) stay counts; an interval is not given, because few texts may have most of
-    the weight.
-    """
-    if shift.weights is None or not len(predictions.labels):
-        return None
-    mass = shifted_confusion(predictions.confusion().numpy(), shift.shares)
-    weights = torch.tensor(shift.weights, dtype=torch.float64)[predictions.labels]  # (N,)
-
-    def weighted_ranking(scores: Tensor, positive: Tensor) -> tuple[float | None, float]:
-        return ranking(scores.numpy(), positive.numpy(), weights.numpy())
-
-    return assemble(
-        predictions,
-        accuracy=float(mass.trace() / mass.sum()),
-        wilson_95=None,
-        mcc=_correlation(mass),
-        labels=label_figures(predictions, torch.from_numpy(mass), weighted_ranking),
-        weights=weights,
-    )
-
-
-def ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float | None, float]:
+def weighted_ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[float | None, float]:
     """Area under the ROC curve (None without a negative text), and average precision, of weighted texts.
 
     All are (N,): scores, higher for texts taken to be positive; which texts are positive, at least one; weights.
@@ -94,7 +68,7 @@ def ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tu
     return float(area / (hits[-1] * alarms[-1])), average_precision
 
 
-def _correlation(mass: np.ndarray) -> float | None:
+def weighted_correlation(mass: np.ndarray) -> float | None:
     """Gorodkin's coefficient for K classes (Computational Biology and Chemistry 28, 2004); Matthews' for two."""
     given, predicted, total = mass.sum(axis=1), mass.sum(axis=0), mass.sum()
     if np.count_nonzero(given) < 2 or np.count_nonzero(predicted) < 2:

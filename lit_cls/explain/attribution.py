@@ -67,10 +67,7 @@ def integrated_gradients(
     which therefore gets no attribution. (A vector of zeros is not a token.) The integral is a Gauss-Legendre sum over
     eight points in each half of the path. In every segment, attributions must add up to the change of the log-odds:
     segments that miss it most are halved until the sum of all gaps is within 1 % of the whole change, or `steps`
-    points are used. `label` defaults to the predicted one.
-
-    Raises:
-        UserError: not in 32-true or 64-true, or no such label.
+    points are used. `label` defaults to the predicted one. The classifier must be in 32-true or 64-true.
     """
     _check(classifier, label)
     tokenized = TokenizedText(classifier, text)
@@ -194,9 +191,6 @@ def leave_one_word_out(
 
     A score is positive if the word speaks for the label, by default the predicted one. The shorter text is read as
     `predict` reads it: if the text was truncated, tokens that were not read move up.
-
-    Raises:
-        UserError: not in 32-true or 64-true, or no such label.
     """
     _check(classifier, label)
     tokenized = TokenizedText(classifier, text)

@@ -5,12 +5,12 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 from lit_cls.explain.attribution import Attribution
 from lit_cls.explain.words import Word
-from lit_cls.report.blocks import Table
-from lit_cls.report.html import STYLE, html_page, html_table
+from lit_cls.io.templates import environment
 
 LEVELS = 8
 """Number of shades of each colour."""
@@ -107,57 +107,20 @@ def _visible(text: str) -> str:
 
 def explanation_page(explanations: Sequence[Explanation], checkpoint: str, max_length: int) -> str:
     """The whole page: no script, nothing from elsewhere, and a policy that forbids both."""
-    style = _style()
-    sha256 = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    swatches = "".join(f'<span class="{_class(shade)}">&nbsp;</span>' for shade in range(-LEVELS, LEVELS + 1) if shade)
-    body = [
-        "<h1>Which words the predictions rest on</h1>",
-        f"<p>{escape(checkpoint)}</p>",
-        f'<p class="legend">against the label {swatches} for it · <span class="unread">not read (truncated at '
-        f"{max_length:,} tokens)</span> · scores are changes of the log-odds: in a word's tooltip, and below each text"
-        "</p>",
-    ]
-    for number, one in enumerate(explanations, start=1):
-        body.append(f"<section>\n<h2>{number}. {escape(one.prediction)}</h2>")
-        body += [f"<p>{escape(line)}</p>" for line in one.notes]
-        for method, (total, attribution) in one.methods.items():
-            words = displayed_words(attribution.words)
-            scale = f"; deepest colour {largest(words):.3f}" if words else ""
-            body.append(f"<h3>{escape(method)}</h3>\n<p>{escape(total)}{scale}</p>")
-            body.append(f'<div class="text" dir="auto">{_coloured(words, max_length)}</div>')
-        rows = [(text.strip(), *scores) for text, scores in score_rows(one)]
-        table = html_table(Table(("word", *one.methods), rows))
-        body.append(f"<details><summary>scores</summary>\n{table}\n</details>\n</section>")
-    return html_page("lit_cls explain", "\n".join(body), style, f"style-src 'sha256-{sha256}'")
+    pages = environment("lit_cls.explain", "lit_cls.report")
+    functions = (colours, displayed_words, largest, score_rows, shade_of, signed, css_class)
+    pages.globals.update({function.__name__: function for function in functions})
+    pages.globals["shades"] = [shade for shade in range(-LEVELS, LEVELS + 1) if shade]
+    style = pages.get_template("explanation.css").render()
+    return pages.get_template("explanation.html").render(
+        explanations=explanations,
+        checkpoint=checkpoint,
+        max_length=max_length,
+        style=Markup(style),
+        style_sha256=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
 
 
-def _coloured(words: Sequence[Word], max_length: int) -> str:
-    deepest = largest(words)
-    found = []
-    for word in words:
-        text = word.text.lstrip()
-        before = word.text[: len(word.text) - len(text)]
-        if word.score is None:
-            attributes = f'class="unread" title="not read (truncated at {max_length:,} tokens)"'
-        else:
-            attributes = f'class="{_class(shade_of(word.score, deepest))}" title="{signed(word.score)}"'
-        found.append(f"{escape(before)}<span {attributes}>{escape(text)}</span>")
-    return "".join(found)
-
-
-def _class(shade: int) -> str:
+def css_class(shade: int) -> str:
+    """The class of a shade's words."""
     return f"for{shade}" if shade > 0 else f"against{-shade}" if shade else "none"
-
-
-def _style() -> str:
-    lines = [
-        ".text{white-space:pre-wrap;border-left:3px solid gray;padding-left:1em}",
-        ".unread{opacity:.6;font-style:italic}",
-        "[class^=for],[class^=against]{border-radius:3px;padding:0 2px}",
-        "[class^=against]{text-decoration:underline dotted}",  # not by its colour alone
-    ]
-    for shade in range(-LEVELS, LEVELS + 1):
-        if shade:
-            background, text = colours(shade)
-            lines.append(f".{_class(shade)}{{background:{background};color:{text}}}")
-    return STYLE + "\n".join(lines)

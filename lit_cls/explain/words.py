@@ -33,9 +33,11 @@ class TokenizedText:
         self._limit = (classifier.cut_to, classifier.truncation)
         self._pad_id = classifier.tokenizer.pad_id
         [self.token_ids] = classifier.tokenizer.encode([text])
-        self.words = _split(text)
-        # The token of an empty text is in no word.
-        self.word_of_token = _words_of_tokens(self.words, classifier.tokenizer.spans(text)) if text else []
+        word_ends = [word.end() for word in _WORD.finditer(text)][:-1]
+        self.words = [text[a:b] for a, b in pairwise([0, *word_ends, len(text)])] if text else []
+        # The word in which each token begins; the token of an empty text is in no word.
+        starts = [start for start, _ in classifier.tokenizer.spans(text)] if text else []
+        self.word_of_token: list[int] = np.searchsorted(word_ends, starts, side="right").tolist()
         self.kept = truncate(list(range(len(self.word_of_token))), *self._limit)
 
     def score_words(self, scores: Sequence[float]) -> tuple[Word, ...]:
@@ -58,15 +60,3 @@ class TokenizedText:
             truncate(ids[:start] + ids[end:] or [self._pad_id], *self._limit)
             for start, end in zip(starts, ends, strict=True)
         ]
-
-
-def _split(text: str) -> list[str]:
-    ends = [word.end() for word in _WORD.finditer(text)][:-1]
-    return [text[start:end] for start, end in pairwise([0, *ends, len(text)])] if text else []
-
-
-def _words_of_tokens(words: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[int]:
-    """The word in which each token begins."""
-    ends = np.cumsum([len(word) for word in words])
-    found: list[int] = np.searchsorted(ends, [start for start, _ in spans], side="right").tolist()
-    return found

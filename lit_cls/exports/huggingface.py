@@ -19,7 +19,7 @@ from torch import Tensor
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import readme
+from lit_cls.exports.readme import write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
@@ -30,7 +30,7 @@ BATCHES = (1, 8)
 
 
 def check_huggingface(source: ExportSource) -> None:
-    """Refuses settings that `GPT2ForSequenceClassification` cannot express; see `Format`."""
+    """Refuses settings that `GPT2ForSequenceClassification` cannot express."""
     require_packages("transformers", "tokenizers")
     settings, decision = source.settings, source.decision
     wrong = []
@@ -54,22 +54,19 @@ def check_huggingface(source: ExportSource) -> None:
 def write_huggingface(
     source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log
 ) -> None:
-    """Writes weights, configuration, tokenizer and a README; see `Format`."""
+    """Writes weights, configuration, tokenizer and a README."""
     merge_adapter(net)
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
         comparison = log_each(_compare(source, reference, folder), log)
-    (folder / "README.md").write_text(_readme(source, comparison), encoding="utf-8")
+    write_readme(folder, "huggingface.md", source, comparison)
 
 
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
     """Tensors, by our names, that give the same logits divided by the temperature from a head without bias.
 
-    The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b.
-
-    Raises:
-        UserError: there is no such d.
+    The final norm's shift moves by the shortest d with W d = b: W (x + d) = W x + b. Without such a d, a UserError.
     """
     weight = (tensors["out_head.weight"].double() / temperature).float()  # (K, C)
     bias = tensors["out_head.bias"].double() / temperature
@@ -93,9 +90,8 @@ def save_model(source: ExportSource, tensors: dict[str, Tensor], folder: Path) -
     """Writes `model.safetensors`, from tensors by our names without a bias of the head, and `config.json`."""
     from safetensors.torch import save_file
 
-    save_file(
-        source.settings.spec.family.to_hub_names(tensors), folder / "model.safetensors", metadata={"format": "pt"}
-    )
+    theirs = source.settings.spec.family.to_hub_names(tensors)
+    save_file(theirs, folder / "model.safetensors", metadata={"format": "pt"})
     configuration(source).save_pretrained(folder)
 
 
@@ -179,27 +175,3 @@ def _compare(source: ExportSource, reference: ReferenceOutputs, folder: Path) ->
     # By name: a missing or exchanged label shows.
     found = torch.tensor([[row.get(name, float("nan")) for name in source.label_names] for row in shares])
     yield measure(expected.softmax(dim=-1), found).require("probabilities, pipeline and the checkpoint")
-
-
-def _readme(source: ExportSource, comparison: list[str]) -> str:
-    usage = [
-        "from transformers import pipeline",
-        f'classify = pipeline("text-classification", "{source.out.name}", truncation=True)',
-        'classify(["a text", "another"], batch_size=8)',
-    ]
-    folded = "The head's bias is folded into the final norm's shift (`ln_f.bias`): transformers' head has none."
-    return readme("A text classifier for transformers", source, usage, [*usage_notes(source), folded], comparison)
-
-
-def usage_notes(source: ExportSource) -> list[str]:
-    """Paragraphs of a README on how transformers reads texts."""
-    rule = source.decision.describe(source.label_names)
-    return [
-        f"With `truncation=True` a text is truncated to {source.cut_to} tokens, of which the {source.truncation} is "
-        "kept, as lit_cls does. Without it, a longer text is read to its end, or fails where it is too long for the "
-        "network.",
-        "`<|endoftext|>` in a text is ordinary text: the padding token is spelled with a noncharacter, U+FDD0, before "
-        "it. transformers fails on an empty text: pass `text or classify.tokenizer.pad_token`, which is how lit_cls "
-        "reads an empty text.",
-        *([f"The logits are divided by the temperature: {rule}."] if rule else []),
-    ]

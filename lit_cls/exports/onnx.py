@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import readme
+from lit_cls.exports.readme import write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
@@ -26,12 +26,12 @@ _MAX_BYTES_IN_GRAPH = 1 << 30  # a protobuf ends at 2 GB; larger weights get a f
 
 
 def check_onnx(source: ExportSource) -> None:
-    """Refuses missing packages only: every setting can be expressed; see `Format`."""
+    """Refuses missing packages only: every setting can be expressed."""
     require_packages("onnxscript", "onnxruntime", "tokenizers")
 
 
 def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
-    """Writes the graph, its tokenizer, its labels, an example and a README; see `Format`."""
+    """Writes the graph, its tokenizer, its labels, an example and a README."""
     merge_adapter(net)
     graph = _DecisionGraph(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
@@ -52,7 +52,7 @@ def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
     comparison = log_each(_compare_shapes(graph, source, folder, classify), log)
     comparison += log_each(_compare_texts(source, reference, folder, classify), log)
-    (folder / "README.md").write_text(_readme(source, comparison), encoding="utf-8")
+    write_readme(folder, "onnx.md", source, comparison)
 
 
 class _DecisionGraph(nn.Module):
@@ -74,10 +74,8 @@ def _export(graph: _DecisionGraph, path: Path) -> None:
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     longest = graph.net.config.context_length
     free = {0: torch.export.Dim("batch", min=1, max=1 << 16), 1: torch.export.Dim("length", min=1, max=longest)}
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,8 +90,7 @@ def _export(graph: _DecisionGraph, path: Path) -> None:
                 verbose=False,
             )
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)
     assert program is not None, "torch.onnx.export with dynamo returns the program"
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
     program.save(str(path), external_data=size > _MAX_BYTES_IN_GRAPH)
@@ -125,20 +122,3 @@ def _compare_texts(
     expected = source.decision.probabilities(reference.logits)
     labels = source.decision.labels(expected)
     yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")
-
-
-def _readme(source: ExportSource, comparison: list[str]) -> str:
-    rule = source.decision.describe(source.label_names)
-    usage = ["pip install numpy onnxruntime tokenizers", 'python classify.py "a text" "another"']
-    files = [
-        "| file | content |",
-        "|---|---|",
-        "| `model.onnx` | `input_ids` and `attention_mask`, (batch, length) int64, right-padded, to `probabilities` "
-        "(batch, labels) float32 and `label` (batch,) int64; `model.onnx.data` beside it, if there, has its weights |",
-        "| `labels.json` | the labels, by class id |",
-        "| `tokenizer.json` | for the `tokenizers` library; `classify.py` reads an empty text as one pad |",
-        "| `reading.json` | how texts are truncated and padded |",
-        "| `classify.py` | the example: change it, or copy from it |",
-    ]
-    label = f"The label follows from: {rule or 'the largest probability'}. It is inside the graph."
-    return readme("A text classifier in ONNX", source, usage, ["\n".join(files), label], comparison)

@@ -43,19 +43,11 @@ class Parity:
         """Whether the two agree."""
         return self.largest <= LIMIT and not self.flips
 
-    def describe(self, compared: str) -> str:
-        """The figures in words; `compared` names what was compared."""
-        return f"{compared}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
-
-    def require(self, compared: str) -> str:
-        """The figures in words, as `describe`.
-
-        Raises:
-            RunError: the two do not agree.
-        """
-        line = self.describe(compared)
+    def require(self, compared: str, hint: str = "") -> str:
+        """Raises a RunError, which ends with the hint, unless the two agree; returns the figures in words."""
+        line = f"{compared}: largest difference {self.largest:.1e}, {self.flips} of {self.n_texts} labels differ"
         if not self.holds:
-            raise RunError(f"{line}; at most {LIMIT:.0e} and no label may differ: nothing was written")
+            raise RunError(f"{line}; at most {LIMIT:.0e} and no label may differ: nothing was written{hint}")
         return line
 
 

@@ -25,10 +25,9 @@ from lit_cls.exports.huggingface import (
     quiet,
     save_model,
     save_tokenizer,
-    usage_notes,
 )
 from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import readme
+from lit_cls.exports.readme import write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRA, LoRALinear
@@ -41,7 +40,7 @@ _QKV = ("W_query", "W_key", "W_value")
 
 
 def check_peft(source: ExportSource) -> None:
-    """Refuses checkpoints without adapters, and what `check_huggingface` refuses; see `Format`."""
+    """Refuses checkpoints without adapters, and what `check_huggingface` refuses."""
     require_packages("peft")
     adapter = source.settings.adapter
     if not isinstance(adapter, LoRA):
@@ -58,7 +57,7 @@ def check_peft(source: ExportSource) -> None:
 
 
 def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
-    """Writes the adapters, the tokenizer and a README; see `Format`. An adapter of the head is merged."""
+    """Writes the adapters, the tokenizer and a README. An adapter of the head is merged."""
     from safetensors.torch import save_file
 
     if isinstance(net.out_head, LoRALinear):
@@ -83,7 +82,7 @@ def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     write_json(folder / "labels.json", list(source.label_names), indent=None)
     with quiet():
         comparison = log_each(_compare(source, base, reference, folder), log)
-    (folder / "README.md").write_text(_readme(source, hub, comparison), encoding="utf-8")
+    write_readme(folder, "peft.md", source, comparison, hub=hub, pad_id=tokenizer_for("gpt2").pad_id)
 
 
 def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
@@ -155,30 +154,3 @@ def _compare(source: ExportSource, base: dict[str, Tensor], reference: Reference
     for size in BATCHES:
         parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
         yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
-
-
-def _readme(source: ExportSource, hub: HubFile | None, comparison: list[str]) -> str:
-    where = f'"{hub.repository}", revision="{hub.revision}"' if hub else 'folder + "/base"'
-    usage = [
-        "import json",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline",
-        "",
-        f'folder = "{source.out.name}"',
-        'labels = json.load(open(folder + "/labels.json", encoding="utf-8"))',
-        "base = AutoModelForSequenceClassification.from_pretrained(",
-        f"    {where}, pad_token_id={tokenizer_for('gpt2').pad_id}, num_labels=len(labels),",
-        "    id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},",
-        ")",
-        "model = PeftModel.from_pretrained(base, folder)",
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        'classify = pipeline("text-classification", model, tokenizer=tokenizer, truncation=True)',
-        'classify(["a text", "another"], batch_size=8)',
-    ]
-    notes = [
-        *usage_notes(source),
-        "The adapters of query, key and value are one adapter of `c_attn`. The head's bias is folded into the final "
-        "norm's shift, which is stored with the head (`modules_to_save`).",
-        *([] if hub else ["`base` has the frozen network, which is on no hub."]),
-    ]
-    return readme("LoRA adapters for transformers' GPT-2", source, usage, notes, comparison)

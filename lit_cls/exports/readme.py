@@ -1,22 +1,16 @@
 """README.md of an exported folder."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from lit_cls.exports.parity import LIMIT
 from lit_cls.exports.source import ExportSource
+from lit_cls.io.templates import environment
 
 
-def readme(
-    title: str, source: ExportSource, usage: Sequence[str], notes: Sequence[str], comparison: Sequence[str]
-) -> str:
-    """A page: lines of code that classify two texts, paragraphs on the format, and the lines of the comparison."""
-    paragraphs = [
-        f"# {title}",
-        f"Labels: {', '.join(source.label_names)}. Written by lit_cls from {source.path.name}.",
-        "\n".join(f"    {line}" for line in usage),
-        *notes,
-        f"Compared when it was written (at most {LIMIT:.0e} is allowed):",
-        "\n".join(f"- {line}" for line in comparison),
-        "NOTICE has the licence of the vocabulary.",
-    ]
-    return "\n\n".join(paragraphs) + "\n"
+def write_readme(folder: Path, template: str, source: ExportSource, comparison: Sequence[str], **values: Any) -> None:
+    """Writes the page of a format, with the lines of its comparison; `values` are the format's own."""
+    page = environment("lit_cls.exports").get_template(template)
+    text = page.render(source=source, comparison=comparison, limit=LIMIT, **values)
+    (folder / "README.md").write_text(text, encoding="utf-8")

@@ -63,11 +63,7 @@ class ReferenceOutputs:
     def of(
         cls, classifier: Classifier, texts: Sequence[str], after_batch: Callable[[int], None] | None = None
     ) -> "ReferenceOutputs":
-        """Computes them; in float32 on the CPU, as the exported form is compared there too.
-
-        Raises:
-            UserError: they are not finite.
-        """
+        """Computes them, which must be finite; in float32 on the CPU, where the exported form is compared too."""
         logits = classifier.logits(texts, after_batch)
         if not logits.isfinite().all():
             raise UserError("the network's outputs are not numbers: its training has diverged. Train anew")

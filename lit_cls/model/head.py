@@ -14,13 +14,7 @@ Positions = Literal["first", "text", "all"]
 
 
 def read_position(token_position: TokenPosition, lengths: Tensor, T: int) -> Tensor | None:
-    """(B,) the one position that is read of each row; None for a mean.
-
-    Args:
-        token_position: the choice.
-        lengths: (B,) real tokens of each row.
-        T: positions of a row, pads included.
-    """
+    """(B,) the one position that is read of each row of T, by its number of real tokens; None for a mean."""
     match token_position:
         case "first":
             return torch.zeros_like(lengths)
@@ -34,15 +28,8 @@ def read_position(token_position: TokenPosition, lengths: Tensor, T: int) -> Ten
 def pool(norm: nn.Module, x: Tensor, lengths: Tensor, at: Tensor | None, reads_pads: bool) -> Tensor:
     """The final norm at the positions that are read: (B, T, C) to (B, C).
 
-    The norm works on each position by itself, so picking the position first gives the same numbers
-    for less work.
-
-    Args:
-        norm: the backbone's final norm.
-        x: (B, T, C) states.
-        lengths: (B,) real tokens of each row.
-        at: (B,) as `read_position` returns it; None for a mean.
-        reads_pads: whether the mean is over pads too.
+    The norm works on each position by itself, so picking the position first gives the same numbers for less
+    work. `at` is as `read_position` returns it; `reads_pads` includes the pads in a mean.
     """
     if at is not None:
         return norm(x[torch.arange(x.shape[0], device=x.device), at])

@@ -53,26 +53,18 @@ class ModelSettings:
 
     @property
     def config(self) -> Any:
-        """Its shape, with the dropout that was chosen.
-
-        Raises:
-            UserError: no such dropout.
-        """
+        """Its shape, with the dropout that was chosen; raises UserError for an impossible one."""
         return replace(self.spec.config, drop_rate=self.drop_rate)
 
     def check(self) -> None:
-        """Checks what can be checked without building the network.
-
-        Raises:
-            UserError: the option, its value and the rule.
-        """
+        """Checks what can be checked without building the network; raises UserError."""
         assert self.trainable_layers is not None, "resolved when it was made"
         check_trainable_layers(self.trainable_layers, self.config.n_layers)
         if self.adapter is not None:
             self.adapter.check(self.config)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, for a checkpoint; a weights path becomes absolute."""
+        """Plain types, for a checkpoint; a path of weights becomes absolute."""
         plain = {**asdict(replace(self, adapter=None)), "adapter": adapter_as_dict(self.adapter)}
         if self.weights not in ("pretrained", "random"):
             plain["weights"] = str(Path(os.path.expanduser(self.weights)).resolve())
@@ -93,18 +85,13 @@ class ModelSettings:
             return self.build(num_classes)
 
     def load(self, num_classes: int, path: Path, cache: WeightsCache | None = None) -> tuple[TextClassifier, list[str]]:
-        """A network with the weights of a file; head and adapter are attached to it afterwards.
-
-        Args:
-            num_classes: K.
-            path: as for `lit_cls.model.weights.load_weights`.
-            cache: of networks that are made of the same file in turn.
+        """A network with the weights of a file, in CPU memory; head and adapter are attached to it afterwards.
 
         Returns:
-            The network, in CPU memory, and notes on what of the file was left out.
+            The network, and notes on what of the file was left out.
 
         Raises:
-            UserError: the file does not fit.
+            UserError: the file does not fit; see `lit_cls.model.weights.load_weights`.
         """
         sketch = self.build_empty(num_classes)
         stored, notes = match_weights(sketch, path)

@@ -20,8 +20,7 @@ from lit_cls.model.weight_files import StoredTensor, files_of, open_weights, pri
 class WeightsCache:
     """The tensors of the last weights file, for networks that are made of it one after the other.
 
-    Whoever makes them owns the cache and hands it to `load_weights`: the file is read once, and the networks
-    share in memory what they do not train. Another file, or a changed one, replaces the one before.
+    They share in memory the tensors that they do not train. Another file, or a changed one, replaces the last.
     """
 
     def __init__(self) -> None:
@@ -66,14 +65,9 @@ def load_weights(model: nn.Module, path: str | Path, cache: WeightsCache | None 
 def put_weights(
     module: Any, path: Path, stored: dict[str, StoredTensor], cache: WeightsCache | None, copied: Container[str]
 ) -> None:
-    """Replaces the parameters of a network by a file's tensors; those of which the network has none are not read.
+    """Replaces the parameters of a network by those of a file's tensors that it has; the others are not read.
 
-    Args:
-        module: a backbone, a language model or a `TextClassifier`.
-        path: of the file.
-        stored: as `match_weights` returns it.
-        cache: of networks that are made of the same file in turn.
-        copied: names of tensors that change in training, so that a cached one must not be shared.
+    `copied` names the tensors that change in training, so that a cached one must not be shared.
     """
     own = {_plain(name): (name, p.requires_grad) for name, p in module.named_parameters()}
     wanted = {name: tensor for name, tensor in stored.items() if name in own}
@@ -110,17 +104,10 @@ def _read_all(
 
 
 def match_weights(model: Any, path: Path) -> tuple[dict[str, StoredTensor], list[str]]:
-    """Checks, without reading it, that a file fits a model.
-
-    Args:
-        model: as for `load_weights`; it may be without memory.
-        path: as for `load_weights`.
+    """Checks that a file fits a network, without reading its tensors; arguments and errors as for `load_weights`.
 
     Returns:
         The file's tensors by the published code's names, and notes on what is left out or tied.
-
-    Raises:
-        UserError: as `load_weights`.
     """
     backbone = getattr(model, "backbone", model)
     translated, ignored = backbone.family.from_hub_names(open_weights(path))

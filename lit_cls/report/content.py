@@ -1,7 +1,7 @@
 """The report of a run: collects report.json from the evaluated splits, and writes it with its two readable forms."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import seen_in
 from lit_cls.evaluation.baselines import Baseline, quick_baselines
-from lit_cls.evaluation.figures import Figures, Predictions, figures_of
+from lit_cls.evaluation.figures import Figures, Predictions, figures_of, shifted_figures
 from lit_cls.evaluation.paired import compare
-from lit_cls.evaluation.prior_shift import PriorShift, prior_shift, shifted_figures
+from lit_cls.evaluation.prior_shift import prior_shift
 from lit_cls.io.atomic import write_json, write_text
-from lit_cls.report.html import render_html
-from lit_cls.report.markdown import render_markdown
+from lit_cls.report.pages import render_html, render_markdown
 from lit_cls.report.plots import Plot, draw_evaluation, draw_learning
 from lit_cls.report.run_info import RunInfo
 from lit_cls.report.split_results import SplitResult, accuracies
@@ -39,13 +38,18 @@ def write_report(
     truncated = [len(split.token_ids[row]) > data.cut_to for row in main.rows]
     seen = seen_in(data.splits["train"].rows.texts, [split.rows.texts[row] for row in main.rows])
     plots, missing_plots = _plots(main, figures, info)
+    n, limit = len(split.label_ids), None
+    if len(main.rows) < n:
+        limit = (
+            f"Only {len(main.rows):,} of the {n:,} {main.split} texts were evaluated, because the trainer limits them."
+        )
     content = {
         "name": info.name,
         "split": main.split,
         "accuracy": [row.as_dict() for row in reversed(accuracies(results, data))],
-        "evaluated_in_part": _describe_limit(main, data),
+        "evaluated_in_part": limit,
         "decision": {**info.decision.as_dict(), "told": info.decision.describe(data.label_names)},
-        "figures": figures.as_dict(),
+        "figures": asdict(figures),
         "pictures": [{"file": plot.file, "title": plot.title} for plot in plots],
         "pictures_missing": missing_plots,
         **_comparisons(main, data, info.comparisons),
@@ -66,13 +70,6 @@ def write_report(
     return content
 
 
-def _describe_limit(main: SplitResult, data: ClassificationData) -> str | None:
-    n = len(data.splits[main.split].label_ids)
-    if len(main.rows) == n:
-        return None
-    return f"Only {len(main.rows):,} of the {n:,} {main.split} texts were evaluated, because the trainer limits them."
-
-
 def _plots(main: SplitResult, figures: Figures, info: RunInfo) -> tuple[list[Plot], str | None]:
     """The plots, or why there are none."""
     if not info.comparisons:
@@ -91,17 +88,15 @@ def _comparisons(main: SplitResult, data: ClassificationData, wanted: bool) -> d
         train, texts = parts.splits["train"], parts.splits[main.split].rows.texts
         groups = {"all": [texts[row] for row in main.rows]}
         fitted, missing = quick_baselines(train.rows.texts, train.label_ids, len(ours.label_names), groups)
-    theirs = {baseline.name: _baseline_predictions(baseline, ours) for baseline in fitted}
+    theirs = {}
+    for baseline in fitted:
+        shares = torch.tensor(baseline.probabilities["all"], dtype=torch.float64)
+        theirs[baseline.name] = replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))
     return {
         "baselines": [_compare(baseline, theirs[baseline.name], ours) for baseline in fitted],
         "baselines_missing": missing,
         "natural_mix": _prior_shift(ours, theirs, parts) if parts.left_out.texts else None,
     }
-
-
-def _baseline_predictions(baseline: Baseline, ours: Predictions) -> Predictions:
-    probabilities = torch.tensor(baseline.probabilities["all"], dtype=torch.float64)
-    return replace(ours, probabilities=probabilities, predicted=probabilities.argmax(dim=1))
 
 
 def _compare(baseline: Baseline, theirs: Predictions, ours: Predictions) -> dict[str, Any]:
@@ -132,23 +127,23 @@ def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Sp
     )
     if shift.weights is None:
         explanation += " A label has no text here, so there is no estimate."
-    baselines = []
-    for name, predictions in theirs.items():
-        figures = shifted_figures(_shifted_majority(ours, shift) if name == "majority" else predictions, shift)
-        baselines.append({"name": name, "figures": None if figures is None else figures.compact()})
-    figures = shifted_figures(ours, shift)
+    # The most frequent label of the source: among balanced labels the majority baseline is arbitrary.
+    shares = torch.tensor(shift.shares, dtype=torch.float64).expand(len(ours.labels), -1)
+    majority = replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))
+
+    def shifted(predictions: Predictions) -> dict[str, Any] | None:
+        figures = shifted_figures(predictions, shift)
+        return figures and figures.compact()
+
     return {
         "told": explanation,
         **shift.as_dict(ours.label_names),
-        "figures": None if figures is None else figures.compact(),
-        "baselines": baselines,
+        "figures": shifted(ours),
+        "baselines": [
+            {"name": name, "figures": shifted(majority if name == "majority" else predictions)}
+            for name, predictions in theirs.items()
+        ],
     }
-
-
-def _shifted_majority(ours: Predictions, shift: PriorShift) -> Predictions:
-    """The most frequent label of the source: among balanced labels the majority baseline is arbitrary."""
-    shares = torch.tensor(shift.shares, dtype=torch.float64).expand(len(ours.labels), -1)
-    return replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))
 
 
 def _slices(

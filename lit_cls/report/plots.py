@@ -43,15 +43,10 @@ _LEGEND: dict[str, Any] = {"fontsize": 8, "framealpha": 0.85, "edgecolor": "none
 class Plot:
     """A plot of the report."""
 
-    name: str
+    file: str
     title: str
     """Description, also for readers who cannot see it."""
     svg: str
-
-    @property
-    def file(self) -> str:
-        """File name in the report's folder."""
-        return f"{self.name}.svg"
 
 
 def draw_evaluation(predictions: Predictions, figures: Figures, split: str) -> list[Plot]:
@@ -100,12 +95,8 @@ def _plot(name: str, title: str, draw: "Callable[[], Figure]") -> Plot:
         # Only the width of a text is taken from matplotlib's font: the viewer renders it with its own fonts.
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph.*")
         draw().savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return Plot(name, title, _prefix_ids(stream.getvalue(), name))
-
-
-def _prefix_ids(svg: str, name: str) -> str:
-    """Prefixes every id with the plot's name, because several plots are in one page."""
-    return re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    # Several plots are in one page, where ids must differ.
+    return Plot(f"{name}.svg", title, re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", stream.getvalue()))
 
 
 def _figure(width: float, height: float, left: float, right: float = 0.2, bottom: float = 0.55) -> "Figure":

@@ -93,11 +93,7 @@ class FeatureCache:
     def start(self, trainer: Trainer, module: "ClassifierModule", log: Callable[[str], None], scratch: Path) -> None:
         """Begins anew for a training whose weights are in place, and prepares the train split.
 
-        Args:
-            trainer: of the training.
-            module: the owner of this cache.
-            log: prints a line.
-            scratch: where a file is mapped when outputs are too large for memory; nothing is left there.
+        In the folder `scratch` a file is mapped when outputs are too large for memory; nothing is left there.
 
         Raises:
             UserError: the disk has no room for the outputs.
@@ -170,11 +166,7 @@ class FeatureCache:
         return why_not(training.net, training.dataset("train"))
 
     def _check_room(self, training: _Training) -> None:
-        """Before any is computed: the disk has room for the outputs of every split that will be.
-
-        Raises:
-            UserError: it has not.
-        """
+        """Before any is computed: refuses outputs of all splits together for which the disk has no room."""
         splits: list[SplitName] = ["train"]
         splits += ["validation"] if is_whole(training.trainer.limit_val_batches) else []
         splits += ["test"] if is_whole(training.trainer.limit_test_batches) else []
@@ -265,12 +257,7 @@ class FeatureCache:
 
 
 class CacheFeatures(Callback):
-    """Has a module's feature cache prepared before the first use of each split, in a training and after it.
-
-    Args:
-        log: prints a line.
-        scratch: as for `FeatureCache.start`.
-    """
+    """Has a module's feature cache prepared before the first use of each split, in a training and after it."""
 
     def __init__(self, log: Callable[[str], None], scratch: Path) -> None:
         self.log_line = log

@@ -89,11 +89,7 @@ def find(path: Path, n_positions: int, width: int, dtype: torch.dtype) -> tuple[
 
 
 def new_file(folder: Path, n_positions: int, width: int, dtype: torch.dtype) -> tuple[Path, Tensor]:
-    """A new file under a name of its own, and the (P, C) tensor that writes to it.
-
-    Raises:
-        UserError: the disk has no room for it.
-    """
+    """A new file under a name of its own, and the (P, C) tensor that writes to it; refused without room for it."""
     size = n_positions * width * dtype.itemsize
     check_room(folder, size)
     partial = folder / f"{_prefix()}{os.getpid()}-{uuid.uuid4().hex}.partial"
@@ -110,11 +106,7 @@ def new_file(folder: Path, n_positions: int, width: int, dtype: torch.dtype) -> 
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Whether so many bytes of outputs can be written.
-
-    Raises:
-        UserError: the disk has no room for them.
-    """
+    """Refuses outputs of so many bytes for which the disk has no room."""
     if size > shutil.disk_usage(folder).free:
         raise _too_large(folder, size)
 
@@ -139,11 +131,7 @@ def publish(partial: Path, target: Path, key: FeatureKey, positions: str, second
 
 
 def check_folder(folder: Path) -> None:
-    """Makes the folder, which is better refused before a run than in it, and clears what killed runs left.
-
-    Raises:
-        UserError: it cannot be made, or nothing can be written to it.
-    """
+    """Creates the folder, or refuses it before the run, and removes partial files of killed runs."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

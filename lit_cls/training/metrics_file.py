@@ -44,6 +44,8 @@ class MetricsFile(Logger):
         """The run's folder."""
         return str(self.folder)
 
+    log_dir = save_dir
+
     @property
     def path(self) -> Path:
         """The file."""

@@ -49,14 +49,7 @@ class TrainingSettings:
     compile: bool = False
 
     def check(self, drop_rate: float) -> None:
-        """Checks what can be checked without data.
-
-        Args:
-            drop_rate: of the network.
-
-        Raises:
-            UserError: the option, its value and the rule.
-        """
+        """Checks what can be checked without data, given the network's dropout; raises UserError."""
         check_loss(self.class_weights, self.label_smoothing, self.focal_gamma)
         compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # the one torch takes
         if self.compile and shutil.which(compiler) is None:
@@ -78,11 +71,7 @@ class TrainingSettings:
                 raise UserError(f"model.{name} {value} is not in [0, 1]")
 
     def check_labels(self, label_names: tuple[str, ...]) -> None:
-        """Checks the options against the names of the classes.
-
-        Raises:
-            UserError: `ignore_index` is one of the class ids.
-        """
+        """Refuses an `ignore_index` that is one of the class ids."""
         if 0 <= self.ignore_index < len(label_names):
             raise UserError(
                 f"model.ignore_index {self.ignore_index} is the class {label_names[self.ignore_index]!r}: its texts "

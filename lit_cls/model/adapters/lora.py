@@ -55,11 +55,7 @@ class LoRA(Adapter):
         return self.alpha / self.rank if self.scaling == "alpha_over_rank" else self.alpha
 
     def check(self, config: Any) -> None:
-        """Checks the options.
-
-        Raises:
-            UserError: the option, its value and the rule.
-        """
+        """Checks the options; raises UserError."""
         if self.rank < 1:
             raise UserError(f"model.adapter.rank {self.rank} is less than 1")
         if not 0.0 <= self.dropout < 1.0:

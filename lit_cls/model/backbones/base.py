@@ -44,11 +44,9 @@ class Backbone(Protocol):
     def add_positions(self, x: Tensor) -> Tensor:
         """Token embeddings to the input of the first block: (B, T, C) to (B, T, C)."""
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """As of any module."""
+    def parameters(self) -> Iterator[nn.Parameter]: ...  # noqa: D102
 
-    def requires_grad_(self, requires_grad: bool = True) -> Any:
-        """As of any module."""
+    def requires_grad_(self, requires_grad: bool = True) -> Any: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -94,12 +92,8 @@ class BackboneSpec:
 def run_blocks(blocks: Iterable[nn.Module], x: Tensor, mask: AttentionMask, recompute: bool = False) -> Tensor:
     """Applies blocks in order: (B, T, C) to (B, T, C).
 
-    Args:
-        blocks: some or all of a backbone's.
-        x: (B, T, C) states.
-        mask: which positions are seen.
-        recompute: recompute the insides of a block in the backward pass instead of keeping them
-            (gradient checkpointing).
+    With `recompute`, the insides of a block are recomputed in the backward pass instead of being kept
+    (gradient checkpointing).
     """
     recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
