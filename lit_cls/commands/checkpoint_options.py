@@ -55,10 +55,8 @@ class TrainedCheckpoint:
         """The validation split of `data`; a line is logged if it is not the same any more."""
         split = self.data().splits["validation"]
         if split.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get("validation"):
-            log(
-                f"note: the validation split is not the one that {self.path} was trained with: texts that it was "
-                "trained on may be in it"
-            )
+            other = f"note: the validation split is not the one that {self.path} was trained with"
+            log(f"{other}: texts that it was trained on may be in it")
         return split
 
     def data(self) -> SplitData:
@@ -86,7 +84,7 @@ def _moved_files(files: tuple[str, str, str], moved: str) -> tuple[str, str, str
         listed = None
         with suppress(yaml.YAMLError, RecursionError):
             listed = yaml.safe_load(moved)
-    if isinstance(listed, list) and len(listed) == len(files) and all(isinstance(file, str) for file in listed):
+    if isinstance(listed, list) and [type(file) for file in listed] == [str, str, str]:
         return listed[0], listed[1], listed[2]
     raise UserError(
         f"--data.path {moved}: it was trained on three files, {', '.join(files)}. Give the folder that has all three "
@@ -99,14 +97,13 @@ def add_checkpoint_options(parser: CommandParser) -> None:
     group = parser.add_argument_group("the classifier")
     for option, metavar, text in (
         ("--ckpt_path", "best|last|PATH", "the checkpoint: of the newest run, or a file"),
-        ("--config", "FILE", "the configuration that was trained: it names the run's folder"),
+        ("-c --config", "FILE", "the configuration that was trained: it names the run's folder"),
         ("--run_name", "NAME", "the run's name (default: that of the --config file, or fit)"),
         ("--trainer.default_root_dir", "FOLDER", f"the folder of all runs (default: {_ROOT})"),
         ("--model.weights", "PATH", "the weights file it was trained from, if that has moved"),
         ("--trainer.precision", "PRECISION", "32-true, bf16-mixed, … (default: as trained, if that is fast here)"),
     ):
-        short = ("-c",) if option == "--config" else ()
-        group.add_argument(*short, option, metavar=metavar, help=text)
+        group.add_argument(*option.split(), metavar=metavar, help=text)
     kinds = ("auto", "cpu", "gpu", "cuda", "mps")
     group.add_argument("--trainer.accelerator", choices=kinds, help="what it runs on (default: auto)")
 
