@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
@@ -188,7 +189,7 @@ def test_one_class_alone() -> None:
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_no_texts_no_figures(n_classes: int) -> None:
     found = figures_of(predictions(10, n_classes).where([False] * 10))
-    kept = found.as_dict()
+    kept = asdict(found)
     assert (kept.pop("n"), kept.pop("correct"), kept.pop("reliability")) == (0, 0, ())
     assert kept.pop("positive") == ("label 0" if n_classes == 2 else None)
     assert all(value is None for name, value in kept.items() if name not in ("labels", "confusion"))

@@ -133,7 +133,7 @@ def test_differences_are_noticed(
 
         monkeypatch.setattr(huggingface, "save_model", swapped)
     else:
-        monkeypatch.setattr(huggingface, "or_pad_token", lambda texts: [text or "x" for text in texts])
+        monkeypatch.setattr(huggingface, "_or_pad_token", lambda texts: [text or "x" for text in texts])
     with pytest.raises(RunError, match=r"largest difference .* at most 1e-04 and no label may differ"):
         write(path, tmp_path / "out")
 

@@ -132,10 +132,10 @@ def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str]
 def locate_checkpoint(
     given: str | None, root: Path, run_name: str, typed: Sequence[str], log: Log
 ) -> tuple[Path, dict[str, Any]]:
-    """Finds and reads a checkpoint: by path, or `best` or `last` of the newest run of a name.
+    """Finds and reads a checkpoint: by path, or `best` or `last` of the newest run of a name; or raises a UserError.
 
-    `given` is --ckpt_path, None when it was left out; `typed` the words behind `lit_cls`, for hints; `log` prints
-    a line about each damaged file that is skipped.
+    `given` is `--ckpt_path`, None when it was left out; `root` the folder of all runs, `run_name` that of these runs;
+    `typed` the words behind `lit_cls`, for hints. A line about each damaged file that is skipped is logged.
     """
     if given in ("best", "last"):
         found = find_checkpoint(root, run_name, given)

@@ -116,7 +116,6 @@ def _explain(classifier: Classifier, text: str, names: list[str], label: str | N
 
 
 def _describe_sum(method: Attribution) -> str:
-    """What the scores add up to, and how exactly."""
     if (complete := method.completeness) is None:
         return "decrease of the log-odds when the word is left out"
     change = method.log_odds - complete.baseline

@@ -60,8 +60,6 @@ example:
 
 @dataclass(frozen=True)
 class _Tuning:
-    """What was chosen, and on what."""
-
     decision: Decision
     threshold: ThresholdResult
     temperature_note: str | None
@@ -74,7 +72,6 @@ class TunedPredictions:
     """Predictions under one temperature and threshold."""
 
     rule: str
-    """In words."""
     nll: float
     predictions: Predictions
 
@@ -208,7 +205,6 @@ def _notes(
 
 
 def _sample_limits(threshold: ThresholdResult, goal: Goal, name: str) -> list[str]:
-    """What so few texts cannot show."""
     notes = []
     n = threshold.predicted if goal.kind == "precision" else threshold.of_label
     low = wilson_interval(threshold.correct, n)[0]

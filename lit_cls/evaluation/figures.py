@@ -38,9 +38,8 @@ class Predictions:
     def where(self, chosen: Sequence[bool]) -> "Predictions":
         """The predictions for some of the texts."""
         mask = torch.tensor(chosen, dtype=torch.bool)
-        return replace(
-            self, probabilities=self.probabilities[mask], labels=self.labels[mask], predicted=self.predicted[mask]
-        )
+        p, labels, predicted = self.probabilities[mask], self.labels[mask], self.predicted[mask]
+        return replace(self, probabilities=p, labels=labels, predicted=predicted)
 
     @property
     def correct(self) -> list[bool]:
@@ -132,14 +131,14 @@ def figures_of(predictions: Predictions, shift: PriorShift | None = None) -> Fig
     from torchmetrics.functional.classification import multiclass_matthews_corrcoef
 
     names, n, counts = predictions.label_names, len(predictions.labels), predictions.confusion()
-    correct, mcc = int(counts.diagonal().sum()), None
+    correct = int(counts.diagonal().sum())
+    accuracy, mcc, weights = correct / n if n else None, None, None
     if shift is not None:
         weights = torch.tensor(shift.weights, dtype=torch.float64)[predictions.labels]  # (N,)
         mass = shifted_confusion(counts.numpy(), shift.shares)
         accuracy, mcc = float(mass.trace() / mass.sum()), weighted_correlation(mass)
         labels = _label_figures(predictions, torch.from_numpy(mass), weights)
     else:
-        weights, accuracy = None, correct / n if n else None
         # The correlation is undefined if one label alone was given or predicted.
         if n and all(int((counts.sum(dim=axis) > 0).sum()) > 1 for axis in (0, 1)):
             mcc = float(multiclass_matthews_corrcoef(predictions.predicted, predictions.labels, len(counts)))

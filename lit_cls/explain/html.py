@@ -20,8 +20,6 @@ _AGAINST = ((253, 224, 210), (178, 24, 43))
 _MAX_WORD = 200  # characters
 _MAX_UNREAD = 40  # consecutive words
 
-Colour = tuple[int, int, int]
-
 
 @dataclass(frozen=True)
 class Explanation:
@@ -57,7 +55,7 @@ def colours(shade: int) -> tuple[str, str]:
     return f"#{red:02x}{green:02x}{blue:02x}", "#000000" if is_light else "#ffffff"
 
 
-def _luminance(colour: Colour) -> float:
+def _luminance(colour: tuple[int, int, int]) -> float:
     """Relative luminance of WCAG 2.1."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -18,15 +18,14 @@ from torch import Tensor
 
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
-from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import write_readme
+from lit_cls.exports.parity import Log, log_each, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 
 _FOLDED = 1e-5
 """Largest error of the folded bias: a tenth of what a logit may differ by."""
-BATCHES = (1, 8)
+_BATCH = 8
 
 
 def check_huggingface(source: ExportSource) -> None:
@@ -143,35 +142,39 @@ def quiet() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-@torch.inference_mode()
-def logits_of(model: Any, tokenizer: Any, texts: Sequence[str], size: int) -> Tensor:
-    """(N, K) of a transformers network, in batches of `size`, truncated and padded by its tokenizer."""
-    rows, texts = [], or_pad_token(texts)
-    for i in range(0, len(texts), size):
-        inputs = tokenizer(texts[i : i + size], truncation=True, padding=True, return_tensors="pt")
-        rows.append(model(**inputs).logits)
-    return torch.cat(rows)
+def compare_logits(
+    library: str, model: Any, folder: Path, source: ExportSource, reference: ReferenceOutputs
+) -> Iterator[str]:
+    """Compares the network of a library, with the folder's tokenizer, with the checkpoint."""
+    from transformers import AutoTokenizer
+
+    tokenizer, texts = AutoTokenizer.from_pretrained(folder), _or_pad_token(reference.texts)
+    for size in (1, _BATCH):
+        rows = []
+        with torch.inference_mode():
+            for i in range(0, len(texts), size):
+                inputs = tokenizer(texts[i : i + size], truncation=True, padding=True, return_tensors="pt")
+                rows.append(model(**inputs).logits)
+        parity = measure(reference.logits / source.decision.temperature, torch.cat(rows))
+        yield parity.require(f"logits, {library} and the checkpoint, batches of {size}")
 
 
-def or_pad_token(texts: Sequence[str]) -> list[str]:
+def _or_pad_token(texts: Sequence[str]) -> list[str]:
     """Replaces an empty text by the token that lit_cls reads it as: transformers fails on a text without tokens."""
     pad_token = tokenizer_for("gpt2").pad_token
     return [text or pad_token for text in texts]
 
 
 def _compare(source: ExportSource, reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+    from transformers import AutoModelForSequenceClassification, pipeline
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = reference.logits / source.decision.temperature
-    for size in BATCHES:
-        parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
-        yield parity.require(f"logits, transformers and the checkpoint, batches of {size}")
+    yield from compare_logits("transformers", model, folder, source, reference)
     del model
     classify = pipeline("text-classification", str(folder), device="cpu", truncation=True)
-    rows: Any = classify(or_pad_token(reference.texts), top_k=None, batch_size=BATCHES[-1])
+    rows: Any = classify(_or_pad_token(reference.texts), top_k=None, batch_size=_BATCH)
     shares = [{entry["label"]: entry["score"] for entry in row} for row in rows]
     # By name: a missing or exchanged label shows.
     found = torch.tensor([[row.get(name, float("nan")) for name in source.label_names] for row in shares])
-    yield measure(expected.softmax(dim=-1), found).require("probabilities, pipeline and the checkpoint")
+    expected = (reference.logits / source.decision.temperature).softmax(dim=-1)
+    yield measure(expected, found).require("probabilities, pipeline and the checkpoint")

@@ -8,18 +8,20 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lit_cls.data.tokenizers import tokenizer_for
-from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import write_readme
+from lit_cls.exports.parity import Log, log_each, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
 from lit_cls.model.decision import Decision
+
+if TYPE_CHECKING:
+    from lit_cls.exports.classify import Classifier
 
 _OPSET = 18  # has all operators of the network, and runs on an onnxruntime of 2023
 _MAX_BYTES_IN_GRAPH = 1 << 30  # a protobuf ends at 2 GB; larger weights get a file of their own
@@ -50,8 +52,7 @@ def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     from lit_cls.exports import classify
 
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
-    comparison = log_each(_compare_shapes(graph, source, folder, classify), log)
-    comparison += log_each(_compare_texts(source, reference, folder, classify), log)
+    comparison = log_each(_compare(graph, source, reference, classify.Classifier(folder)), log)
     write_readme(folder, "onnx.md", source, comparison)
 
 
@@ -96,9 +97,11 @@ def _export(graph: _DecisionGraph, path: Path) -> None:
     program.save(str(path), external_data=size > _MAX_BYTES_IN_GRAPH)
 
 
-def _compare_shapes(graph: _DecisionGraph, source: ExportSource, folder: Path, classify: ModuleType) -> Iterator[str]:
-    """Compares with torch on random ids: one token, and batches of different lengths."""
-    session = classify.Classifier(folder).session
+def _compare(
+    graph: _DecisionGraph, source: ExportSource, reference: ReferenceOutputs, example: "Classifier"
+) -> Iterator[str]:
+    """Compares the graph with torch on random ids (one token, and batches of different lengths), and the example, with
+    its own tokenizer, truncation and padding, with the checkpoint."""
     generator = torch.Generator().manual_seed(0)
     longest = source.pad_to or source.cut_to
     for B, T in ((1, 1), (3, min(17, longest)), (8, longest)):
@@ -109,16 +112,10 @@ def _compare_shapes(graph: _DecisionGraph, source: ExportSource, folder: Path, c
         with torch.inference_mode():
             expected, labels = graph(input_ids, mask)
         feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy()}
-        found, others = (torch.from_numpy(array) for array in session.run(["probabilities", "label"], feed))
+        found, others = (torch.from_numpy(array) for array in example.session.run(["probabilities", "label"], feed))
         parity = measure(expected, found, labels, others)
         yield parity.require(f"probabilities, ONNX and torch, batch {B}, length {T}")
-
-
-def _compare_texts(
-    source: ExportSource, reference: ReferenceOutputs, folder: Path, classify: ModuleType
-) -> Iterator[str]:
-    """Compares the example, with its own tokenizer, truncation and padding, with the checkpoint."""
-    found, others = (torch.from_numpy(array) for array in classify.Classifier(folder).classify(reference.texts))
+    found, others = (torch.from_numpy(array) for array in example.classify(reference.texts))
     expected = source.decision.probabilities(reference.logits)
     labels = source.decision.labels(expected)
     yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")

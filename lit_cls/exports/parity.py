@@ -1,15 +1,19 @@
-"""Comparison of an exported classifier with the original.
+"""Comparison of an exported classifier with the original, and the README.md that states it.
 
 Shapes: N texts, K classes.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_cls.errors import RunError
+from lit_cls.exports.source import ExportSource
+from lit_cls.io.templates import environment
 
 Log = Callable[[str], None]
 LIMIT = 1e-4
@@ -58,6 +62,13 @@ def log_each(lines: Iterable[str], log: Log) -> list[str]:
         log(line)
         logged.append(line)
     return logged
+
+
+def write_readme(folder: Path, template: str, source: ExportSource, comparison: list[str], **values: Any) -> None:
+    """Writes the README.md of a format, with the lines of its comparison; `values` are the format's own."""
+    page = environment("lit_cls.exports").get_template(template)
+    text = page.render(source=source, comparison=comparison, limit=LIMIT, **values)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def measure(expected: Tensor, found: Tensor, labels: Tensor | None = None, others: Tensor | None = None) -> Parity:

@@ -17,17 +17,15 @@ from torch import Tensor
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.huggingface import (
-    BATCHES,
     check_huggingface,
+    compare_logits,
     configuration,
     fold_head,
-    logits_of,
     quiet,
     save_model,
     save_tokenizer,
 )
-from lit_cls.exports.parity import Log, log_each, measure
-from lit_cls.exports.readme import write_readme
+from lit_cls.exports.parity import Log, log_each, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRA, LoRALinear
@@ -141,7 +139,7 @@ def _adapter_config(source: ExportSource, net: TextClassifier, hub: HubFile | No
 def _compare(source: ExportSource, base: dict[str, Tensor], reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
     """Compares on our frozen tensors: those of the hub have the same sha256."""
     from peft import PeftModel
-    from transformers import AutoTokenizer, GPT2ForSequenceClassification
+    from transformers import GPT2ForSequenceClassification
 
     if (folder / "base").exists():
         network = GPT2ForSequenceClassification.from_pretrained(folder / "base")
@@ -149,8 +147,4 @@ def _compare(source: ExportSource, base: dict[str, Tensor], reference: Reference
         network = GPT2ForSequenceClassification(configuration(source))
         network.load_state_dict(to_hub_names(base))
     model = PeftModel.from_pretrained(network, str(folder)).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = reference.logits / source.decision.temperature
-    for size in BATCHES:
-        parity = measure(expected, logits_of(model, tokenizer, reference.texts, size))
-        yield parity.require(f"logits, peft and the checkpoint, batches of {size}")
+    yield from compare_logits("peft", model, folder, source, reference)

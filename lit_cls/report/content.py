@@ -133,7 +133,7 @@ def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Sp
 
     def shifted(predictions: Predictions) -> dict[str, Any] | None:
         figures = shifted_figures(predictions, shift)
-        return figures and figures.compact()
+        return None if figures is None else figures.compact()
 
     return {
         "told": explanation,
@@ -149,7 +149,6 @@ def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Sp
 def _slices(
     main: SplitResult, figures: Figures, data: ClassificationData, truncated: list[bool], seen: list[bool]
 ) -> list[dict[str, Any]]:
-    """The same figures on slices of the split."""
     ignoring = "word for word or except for case, digits, punctuation and white space"
     slices = []
     for name, description, chosen in (
@@ -188,7 +187,6 @@ def _errors(main: SplitResult, data: ClassificationData, truncated: list[bool], 
 
 
 def _padding(result: PadTest | str | None, data: ClassificationData) -> dict[str, Any]:
-    """The padding self-test, with a description."""
     if not isinstance(result, PadTest):
         reason = result or "not run"
         return {"verdict": "not run", "told": f"{reason[0].upper()}{reason[1:]}."}
