@@ -78,7 +78,11 @@ def _explain_all(
     console = stdout_console(plain=True)
     coloured = console.color_system is not None and not console.no_color
     if coloured:
-        _print_legend(console, classifier.cut_to)
+        legend = Text("against the label ")
+        for shade in range(-LEVELS, LEVELS + 1):
+            legend.append(" ", _style(shade, console.color_system))
+        legend.append(" for it, ").append(f"not read (truncated at {classifier.cut_to:,} tokens)", "dim")
+        console.print(legend, soft_wrap=True)
     found = []
     for number, text in enumerate(texts, start=1):
         with Progress(unit="steps") as progress:
@@ -169,11 +173,3 @@ def _style(shade: int, colour_system: str | None) -> Style:
         return Style(color="white", bgcolor="blue" if shade > 0 else "red", bold=abs(shade) > LEVELS / 2)
     background, text = colours(shade)
     return Style(color=text, bgcolor=background)
-
-
-def _print_legend(console: Console, max_length: int) -> None:
-    legend = Text("against the label ")
-    for shade in range(-LEVELS, LEVELS + 1):
-        legend.append(" ", _style(shade, console.color_system))
-    legend.append(" for it, ").append(f"not read (truncated at {max_length:,} tokens)", "dim")
-    console.print(legend, soft_wrap=True)

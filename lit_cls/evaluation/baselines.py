@@ -5,10 +5,6 @@ The linear models need scikit-learn (extra `reports`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 # Fixed beforehand, not chosen on any split.
 _SMOOTHING = 10.0  # C of the logistic regression
@@ -81,7 +77,7 @@ def _linear(name: str, train: Sequence[str], label_ids: Sequence[int], groups: M
 
     analyzer, ngrams = ("word", (1, 1)) if name == "TF-IDF words" else ("char_wb", _CHARACTERS)
     started = time.perf_counter()
-    model: Pipeline = make_pipeline(
+    model = make_pipeline(
         TfidfVectorizer(analyzer=analyzer, ngram_range=ngrams, sublinear_tf=True),
         LogisticRegression(C=_SMOOTHING, max_iter=1000),
     )

@@ -44,8 +44,7 @@ class Predictions:
     @property
     def correct(self) -> list[bool]:
         """Whether each prediction is the given label."""
-        matches: list[bool] = (self.labels == self.predicted).tolist()
-        return matches
+        return (self.labels == self.predicted).tolist()
 
     @property
     def confidences(self) -> Tensor:

@@ -135,10 +135,8 @@ def choose_threshold(probabilities: Floats, labels: Ints, label: int, goal: Goal
 
     The label is predicted where its probability, of (N, K) in float32, is at least the threshold, elsewhere the most
     probable other label. For `precision>=X` the highest recall is chosen, for `recall>=X` the highest precision, and
-    among equally good thresholds the middle of the widest gap between two probabilities.
-
-    Raises:
-        UserError: no text of the label, or none of another; a goal that no threshold reaches.
+    among equally good thresholds the middle of the widest gap between two probabilities. A UserError if no threshold
+    reaches the goal, or there is no text of the label, or none of another.
     """
     of_label = int((labels == label).sum())
     if goal.kind != "cost" and not 0 < of_label < len(labels):

@@ -53,12 +53,8 @@ class Attribution:
     """Of integrated gradients."""
 
 
-def _no_progress(done: int, planned: int) -> None:
-    pass
-
-
 def integrated_gradients(
-    classifier: Classifier, text: str, label: str | None = None, steps: int = 512, progress: Progress = _no_progress
+    classifier: Classifier, text: str, label: str | None = None, steps: int = 512, progress: Progress | None = None
 ) -> Attribution:
     """Integrated gradients on the token embeddings (Sundararajan, Taly & Yan, ICML 2017, section 3).
 
@@ -117,7 +113,7 @@ class _Path:
         x: Tensor,
         baseline: Tensor,
         ends: tuple[float, float],
-        progress: Progress = _no_progress,
+        progress: Progress | None = None,
     ) -> None:
         self._outputs = outputs
         self._baseline = baseline
@@ -176,7 +172,8 @@ class _Path:
             [gradient] = torch.autograd.grad(self._outputs(x).sum(), x)
             found.append((self._change * gradient).sum(dim=-1).cpu().double())
             self.steps += len(batch)
-            self._progress(self.steps, planned)
+            if self._progress is not None:
+                self._progress(self.steps, planned)
         return torch.cat(found)
 
     def _at(self, points: Tensor) -> Tensor:
@@ -185,7 +182,7 @@ class _Path:
 
 
 def leave_one_word_out(
-    classifier: Classifier, text: str, label: str | None = None, progress: Progress = _no_progress
+    classifier: Classifier, text: str, label: str | None = None, progress: Progress | None = None
 ) -> Attribution:
     """Decrease of the log-odds when a word is left out, with the white space before it, for each word that is read.
 
@@ -206,14 +203,17 @@ def leave_one_word_out(
 
 
 @torch.inference_mode()
-def _log_odds(classifier: Classifier, token_ids: Sequence[list[int]], target: int, progress: Progress) -> list[float]:
+def _log_odds(
+    classifier: Classifier, token_ids: Sequence[list[int]], target: int, progress: Progress | None
+) -> list[float]:
     found = torch.empty(len(token_ids))
     done = 0
     for batch in classifier.batches(token_ids):
         logits = classifier.net(batch["input_ids"], batch["lengths"])
         found[batch["row_ids"]] = classifier.decision.log_odds(logits, target).cpu()
         done += len(logits)
-        progress(done, len(token_ids))
+        if progress is not None:
+            progress(done, len(token_ids))
     return found.tolist()
 
 

@@ -72,11 +72,8 @@ class ReferenceOutputs:
 
 def plain_tensors(net: TextClassifier) -> dict[str, Tensor]:
     """The network's tensors by the published code's names, without an adapter's."""
-    return {
-        name.removeprefix("backbone."): p.detach()
-        for name, p in net.named_parameters()
-        if name not in net.adapter_names
-    }
+    plain = {name: p for name, p in net.named_parameters() if name not in net.adapter_names}
+    return {name.removeprefix("backbone."): p.detach() for name, p in plain.items()}
 
 
 def merge_adapter(net: TextClassifier) -> None:

@@ -29,10 +29,7 @@ _MAX_CHARACTERS = 300  # of a text with a wrong prediction
 def write_report(
     folder: Path, results: Sequence[SplitResult], data: ClassificationData, info: RunInfo
 ) -> dict[str, Any]:
-    """Writes `report/` below the run's folder: report.md, report.html with its plots, and finally report.json.
-
-    The report is about the first result. Returns the content of report.json.
-    """
+    """Writes `report/` below the run's folder, about the first result; returns the content of report.json."""
     main, out = results[0], folder / "report"
     figures, split = figures_of(main.predictions), data.splits[main.split]
     truncated = [len(split.token_ids[row]) > data.cut_to for row in main.rows]
@@ -207,7 +204,6 @@ def _padding(result: PadTest | str | None, data: ClassificationData) -> dict[str
 
 
 def _describe_pads(data: ClassificationData) -> str:
-    """Whether it matters in this run that predictions depend on pads."""
     if data.pad_to is not None:
         return f"This does no harm in this run: every text is padded to {data.pad_to:,} tokens."
     if data.options.padding == "none":

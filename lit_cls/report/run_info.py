@@ -1,4 +1,4 @@
-"""What a report states about its run, beside the figures."""
+"""The run that a report is about: everything beside the figures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -47,17 +47,14 @@ def count_parameters(module: ClassifierModule) -> dict[str, int]:
     """The number of all parameters, and of those that train."""
     assert module.net is not None, "the run has built it"
     parameters = list(module.net.parameters())
-    return {
-        "all": sum(p.numel() for p in parameters),
-        "trained": sum(p.numel() for p in parameters if p.requires_grad),
-    }
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return {"all": sum(p.numel() for p in parameters), "trained": trained}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """The run's provenance.json; empty if there was no batch to evaluate."""
     path = folder / "provenance.json"
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return content
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def describe_checkpoint(path: Path | None, place: Mapping[str, int] | None) -> str:
