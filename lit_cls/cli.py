@@ -57,15 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = 0
     try:
         code = _dispatch(words)
-        _flush()  # here, where a failure can be reported: at the end of the process it would be a traceback
+        print(end="", flush=True)  # here, where a failure can be reported: at the process's end it is a traceback
     except BrokenPipeError:
         discard_stdout()  # its reader has closed it: no error
     except OSError as error:
-        if _stdout_can_be_written():
-            raise  # of something else
-        discard_stdout()
-        print_error(f"lit_cls: error: standard output cannot be written: {error.strerror}")
-        code = code or 1
+        try:
+            print(flush=True)
+        except OSError:
+            discard_stdout()
+            print_error(f"lit_cls: error: standard output cannot be written: {error.strerror}")
+            return code or 1
+        raise  # of something else
     return code
 
 
@@ -79,11 +81,17 @@ def _dispatch(words: list[str]) -> int:
         return 0
     try:
         for word in words:
-            if not _is_unicode(word):  # config.yaml could not contain it
+            if any("\ud800" <= character <= "\udfff" for character in word):  # config.yaml could not contain it
                 raise UserError(f"{word!r} is not UTF-8: rename the file")
-        if words[0] not in COMMANDS:
-            raise UserError(_unknown(words[0]))
-        return _run(words[0], words[1:])
+        command = words[0]
+        if command not in COMMANDS:
+            raise UserError(_unknown(command))
+        # Imported only now, because imports take seconds.
+        if command in ("fit", "validate", "test"):
+            import_module("lit_cls.commands.train").train(words)
+            return 0
+        name = command.replace("-", "_")
+        return int(getattr(import_module(f"lit_cls.commands.{name}"), name)(words[1:]) or 0)
     except (UserError, RunError) as error:
         print_error(f"lit_cls: error: {error}")
         return 2 if isinstance(error, UserError) else 1
@@ -92,38 +100,8 @@ def _dispatch(words: list[str]) -> int:
         return 130
     except SystemExit as end:
         if not end.code:  # after a --help
-            _flush()
+            print(end="", flush=True)
         raise
-
-
-def _flush() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def _stdout_can_be_written() -> bool:
-    try:
-        print(flush=True)
-    except OSError:
-        return False
-    return True
-
-
-def _run(command: str, words: list[str]) -> int:
-    # Imported only now, because imports take seconds.
-    if command in ("fit", "validate", "test"):
-        from lit_cls.commands.train import train
-
-        train([command, *words])
-        return 0
-    name = command.replace("-", "_")
-    run = getattr(import_module(f"lit_cls.commands.{name}"), name)
-    return int(run(words) or 0)
-
-
-def _is_unicode(word: str) -> bool:
-    """Whether it has no surrogates, which Python puts in place of bytes that are not UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 def _unknown(word: str) -> str:

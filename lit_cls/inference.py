@@ -18,40 +18,25 @@ from lit_cls.model.decision import Decision
 from lit_cls.model.packed import pack
 from lit_cls.model.settings import ModelSettings
 from lit_cls.model.weight_files import file_sha256
-from lit_cls.training.checkpoints import (
-    DATA_KEY,
-    KEY,
-    check_same_weights,
-    checked_state,
-    decision_of,
-    read_checkpoint,
-)
+from lit_cls.training.checkpoints import DATA_KEY, KEY, check_same_weights, checked_state, decision_of, read_checkpoint
 from lit_cls.training.precision import MIXED, TRUE, auto_precision, check_precision
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one text."""
+    """The prediction for one text, and whether that was truncated: was longer than the classifier reads."""
 
     label: str
     probabilities: dict[str, float]
     """Of every label, in the order of the label names; they add up to 1."""
     truncated: bool
-    """Whether the text was longer than the classifier reads, and was truncated."""
 
 
 class Classifier:
-    """A trained network with its labels, padding and tokenizer.
+    """A trained network, its weights in place, with its labels, padding and tokenizer.
 
-    Args:
-        net: the network, its weights in place.
-        label_names: of the classes, by class id.
-        data: the checkpoint's description of the data (`ClassificationData.state_dict`).
-        device: to run on.
-        precision: Lightning's name of it.
-        decision: how labels follow from logits.
-        packed: whether `net` may be rearranged for the CPU (`lit_cls.model.packed`): it predicts faster, but its
-            weights can no longer be read.
+    `data` is the checkpoint's description of the data (`ClassificationData.state_dict`). `packed` says whether `net`
+    may be rearranged for the CPU (`lit_cls.model.packed`): it predicts faster, but its weights can no longer be read.
     """
 
     def __init__(
@@ -76,31 +61,21 @@ class Classifier:
         self.device = device
         self.tokenizer = tokenizer_for(data.get("tokenizer", "gpt2"))
         self._pad_to: int | None = data["pad_to"]
-        self.cut_to: int = data["cut_to"]
-        """Maximum number of tokens of a text; `truncation` says which ones are kept."""
+        self.cut_to: int = data["cut_to"]  # maximum number of tokens of a text; `truncation` says which are kept
         self.truncation: Truncation = data["settings"]["truncation"]
         # If pads are read, the length of other texts would change a prediction: only equal lengths share a batch.
         self._unpadded = net.needs == "all" and self._pad_to is None
 
     def predict(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> list[Prediction]:
-        """Labels and probabilities, in the order of the texts.
+        """Labels and probabilities, in the order of the texts; an empty one is classified as such.
 
-        Args:
-            texts: any strings; an empty one is classified as such.
-            after_batch: called with the number of texts that have just been read, several times in a long list.
-
-        Raises:
-            UserError: `texts` is one string instead of a list of them.
+        `after_batch` is called with the number of texts that have just been read, several times in a long list.
         """
         token_ids = self._encode(texts, "predict")
         probabilities = self.decision.probabilities(self._logits(token_ids, after_batch))
         labels = self.decision.labels(probabilities).tolist()
         return [
-            Prediction(
-                label=self.label_names[label],
-                probabilities=dict(zip(self.label_names, row, strict=True)),
-                truncated=len(ids) > self.cut_to,
-            )
+            Prediction(self.label_names[label], dict(zip(self.label_names, row, strict=True)), len(ids) > self.cut_to)
             for label, row, ids in zip(labels, probabilities.tolist(), token_ids, strict=True)
         ]
 
@@ -121,10 +96,9 @@ class Classifier:
         return logits
 
     def batches(self, token_ids: Sequence[list[int]]) -> Iterator[Batch]:
-        """Batches of whole texts: truncated, padded, texts of similar length together, on the network's device."""
+        """Batches of texts: truncated, padded, similar lengths together, on the device; no DataLoader, no threads."""
         truncated = [truncate(ids, self.cut_to, self.truncation) for ids in token_ids]
         dataset = TextDataset(truncated, None, self._pad_to, self._unpadded, pad_id=self.tokenizer.pad_id)
-        # Without a DataLoader, which would start a thread for each call.
         for planned in EvaluationBatches(dataset):
             batch = dataset[planned]
             input_ids = self.net.trim(batch["input_ids"], batch["lengths"]).to(self.device)
@@ -146,15 +120,12 @@ def load(
 
     Args:
         path: the `.ckpt` file.
-        device: to run on.
         weights: the file of pretrained weights it was trained from, if that has moved since.
-        precision: `32-true`, `bf16-mixed`, `16-mixed`, `bf16-true`, `16-true` or
-            `64-true`. By default bf16-mixed if it was trained in that and the device supports it,
-            else 32-true.
+        precision: `32-true`, `bf16-mixed`, `16-mixed`, `bf16-true`, `16-true` or `64-true`. By default bf16-mixed if
+            it was trained in that and the device supports it, else 32-true.
 
     Raises:
-        UserError: not an intact checkpoint, the frozen weights it names are gone or have changed, or an unknown
-            precision.
+        UserError: the checkpoint is not intact, or the frozen weights it names are gone or have changed.
     """
     return classifier_of(Path(path), read_checkpoint(path), torch.device(device), weights, precision)
 
@@ -171,14 +142,14 @@ def classifier_of(
     if precision is not None:
         check_precision(precision)
     described = checkpoint[KEY]
-    settings = ModelSettings.from_dict(described["model"])
+    settings, from_file = ModelSettings.from_dict(described["model"]), described["weights_sha256"] is not None
     if weights is not None:
-        if described["weights_sha256"] is None:
+        if not from_file:
             raise UserError(f"{path} contains all of its weights: leave --model.weights {weights} out")
         settings = replace(settings, weights=str(weights))
     labels = tuple(described["label_names"])
     net = settings.build_empty(len(labels))
-    if described["weights_sha256"] is not None:
+    if from_file:
         file = settings.weights_path()
         assert file is not None, "weights with a sha256 come from a file"
         with ThreadPoolExecutor(1) as beside:

@@ -202,4 +202,4 @@ def test_weights_survive_config_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for verbs in (first, again):
             verbs.model.take_labels(verbs.datamodule.label_names)
             verbs.model.weigh_classes(verbs.datamodule.splits["train"].label_ids)
-            assert verbs.model._weights.tolist() == pytest.approx([0.5, 1.5])
+            assert verbs.model._class_weights.tolist() == pytest.approx([0.5, 1.5])

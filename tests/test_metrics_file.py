@@ -29,7 +29,7 @@ def test_rows_are_there_as_soon_as_they_are_logged(tmp_path: Path) -> None:
         {"note": "", "step": "2", "train_loss_step": "0.25", "val_loss": ""},
         {"note": 'a, "b"', "step": "2", "train_loss_step": "", "val_loss": "0.125"},
     ]
-    assert metrics.n_rows == 3
+    assert len(metrics.rows) == 3
     assert (metrics.name, metrics.version) == ("run", "version_3")
     assert metrics.save_dir == metrics.log_dir == str(metrics.folder)
     metrics.flush()
@@ -44,7 +44,7 @@ def test_a_run_that_goes_on_ends_with_the_file_of_one_that_never_stopped(tmp_pat
             stream.write("cut off in the mid")  # what a machine that lost its power leaves
         resumed = MetricsFile(stopped.folder)
         assert resumed.begin_with(stopped.path, kept) == 3 - kept
-        assert resumed.n_rows == kept
+        assert len(resumed.rows) == kept
         again = [
             ({"train_loss_step": 0.5}, 1),
             ({"train_loss_step": 0.25}, 2),

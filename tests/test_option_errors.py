@@ -5,7 +5,7 @@ import torch
 
 from lit_cls.cli import main
 from lit_cls.commands.parser_errors import describe_parser_error
-from lit_cls.commands.trainer_checks import check_device
+from lit_cls.commands.train_config import check_device
 from lit_cls.errors import UserError
 
 

@@ -10,6 +10,7 @@ from conftest import data, module, save, trainer
 
 from lit_cls.model.backbones.gpt2 import GPTConfig
 from lit_cls.model.classifier import GPTClassifier
+from lit_cls.model.layers import AttentionMask
 from lit_cls.training.pad_invariance import MORE_PADS, PaddingTest, PadTest, compare_paddings
 
 SMALL = GPTConfig(vocab_size=50257, context_length=128, emb_dim=12, n_heads=2, n_layers=2)
@@ -69,7 +70,7 @@ def test_the_figures_are_those_of_the_network_itself() -> None:
 def test_a_network_that_takes_pads_for_text_fails() -> None:
     """A defect made on purpose: without the causal mask, the pads are not hidden."""
     made = net("flexible", causal=False)
-    made._key_mask = lambda lengths, T: None  # type: ignore[method-assign]
+    made._mask = lambda lengths, T: AttentionMask(causal=False, keys=None)  # type: ignore[method-assign]
     test = found(made)
     assert test.verdict == "FAIL"
     assert test.largest_difference > 0.01

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lit_cls.training.random_states import random_states, set_random_states
+from lit_cls.training.saving import random_states, set_random_states
 
 
 def draw() -> tuple[list[float], list[float], float, float]:

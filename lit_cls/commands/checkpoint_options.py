@@ -4,9 +4,11 @@ Everything else about the classifier comes from its checkpoint.
 """
 
 import argparse
+import itertools
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,6 @@ class TrainedCheckpoint:
 
     path: Path
     checkpoint: dict[str, Any]
-    """As `read_checkpoint` returns it."""
     device: torch.device
     precision: str | None
     """None: the precision it was trained in, if the device supports that."""
@@ -54,10 +55,8 @@ class TrainedCheckpoint:
         """The validation split of `data`; a line is logged if it is not the same any more."""
         split = self.data().splits["validation"]
         if split.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get("validation"):
-            log(
-                f"note: the validation split is not the one that {self.path} was trained with: texts that it was "
-                "trained on may be in it"
-            )
+            other = f"note: the validation split is not the one that {self.path} was trained with"
+            log(f"{other}: texts that it was trained on may be in it")
         return split
 
     def data(self) -> SplitData:
@@ -80,14 +79,12 @@ class TrainedCheckpoint:
 
 def _moved_files(files: tuple[str, str, str], moved: str) -> tuple[str, str, str]:
     """The new paths of three files: below a folder by their names, or as they are listed."""
-    names = [Path(file).name for file in files]
-    if os.path.isdir(os.path.expanduser(moved)) and len(set(names)) == len(names):
-        return str(Path(moved) / names[0]), str(Path(moved) / names[1]), str(Path(moved) / names[2])
-    try:
-        listed = yaml.safe_load(moved)
-    except (yaml.YAMLError, RecursionError):
+    listed: Any = [str(Path(moved, Path(file).name)) for file in files]
+    if not os.path.isdir(os.path.expanduser(moved)) or len(set(listed)) < len(files):
         listed = None
-    if isinstance(listed, list) and len(listed) == len(files) and all(isinstance(file, str) for file in listed):
+        with suppress(yaml.YAMLError, RecursionError):
+            listed = yaml.safe_load(moved)
+    if isinstance(listed, list) and [type(file) for file in listed] == [str, str, str]:
         return listed[0], listed[1], listed[2]
     raise UserError(
         f"--data.path {moved}: it was trained on three files, {', '.join(files)}. Give the folder that has all three "
@@ -100,14 +97,13 @@ def add_checkpoint_options(parser: CommandParser) -> None:
     group = parser.add_argument_group("the classifier")
     for option, metavar, text in (
         ("--ckpt_path", "best|last|PATH", "the checkpoint: of the newest run, or a file"),
-        ("--config", "FILE", "the configuration that was trained: it names the run's folder"),
+        ("-c --config", "FILE", "the configuration that was trained: it names the run's folder"),
         ("--run_name", "NAME", "the run's name (default: that of the --config file, or fit)"),
         ("--trainer.default_root_dir", "FOLDER", f"the folder of all runs (default: {_ROOT})"),
         ("--model.weights", "PATH", "the weights file it was trained from, if that has moved"),
         ("--trainer.precision", "PRECISION", "32-true, bf16-mixed, … (default: as trained, if that is fast here)"),
     ):
-        short = ("-c",) if option == "--config" else ()
-        group.add_argument(*short, option, metavar=metavar, help=text)
+        group.add_argument(*option.split(), metavar=metavar, help=text)
     kinds = ("auto", "cpu", "gpu", "cuda", "mps")
     group.add_argument("--trainer.accelerator", choices=kinds, help="what it runs on (default: auto)")
 
@@ -120,30 +116,17 @@ def add_data_option(parser: CommandParser, use: str = "") -> None:
 
 
 def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str], log: Log) -> TrainedCheckpoint:
-    """Reads and checks the checkpoint that the options of `add_checkpoint_options` and `add_data_option` name.
-
-    Raises:
-        UserError: no such file, configuration or device; damaged; not a checkpoint of ours.
-    """
-    from_file = {} if args.config is None else _read_config(Path(os.path.expanduser(args.config)))
-
-    def option(name: str, default: str | None = None) -> str | None:
-        given = getattr(args, name)
-        value = from_file.get(name) if given is None else given
-        return default if value is None else value
-
-    stem = "fit" if args.config is None else Path(args.config).stem
-    root = Path(os.path.expanduser(option("trainer.default_root_dir", _ROOT) or _ROOT))
-    typed = [command, *words]
-    found = locate_checkpoint(option("ckpt_path"), root, option("run_name", stem) or stem, typed, log)
-    precision = option("trainer.precision", "auto")
-    return TrainedCheckpoint(
-        *found,
-        device=_device(option("trainer.accelerator", "auto") or "auto"),
-        precision=None if precision == "auto" else _SHORT_PRECISIONS.get(str(precision), precision),
-        weights=getattr(args, "model.weights"),
-        data_path=getattr(args, "moved_data", None),
-    )
+    """Reads and checks the checkpoint that the options of this module name."""
+    options = {} if args.config is None else _read_config(Path(os.path.expanduser(args.config)))
+    options.update({name: given for name in _FROM_CONFIG if (given := getattr(args, name)) is not None})
+    run_name = options.get("run_name") or ("fit" if args.config is None else Path(args.config).stem)
+    root = Path(os.path.expanduser(options.get("trainer.default_root_dir") or _ROOT))
+    path, checkpoint = locate_checkpoint(options.get("ckpt_path"), root, run_name, [command, *words], log)
+    device = _device(options.get("trainer.accelerator") or "auto")
+    precision = options.get("trainer.precision", "auto")
+    full = None if precision == "auto" else _SHORT_PRECISIONS.get(precision, precision)
+    weights, data_path = getattr(args, "model.weights"), getattr(args, "moved_data", None)
+    return TrainedCheckpoint(path, checkpoint, device, full, weights, data_path)
 
 
 def locate_checkpoint(
@@ -155,9 +138,9 @@ def locate_checkpoint(
     `typed` the words behind `lit_cls`, for hints. A line about each damaged file that is skipped is logged.
     """
     if given in ("best", "last"):
-        # A run that was killed between two renames has no last.ckpt, but the one before.
-        names = (given, Path(PREVIOUS).stem) if given == "last" else (given,)
-        found = next(filter(None, (find_checkpoint(root, run_name, name) for name in names)), None)
+        found = find_checkpoint(root, run_name, given)
+        if found is None and given == "last":  # a run that was killed between two renames has the one before
+            found = find_checkpoint(root, run_name, Path(PREVIOUS).stem)
         if found is None:
             raise UserError(
                 f"no run of {run_name!r} below {root} has a {given}.ckpt: train one first\n  {_to_train(typed)}"
@@ -167,25 +150,20 @@ def locate_checkpoint(
     if given is not None:
         path = Path(os.path.expanduser(given))
         return path, read_checkpoint(path)
-    command = typed[0]
     kept = find_checkpoint(root, run_name, "best") or find_checkpoint(root, run_name, "last")
     if kept is None:
-        raise UserError(f"{command} needs a trained checkpoint: train one first\n  {_to_train(typed)}")
-    words = list(typed)
-    at = words.index("--") if "--" in words else len(words)
-    words[at:at] = ["--ckpt_path", str(kept)]
-    raise UserError(f"{command} needs a trained checkpoint:\n  {shlex.join(['lit_cls', *words])}")
+        raise UserError(f"{typed[0]} needs a trained checkpoint: train one first\n  {_to_train(typed)}")
+    at = [*typed, "--"].index("--")
+    words = ["lit_cls", *typed[:at], "--ckpt_path", str(kept), *typed[at:]]
+    raise UserError(f"{typed[0]} needs a trained checkpoint:\n  {shlex.join(words)}")
 
 
 def _to_train(typed: Sequence[str]) -> str:
     """The fit to run first: with the same options where fit has them, else with the configuration."""
-    command, *words = typed
-    before = ["", *words]
-    if command in ("fit", "validate", "test"):
-        given = [w for b, w in zip(before, words, strict=False) if "--ckpt_path" not in (b, w.split("=")[0])]
-    else:
-        config = {"-c", "--config"}
-        given = [w for b, w in zip(before, words, strict=False) if config & {b, w.split("=")[0]}]
+    same_options = typed[0] in ("fit", "validate", "test")
+    chosen = {"--ckpt_path"} if same_options else {"-c", "--config"}
+    # Of each word, whether it or the one before is such an option.
+    given = [w for b, w in itertools.pairwise(typed) if bool(chosen & {b, w.split("=")[0]}) != same_options]
     return shlex.join(["lit_cls", "fit", *(given or ["--data.path", "FILE"])])
 
 

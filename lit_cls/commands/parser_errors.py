@@ -36,7 +36,11 @@ def describe_parser_error(message: str, subcommand: str) -> str:  # noqa: PLR091
         + re.findall(r'Problem with given class_path.*\s+Parser key "(\w+)"', message)[:1]
     )
     if denied := re.search(r"(--[\w.]+)?.*Importing '([^']+)' is not allowed", message, re.DOTALL):
-        return _describe_denied(denied[1] or key, denied[2])
+        packages = ", ".join(ALLOWED_PACKAGES)
+        return (
+            f"{denied[1] or key} names {denied[2]}: a configuration that others may have written can only name classes "
+            f"of {packages}, because naming one runs code. Leave it out; fit takes classes of your own"
+        )
     unknown = re.search(
         r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'|Option '(\w+)' is not accepted",
         message,
@@ -62,24 +66,13 @@ def describe_parser_error(message: str, subcommand: str) -> str:  # noqa: PLR091
     return message.replace("Parser key ", "") + hint
 
 
-def _describe_denied(option: str, name: str) -> str:
-    return (
-        f"{option} names {name}: a configuration that others may have written can only name classes of "
-        f"{', '.join(ALLOWED_PACKAGES)}, because naming one runs code. Leave it out; fit takes classes of your own"
-    )
-
-
 def describe_class_error(message: str) -> str:
     """Keeps the complaint of a class that the configuration names; leaves out jsonargparse's list of types."""
-    problem = re.search(r"Problem with given class_path.*\n.*", message)
-    if problem:
+    if problem := re.search(r"Problem with given class_path.*\n.*", message):
         return " ".join(problem[0].split())
     lines = [line.strip(" -") for line in message.splitlines()]
-    own = [
-        line
-        for line in lines
-        if line and not re.search("<class |Subtypes|Errors:|^Given value|^Does not validate|^Expected a", line)
-    ]
+    noise = "<class |Subtypes|Errors:|^Given value|^Does not validate|^Expected a|^$"
+    own = [line for line in lines if not re.search(noise, line)]
     return " ".join(" ".join(own or lines).split())
 
 
@@ -95,12 +88,7 @@ def _allowed(message: str) -> list[str]:
 
 
 def parse(parser: LightningArgumentParser, words: list[str]) -> Namespace:
-    """Parses the words of a command line, whatever they are.
-
-    Raises:
-        UserError: they, or a file they name, cannot be read.
-        ArgumentError: a wrong option or value, which `user_errors` describes.
-    """
+    """Parses the words of a command line, whatever they are; `user_errors` describes the errors."""
     try:
         return parser.parse_args(words)
     except (ArgumentError, UserError, UnicodeDecodeError):

@@ -39,27 +39,19 @@ def resume(words: list[str]) -> None:
             )
     # One of several processes holds it for all.
     with nullcontext() if rank_zero_only.rank else locked(folder):  # type: ignore[attr-defined]
-        _resume(folder, words)
-
-
-def _resume(folder: Path, words: list[str]) -> None:
-    if is_complete(folder):
-        more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
-        if words[1:]:
-            raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
-        print_line(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
-        return
-    options = ["--config", str(folder / "config.yaml"), *words[1:]]
-    with only_allowed_classes("resume"):
-        TrainCommand(["fit", *options], resumed=folder, command=["resume", *words]).start()
+        if (folder / "report" / "report.json").is_file():
+            more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
+            if words[1:]:
+                raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
+            print_line(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
+            return
+        options = ["--config", str(folder / "config.yaml"), *words[1:]]
+        with only_allowed_classes("resume"):
+            TrainCommand(["fit", *options], resumed=folder, command=["resume", *words]).start()
 
 
 def folder_to_resume(given: str) -> Path:
-    """The folder of a run that was stopped.
-
-    Raises:
-        UserError: there is none, or it is not of a training.
-    """
+    """The folder of a run that was stopped; a UserError says why it is none."""
     folder = Path(os.path.expanduser(given))
     if folder.suffix == ".ckpt":
         raise UserError(
@@ -78,8 +70,3 @@ def folder_to_resume(given: str) -> Path:
     if not isinstance(settings, dict) or "keep" not in settings:
         raise UserError(f"{folder} is not the folder of a training (lit_cls fit)")
     return folder.absolute()
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether the run has ended and its report is written."""
-    return (folder / "report" / "report.json").is_file()

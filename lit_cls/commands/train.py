@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -18,17 +17,21 @@ from lit_cls.commands.train_config import (
     FIT_ONLY,
     TRAINER_DEFAULTS,
     add_fit_options,
+    as_list,
+    check_device,
     check_groups,
     check_nulls,
+    check_trainer,
+    class_that_raised,
     make_repeatable,
     run_name_of,
     set_usable_defaults,
 )
-from lit_cls.commands.trainer_checks import as_list, check_device, check_trainer, class_that_raised
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.io.malloc import keep_freed_memory
+from lit_cls.io.terminal import stdout_console
 from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.weights import WeightsCache
 from lit_cls.runs.presets import PRESETS, Preset
@@ -36,14 +39,7 @@ from lit_cls.runs.resuming import ResumeState, changed_options, check_resumable,
 from lit_cls.runs.run import Keep, Run
 from lit_cls.training.callbacks import quiet_lightning
 from lit_cls.training.checkpoint_io import AtomicCheckpointIO
-from lit_cls.training.checkpoints import (
-    DATA_KEY,
-    LAST,
-    PREVIOUS,
-    RUN_KEY,
-    check_same_network,
-    newest_checkpoint,
-)
+from lit_cls.training.checkpoints import DATA_KEY, LAST, PREVIOUS, RUN_KEY, check_same_network, newest_checkpoint
 from lit_cls.training.module import ClassifierModule
 from lit_cls.training.precision import auto_precision
 from lit_cls.training.trainer import ClassifierTrainer
@@ -73,9 +69,6 @@ class TrainCommand(LightningCLI):
         console: where the run prints; standard output by default.
         comparisons: whether the run's report fits baselines and draws plots.
         weights_cache: shared with other runs of the same process; by default the weights file is read anew.
-
-    Raises:
-        UserError: a mistake in the options or the files.
     """
 
     trainer: Trainer
@@ -96,10 +89,11 @@ class TrainCommand(LightningCLI):
         self.resumed = resumed
         self._command = command or words
         self._weights_cache = weights_cache
-        self._console = console
+        self._console = console or stdout_console()
         self._comparisons = comparisons
         self.notes: list[str] = []
         quiet_lightning()
+        strict = {"exit_on_error": False, "allow_abbrev": False}
         with user_errors(words[0]):
             super().__init__(
                 ClassifierModule,
@@ -107,11 +101,7 @@ class TrainCommand(LightningCLI):
                 trainer_class=ClassifierTrainer,
                 trainer_defaults=TRAINER_DEFAULTS,
                 seed_everything_default=123,
-                parser_kwargs={
-                    "exit_on_error": False,
-                    "allow_abbrev": False,
-                    **{name: {"exit_on_error": False, "allow_abbrev": False} for name in self.subcommands()},
-                },
+                parser_kwargs={**strict, words[0]: strict},
                 auto_configure_optimizers=False,
                 save_config_callback=None,  # Run writes config.yaml
                 load_from_checkpoint_support=False,
@@ -119,17 +109,19 @@ class TrainCommand(LightningCLI):
             )
 
     def _run_subcommand(self, subcommand: str) -> None:
-        # LightningCLI calls this from its constructor; here, `start` does.
-        pass
+        """Does nothing: LightningCLI calls this from its constructor; here, `start` does."""
 
     def start(self) -> None:
-        """Runs the subcommand, from its own seed whatever ran before it in this process."""
+        """Trains or evaluates, from its own seed whatever ran before it in this process."""
         assert self.subcommand is not None
         keep_freed_memory()
         with user_errors(self.subcommand):
             seed_everything(self.config[self.subcommand].seed_everything, workers=True, verbose=False)
             try:
-                super()._run_subcommand(self.subcommand)
+                if self.subcommand == "fit":
+                    self.run.fit(self.trainer, self.model, self.datamodule, self._resume_state(), self.notes)
+                else:
+                    self._evaluate("validation" if self.subcommand == "validate" else "test")
             except UserError:
                 raise
             except Exception as error:
@@ -153,23 +145,14 @@ class TrainCommand(LightningCLI):
         A parser for each of LightningCLI's subcommands would take 0.2 s more.
         """
         ours = {"datamodule", "dataloaders", "model", "train_dataloaders", "val_dataloaders"}
-        fixed = {"verbose", "return_predictions", "weights_only"}  # only tensors are unpickled, always
-        return {self.words[0]: ours | fixed}
+        return {self.words[0]: ours | {"verbose", "weights_only"}}  # only tensors are unpickled, always
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of the model, the data and the trainer."""
-        parser.add_argument(
-            "--run_name",
-            type=str | None,
-            default=None,
-            help="Folder of this run below trainer.default_root_dir; by default the name of the --config file.",
-        )
-        parser.add_argument(
-            "--preset",
-            type=Preset | None,
-            default=None,
-            help="Settings to start from, below --config and options: those of the published table.",
-        )
+        name = "Folder of this run below trainer.default_root_dir; by default the name of the --config file."
+        parser.add_argument("--run_name", type=str | None, default=None, help=name)
+        preset = "Settings to start from, below --config and options: those of the published table."
+        parser.add_argument("--preset", type=Preset | None, default=None, help=preset)
         for option, of_model in (
             ("data.context_length", lambda size: BACKBONES[size].config.context_length),
             ("data.tokenizer", lambda size: BACKBONES[size].family.tokenizer),
@@ -204,7 +187,7 @@ class TrainCommand(LightningCLI):
         if self.resumed is not None:
             self.root, self.run_name = self.resumed.parent.parent, self.resumed.parent.name
         self.checkpoint_path: Path | None = None
-        if found := self._resolve_checkpoint(name, config):
+        if found := self._resolve_checkpoint(name, config.ckpt_path):
             self.checkpoint_path, self.checkpoint = found
         if self.checkpoint_path is not None and self.resumed is None:
             other = names_other_data(config.data, [PRESETS[preset].get("data.split")] if preset else [])
@@ -218,12 +201,10 @@ class TrainCommand(LightningCLI):
             self.config[name].run_name = self.run_name
 
     def _parse_ckpt_path(self) -> None:
-        # LightningCLI would let the checkpoint's hyperparameters silently override the command line.
-        pass
+        """Does nothing: LightningCLI would let a checkpoint's hyperparameters override the command line."""
 
-    def _resolve_checkpoint(self, subcommand: str, config: Namespace) -> tuple[Path, dict[str, Any]] | None:
+    def _resolve_checkpoint(self, subcommand: str, given: Any) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint that was asked for, and its content."""
-        given = config.ckpt_path
         # best.ckpt alone, in a run that began with --ckpt_path, is the one that came from there.
         saved = self.resumed is not None and any((self.resumed / name).exists() for name in (LAST, PREVIOUS))
         if self.resumed is not None and (saved or given is None):
@@ -232,8 +213,8 @@ class TrainCommand(LightningCLI):
                 return newest
         if given is None and subcommand == "fit":
             return None
-        path = None if given is None else str(given)
-        return locate_checkpoint(path, self.root, self.run_name, self.words, self.notes.append)
+        given = None if given is None else str(given)
+        return locate_checkpoint(given, self.root, self.run_name, self.words, self.notes.append)
 
     def before_instantiate_classes(self) -> None:
         """Refuses a precision that the device lacks: Lightning would switch to another one."""
@@ -294,18 +275,6 @@ class TrainCommand(LightningCLI):
         except Exception as error:  # of a type that depends on the option
             raise UserError(f"the trainer cannot be created: {error}") from error
 
-    def fit(self, model: ClassifierModule, **kwargs: Any) -> None:
-        """Trains, then tests the kept checkpoint and reports."""
-        self.run.fit(self.trainer, model, self.datamodule, self._resume_state(), self.notes)
-
-    def validate(self, model: ClassifierModule, **kwargs: Any) -> None:
-        """Accuracy of a checkpoint on the validation split."""
-        self._evaluate("validation")
-
-    def test(self, model: ClassifierModule, **kwargs: Any) -> None:
-        """Accuracy of a checkpoint on the test split."""
-        self._evaluate("test")
-
     def _resume_state(self) -> ResumeState | None:
         """The state that the training resumes from, if the options allow it; None for a new one."""
         if self.checkpoint_path is None:
@@ -316,9 +285,8 @@ class TrainCommand(LightningCLI):
                 f"the {', '.join(other)} split is not the one that {self.checkpoint_path} was trained with: a training "
                 "is resumed with its own texts. Leave the options of data out, or train anew without --ckpt_path"
             )
-        trainer = self.trainer
-        order = self.datamodule.order(trainer)
-        limits = (trainer.max_epochs, trainer.max_steps) if self.resumed is None else (None, -1)
+        order = self.datamodule.order(self.trainer)
+        limits = (self.trainer.max_epochs, self.trainer.max_steps) if self.resumed is None else (None, -1)
         check_resumable(self.checkpoint_path, self.checkpoint, order, *limits)
         self.notes += [f"note: {line}" for line in changed_options(self.settings(), self.checkpoint)]
         state = self.checkpoint[RUN_KEY]

@@ -1,12 +1,17 @@
-"""Checks and completion of the parsed configuration of fit, validate and test."""
+"""Checks and completion of the parsed configuration of fit, validate and test, the Trainer's options among them."""
 
 import os
+import re
+import traceback
 from argparse import SUPPRESS
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_cls.errors import UserError
@@ -22,24 +27,24 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,  # the run folder's metrics.csv is always written; this adds others
     "use_distributed_sampler": False,  # it repeats rows (Lightning-AI/pytorch-lightning#7929)
 }
-
-
 FIT_ONLY = {"--keep", "--save_every_n_steps"}
 """Options that validate and test accept from a run's config.yaml, and ignore."""
+# One of these is set where processes run on several machines.
+_CLUSTERS = {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "KUBERNETES_PORT"}
+_METRICS = ("train_loss", "train_loss_step", "val_loss", "val_acc")  # what callbacks can monitor
 
 
 def add_fit_options(parser: LightningArgumentParser, visible: bool) -> None:
     """Adds the options of `FIT_ONLY`, which only fit has in its help and with defaults."""
     keep = "Which checkpoint is tested: that of the lowest val_loss, or the last (no selection)."
     every = "Save last.ckpt after every so many optimizer steps, beside after every epoch."
-    options: dict[str, tuple[Any, Any, str]] = {
-        "--keep": (Keep, "best", keep),
-        "--save_every_n_steps": (PositiveInt | None, None, every),
-    }
-    for option, (kind, default, text) in options.items():
-        parser.add_argument(
-            option, type=kind, default=default if visible else SUPPRESS, help=text if visible else SUPPRESS
-        )
+    options: tuple[tuple[str, Any, Any, str], ...] = (
+        ("--keep", Keep, "best", keep),
+        ("--save_every_n_steps", PositiveInt | None, None, every),
+    )
+    for option, kind, default, text in options:
+        shown = {"default": default, "help": text} if visible else {"default": SUPPRESS, "help": SUPPRESS}
+        parser.add_argument(option, type=kind, **shown)
 
 
 def check_groups(config: Namespace) -> None:
@@ -67,25 +72,14 @@ def set_usable_defaults(parser: LightningArgumentParser, settings: dict[str, Any
     The parser does not check defaults: what is not a number, where one is expected, is left out too.
     """
     defaults = {action.dest: action.default for action in parser._actions}
-    parser.set_defaults(
-        {
-            name: value
-            for name, value in settings.items()
-            if name in defaults and (value is None or not _is_number(defaults[name]) or _is_number(value))
-        }
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    numbers = {name for name, default in defaults.items() if isinstance(default, int | float)}
+    usable = {name: value for name, value in settings.items() if name in defaults}
+    wrong = {name for name in numbers & {*usable} if not isinstance(usable[name], int | float | None)}
+    parser.set_defaults({name: value for name, value in usable.items() if name not in wrong})
 
 
 def run_name_of(config: Namespace) -> str:
-    """The run's name: the option, or the name of the configuration file.
-
-    Raises:
-        UserError: it is no name of a folder.
-    """
+    """The run's name: the option, or the name of the configuration file; a UserError if it is no name of a folder."""
     name = config.run_name or (Path(str(config.config[0])).stem if config.config and config.config[0] else "fit")
     if name in (".", "..") or set(name) & set("/\\\0"):
         raise UserError(f"run_name {name!r} is not a plain folder name")
@@ -94,15 +88,94 @@ def run_name_of(config: Namespace) -> str:
 
 def make_repeatable(config: Namespace) -> None:
     """Makes paths absolute: config.yaml must mean the same from another folder, and later."""
-    if config.data.path:
-        config.data.path = _absolute(config.data.path)
+
+    def absolute(path: Any) -> Any:
+        return str(Path(os.path.expanduser(path)).absolute()) if isinstance(path, str) else path
+
+    config.data.path = absolute(config.data.path or None)
     if not isinstance(config.data.split, str):
-        config.data.split = tuple(_absolute(p) if isinstance(p, str) else p for p in config.data.split)
-    if config.model.cache_dir is not None:
-        config.model.cache_dir = _absolute(config.model.cache_dir)
+        config.data.split = tuple(map(absolute, config.data.split))
+    config.model.cache_dir = absolute(config.model.cache_dir)
     if config.model.weights not in ("pretrained", "random"):
-        config.model.weights = _absolute(config.model.weights)
+        config.model.weights = absolute(config.model.weights)
 
 
-def _absolute(path: str) -> str:
-    return str(Path(os.path.expanduser(path)).absolute())
+def check_device(precision: Any, accelerator: str) -> None:
+    """Refuses a device that this machine lacks, and a precision that the device lacks."""
+    name = str(precision)
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if accelerator in ("gpu", "cuda", "mps") and not has_gpu:
+        raise UserError(
+            f"trainer.accelerator {accelerator}: torch {torch.__version__} finds no GPU on this machine; "
+            "pass --trainer.accelerator cpu, or leave it out"
+        )
+    on_gpu = has_gpu and accelerator != "cpu"
+    if name in ("16", "16-mixed", "16-true") and not on_gpu:
+        raise UserError(
+            f"trainer.precision {name} needs a GPU, and there is none: pass --trainer.precision bf16-mixed or 32-true"
+        )
+    on_cuda = on_gpu and torch.cuda.is_available()
+    if name.startswith("bf16") and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        gpu = torch.cuda.get_device_name()
+        raise UserError(
+            f"trainer.precision {name}: {gpu} has no bfloat16; pass --trainer.precision 16-mixed or 32-true"
+        )
+
+
+def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_losses: bool) -> None:
+    """Refuses options of the Trainer that contradict how a run works here.
+
+    Args:
+        config: the Trainer's options.
+        callbacks: named by the configuration.
+        compares_losses: whether the checkpoint of the lowest val_loss is kept.
+    """
+    if compares_losses and config["limit_val_batches"] == 0:
+        raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
+    least = {"num_nodes": 1, "log_every_n_steps": 0, "check_val_every_n_epoch": 1, "accumulate_grad_batches": 1}
+    for name, lowest in least.items():
+        if config[name] is not None and config[name] < lowest:
+            raise UserError(f"trainer.{name} {config[name]} is less than {lowest}")
+    most = max(16, os.cpu_count() or 1)  # a small machine may still try out what a large one will do
+    devices = str(config["devices"])
+    if re.fullmatch(r"\d{1,99}", devices) and int(devices) > most:
+        raise UserError(f"trainer.devices {int(devices)} is more processes than this machine runs, at most {most}")
+    if config["num_nodes"] > 1 and not _CLUSTERS & set(os.environ):
+        raise UserError(
+            f"trainer.num_nodes {config['num_nodes']}: nothing says where the other machines are, and the run would "
+            "wait for them; start it through SLURM or torchrun, or set MASTER_ADDR and NODE_RANK"
+        )
+    for callback in callbacks:
+        monitored = getattr(callback, "monitor", None)
+        if monitored not in (None, *_METRICS):
+            raise UserError(
+                f"trainer.callbacks: {type(callback).__name__} monitors {monitored!r}, which is not measured: "
+                f"there are {', '.join(_METRICS)}"
+            )
+    if config["use_distributed_sampler"]:
+        raise UserError("trainer.use_distributed_sampler repeats rows: leave it out, rows are dealt out without it")
+    if config["overfit_batches"]:
+        raise UserError("trainer.overfit_batches replaces the order of texts: use --trainer.limit_train_batches")
+    if re.search("spawn|fork|notebook", str(config["strategy"])):
+        raise UserError(
+            f"trainer.strategy {config['strategy']} keeps its processes' predictions to itself: use ddp instead"
+        )
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        raise UserError("GradientAccumulationScheduler is not supported: use --trainer.accumulate_grad_batches")
+
+
+def class_that_raised(error: Exception, trainer: Mapping[str, Any]) -> str | None:
+    """The class, among those that the configuration names, in whose module an error arose."""
+    modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    for option in ("callbacks", "logger", "profiler", "plugins"):
+        for thing in as_list(trainer[option]):
+            if modules & {kind.__module__ for kind in type(thing).__mro__}:
+                return type(thing).__name__
+    return None
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value of an option that may be one object, several or None."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

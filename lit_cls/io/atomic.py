@@ -4,11 +4,12 @@ A file is written under a new name beside its own, flushed to disk, renamed, and
 name is the old content or the new, whoever else writes it and whenever the power goes.
 """
 
+import itertools
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,6 +82,15 @@ def check_new_folder(out: Path) -> None:
         raise UserError(f"{out} exists already and is not an empty folder: choose another with --out")
 
 
+def first_free_folder(candidates: Iterable[Path]) -> Path:
+    """Creates the first of these folders that does not exist; two processes never get the same one."""
+    for folder in candidates:
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise FileExistsError("every name is taken")
+
+
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A new folder to write into, which becomes `out` when the block ends and is deleted when the block raises.
@@ -89,17 +99,17 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """
     check_new_folder(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial, number = out.with_name(f"{out.name}.partial"), 0
-    while True:
-        try:
-            partial.mkdir()
-            break
-        except FileExistsError:  # of an export that was killed: somebody may want to look at it
-            number += 1
-            partial = out.with_name(f"{out.name}.{number}.partial")
+    # One that exists is of an export that was killed: somebody may want to look at it.
+    numbers = itertools.chain([""], (f".{n}" for n in itertools.count(1)))
+    partial = first_free_folder(out.with_name(f"{out.name}{number}.partial") for number in numbers)
     try:
         yield partial
-        _share_rights(partial)
+        # Gives every file the rights of any new one: some libraries write for their own user alone.
+        new = partial / ".new"
+        new.touch()
+        for path in filter(Path.is_file, partial.rglob("*")):
+            shutil.copymode(new, path)
+        new.unlink()
         check_new_folder(out)
         if out.exists():
             out.rmdir()
@@ -109,25 +119,13 @@ def whole_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def _share_rights(folder: Path) -> None:
-    """Gives every file the rights of any new one: some libraries write for their own user alone."""
-    new = folder / ".new"
-    new.touch()
-    rights = new.stat().st_mode
-    new.unlink()
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(rights)
-
-
 def check_output_file(path: Path, option: str) -> None:
     """Refuses, before any work, a file that `output_file` could not write: its name is too long, say."""
     check_new_file(path, option)
     partial = _partial(path)
     left = os.path.lexists(partial)
     try:
-        with partial.open("ab") as stream:
-            _lock_file(stream, partial, option)
+        with _locked_file(partial, option):
             if not left:
                 partial.unlink()
     except OSError as error:
@@ -150,8 +148,7 @@ def output_file(path: Path, option: str, log: Callable[[str], None]) -> Iterator
     """
     partial = _partial(path)
     try:
-        with partial.open("ab") as stream:
-            _lock_file(stream, partial, option)
+        with _locked_file(partial, option) as stream:
             if stream.tell():
                 log(f"note: {partial}, of an attempt that was stopped, is overwritten")
                 stream.truncate(0)
@@ -171,38 +168,25 @@ def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def _lock_file(stream: BinaryIO, partial: Path, option: str) -> None:
-    """Lets one of two processes that write the same file stop."""
-    with suppress(ImportError):  # on Windows an open file cannot be renamed by the other anyway
-        import fcntl
-
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing {partial}: give another name with {option}") from error
+@contextmanager
+def _locked_file(partial: Path, option: str) -> Iterator[BinaryIO]:
+    """A file to append to; of two processes that write the same one, the second is refused."""
+    with partial.open("ab") as stream:
+        _lock(stream.fileno(), f"another process is writing {partial}: give another name with {option}")
         if not partial.exists() or not os.path.samestat(os.fstat(stream.fileno()), partial.stat()):
             raise UserError(f"another process has just written {partial}: give another name with {option}")
+        yield stream
 
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Holds a folder for one process at a time. The lock goes with the process, however it ends.
 
-    Args:
-        folder: of a run, say.
-        wait: whether to wait for the process that holds it; otherwise it is refused.
-
-    Raises:
-        UserError: another process holds it.
+    A UserError refuses a folder that another process holds, unless this one is to `wait` for that.
     """
-    try:
-        import fcntl  # not on Windows
-
-        handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        yield
-        return
-    held = [handle]
+    held: list[int] = []
+    with suppress(OSError):  # Windows opens no folders
+        held.append(os.open(folder, os.O_RDONLY))
 
     def release() -> None:
         while held:
@@ -211,12 +195,20 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=release)  # a data worker that outlives its run must not hold the folder
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise UserError(f"{folder} belongs to a run that is still running: stop that one first") from error
-        except OSError:  # a file system without locks
-            pass
+        for handle in held:
+            _lock(handle, f"{folder} belongs to a run that is still running: stop that one first", wait)
         yield
     finally:
         release()
+
+
+def _lock(handle: int, refusal: str, wait: bool = False) -> None:
+    """Locks an open file, or raises a UserError if another process holds it and this one is not to `wait`."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        raise UserError(refusal) from error
+    except (ImportError, OSError):  # Windows, where an open file cannot be renamed anyway; a disk without locks
+        return

@@ -18,12 +18,7 @@ from lit_cls.training.module import ClassifierModule
 
 def check_batches(trainer: Trainer, data: ClassificationData) -> None:
     """Refuses limits that Lightning would refuse where they apply: after the training, perhaps."""
-    n_batches = {
-        "train": len(data.train_dataloader()),
-        "val": len(data.val_dataloader()),
-        "test": len(data.test_dataloader()),
-        "predict": len(data.predict_dataloader()),
-    }
+    n_batches = {stage: len(getattr(data, f"{stage}_dataloader")()) for stage in ("train", "val", "test", "predict")}
     for stage, n in n_batches.items():
         limit = getattr(trainer, f"limit_{stage}_batches")
         if isinstance(limit, float) and limit > 0 and int(limit * n) < 1:
@@ -40,10 +35,7 @@ def check_batches(trainer: Trainer, data: ClassificationData) -> None:
 
 
 def check_weights_and_disk(module: ClassifierModule, n_labels: int, root: Path, copies: int) -> None:
-    """Refuses weights that do not fit the network, and a run below `root` that could not be saved.
-
-    `copies` checkpoints will exist at once, beside those that are there.
-    """
+    """Refuses weights that do not fit the network, and a run whose checkpoints do not fit below `root`."""
     with torch.device("meta"):
         net = module.settings.build(n_labels)
     weights = module.settings.weights_path()
@@ -67,7 +59,7 @@ def check_disk(folder: Path, net: TextClassifier, frozen_are_named: bool, copies
 
     Args:
         folder: of all runs; it need not exist yet.
-        net: the network, with or without memory.
+        net: the network, perhaps on the meta device.
         frozen_are_named: whether the checkpoint leaves out what did not train.
         copies: files that exist at once, the one being written among them.
     """

@@ -5,42 +5,28 @@ import os
 from pathlib import Path
 
 from lit_cls.errors import UserError
-from lit_cls.io.atomic import write_text
+from lit_cls.io.atomic import first_free_folder, write_text
 
 
 def new_run_folder(root: Path, name: str) -> Path:
-    """Creates the next free `version_<n>`; two runs that start together get two folders.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
+    """Creates the next free `version_<n>`; a UserError says why it cannot be written to."""
     parent = root / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        number = max((_number(folder) for folder in parent.glob("version_*")), default=-1) + 1
-        while True:
-            folder = parent / f"version_{number}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                number += 1
-                continue
-            (folder / ".writable").touch()
-            (folder / ".writable").unlink()
-            return folder
+        next_number = max((_number(folder) for folder in parent.glob("version_*")), default=-1) + 1
+        folder = first_free_folder(parent / f"version_{n}" for n in itertools.count(next_number))
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
     except OSError as error:
         raise UserError(
             f"the run cannot be saved below {parent}: {error.strerror}. "
             "Choose another folder with --trainer.default_root_dir"
         ) from error
+    return folder
 
 
 def write_config(folder: Path, config: str) -> str | None:
-    """Writes config.yaml; one that differs is kept as `config_<n>.yaml`.
-
-    Returns:
-        The name under which the earlier one is kept, if there was one.
-    """
+    """Writes config.yaml; one that differs is kept as `config_<n>.yaml`, whose name is returned."""
     path = folder / "config.yaml"
     kept = None
     if path.exists():

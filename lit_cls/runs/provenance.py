@@ -26,9 +26,10 @@ def write_provenance(
 ) -> None:
     """Writes the file of a run that begins, whose config.yaml is written and whose weights are loaded."""
     device = trainer.strategy.root_device
-    if device.type == "cuda":
+    name = device.type
+    if name == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        name = torch.cuda.get_device_name(device)
     config = folder / "config.yaml"
     data: dict[str, Any] = summary.as_dict()
     content = {
@@ -39,7 +40,11 @@ def write_provenance(
         "weights": module.settings.weights,
         "weights_sha256": module.weights_sha256,
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.exists() else None,
-        "versions": {"lit_cls": lit_cls.__version__, "python": platform.python_version(), **_versions()},
+        "versions": {
+            "lit_cls": lit_cls.__version__,
+            "python": platform.python_version(),
+            **{package: _version(package) for package in _PACKAGES},
+        },
         "commit": _commit(),
         "device": f"{name} x {trainer.world_size}",
         "machine": platform.platform(),
@@ -62,14 +67,11 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _commit() -> str | None:

@@ -22,17 +22,14 @@ _LOCATIONS = ("ckpt_path", "run_name", "config", "trainer.default_root_dir")
 class ResumeState:
     """The state that a training resumes from.
 
-    Args:
-        path: the checkpoint. Its content is not kept: mapped, it would hold the room of a file that a newer one
-            has replaced.
-        place: as `place_of` returns it.
-        metrics_rows: rows of metrics.csv beside it, when it was saved.
-        best_loss: the lowest val_loss until there.
+    The checkpoint's content is not kept: mapped, it would hold the room of a file that a newer one has replaced.
     """
 
     path: Path
     place: dict[str, int]
+    """As `place_of` returns it."""
     metrics_rows: int
+    """Of metrics.csv beside it, when it was saved."""
     best_loss: float | None
 
 
@@ -47,11 +44,11 @@ def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool)
     """
     described, settings = checkpoint[KEY], {}
     if training and RUN_KEY in checkpoint:
-        settings = {
-            name: value
-            for name, value in _options(checkpoint[RUN_KEY]["settings"]).items()
-            if name not in _LOCATIONS and (_is_plain(value) or (name == "model.class_weights" and is_weights(value)))
-        }
+        for name, value in _options(checkpoint[RUN_KEY]["settings"]).items():
+            # Plain: the parser can see no class in it, which it would import.
+            plain = "." not in value if isinstance(value, str) else isinstance(value, bool | int | float | None)
+            if name not in _LOCATIONS and (plain or (name == "model.class_weights" and is_weights(value))):
+                settings[name] = value
     settings["trainer.precision"] = described["precision"]
     network = {**described["model"], "adapter": adapter_as_config(described["model"]["adapter"])}
     settings.update({f"model.{name}": value for name, value in network.items()})
@@ -76,8 +73,8 @@ def changed_options(now: dict[str, Any], checkpoint: dict[str, Any]) -> list[str
     later = {name for name, value in ours.items() if name not in then and value in usual}
     return [
         f"{name} is {_spelled(ours.get(name))}; until now it was {_spelled(then.get(name))}"
-        for name in sorted({*then, *ours} - later)
-        if name not in _LOCATIONS and ours.get(name) != then.get(name)
+        for name in sorted({*then, *ours} - later - {*_LOCATIONS})
+        if ours.get(name) != then.get(name)
     ]
 
 
@@ -86,12 +83,7 @@ def check_resumable(
 ) -> None:
     """Refuses a checkpoint or options with which the training cannot continue.
 
-    Args:
-        path: of the checkpoint.
-        checkpoint: as `read_checkpoint` returns it.
-        order: as `ClassificationData.order` returns it.
-        max_epochs: None or -1 without a limit.
-        max_steps: -1 without a limit.
+    `order` is as `ClassificationData.order` returns it; -1, and None for epochs, mean no limit.
     """
     if RUN_KEY not in checkpoint:
         raise UserError(
@@ -99,9 +91,7 @@ def check_resumable(
             "training can be resumed from it"
         )
     place, theirs = checkpoint[RUN_KEY]["place"], checkpoint[RUN_KEY]["order"]
-    different = [
-        f"{name} is {order[name]}, not {theirs.get(name)}" for name in order if order[name] != theirs.get(name)
-    ]
+    different = [f"{name} is {n}, not {theirs.get(name)}" for name, n in order.items() if n != theirs.get(name)]
     if place["batches"] and different:
         raise UserError(
             f"{path} is from the middle of epoch {place['epochs'] + 1}, which cannot continue with another order of "
@@ -117,14 +107,7 @@ def check_resumable(
 
 
 def continue_files(state: ResumeState, metrics: MetricsFile, keeps_best: bool, log: Callable[[str], None]) -> None:
-    """Restores checkpoints and metrics.csv as they were at a state, in its own folder or that of a new run.
-
-    Args:
-        state: where the training resumes.
-        metrics: of the run, in its folder.
-        keeps_best: whether the checkpoint of the lowest val_loss is kept.
-        log: prints a line.
-    """
+    """Restores checkpoints and metrics.csv as they were at a state, in its own folder or that of a new run."""
     folder, place = metrics.folder, state.place
     in_own_folder = state.path.parent == folder
     log(
@@ -146,18 +129,13 @@ def continue_files(state: ResumeState, metrics: MetricsFile, keeps_best: bool, l
             log(f"note: {theirs} is not the one with the lowest val_loss so far: the lowest from here on is kept")
 
 
+def _spelled(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
 def _options(settings: dict[str, Any]) -> dict[str, Any]:
     """Nested settings by the names of their options."""
     flat = {name: value for name, value in settings.items() if name not in _GROUPS}
     for group in _GROUPS:
         flat.update({f"{group}.{name}": value for name, value in (settings.get(group) or {}).items()})
     return flat
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether the parser can see no class in it, which it would import."""
-    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and "." not in value)
-
-
-def _spelled(value: Any) -> str:
-    return "null" if value is None else str(value)

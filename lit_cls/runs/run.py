@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ from lit_cls.training.tables import describe_data
 Keep = Literal["best", "last"]
 
 
+@dataclass(eq=False)
 class Run:
     """A fit or an evaluation, from checked input to a report.
 
@@ -53,37 +55,27 @@ class Run:
         config: the text of config.yaml, which checkpoints keep too; None writes none.
         save_every_n_steps: of the optimizer, beside every epoch.
         resumed: the folder of a run that was stopped, in which this one continues.
-        console: where the run prints; standard output by default.
+        console: where the run prints.
         comparisons: whether the report fits baselines and draws plots; a series of runs does so once for all of them.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        name: str,
-        command: Sequence[str],
-        keep: Keep | None = None,
-        config: str | None = None,
-        save_every_n_steps: int | None = None,
-        resumed: Path | None = None,
-        console: Console | None = None,
-        comparisons: bool = True,
-    ) -> None:
-        self.root = root
-        self.name = name
-        self.command = list(command)
-        self.keep = keep
-        self.config = config
-        self.settings: dict[str, Any] = yaml.safe_load(config) if config is not None else {}
-        self.save_every_n_steps = save_every_n_steps
-        self.comparisons = comparisons
-        self.resumed = resumed
-        self.folder: Path = resumed or root / name  # its new version_<n>, once there is one
-        self.console = console or stdout_console()
+    root: Path
+    name: str
+    command: list[str]
+    keep: Keep | None = None
+    config: str | None = None
+    save_every_n_steps: int | None = None
+    resumed: Path | None = None
+    console: Console = field(default_factory=stdout_console)
+    comparisons: bool = True
+
+    def __post_init__(self) -> None:
+        self.settings: dict[str, Any] = yaml.safe_load(self.config) if self.config is not None else {}
+        self.folder: Path = self.resumed or self.root / self.name  # its new version_<n>, once there is one
         self.predictions = CollectPredictions()
         self.padding_test = PaddingTest()
         self.epoch_log = EpochLog(self.log)
-        self.cache_features = CacheFeatures(self.log, scratch=root)
+        self.cache_features = CacheFeatures(self.log, scratch=self.root)
         self.signals = StopSignals()
 
     def callbacks(self, show_bar: bool) -> list[Callback]:
@@ -110,21 +102,11 @@ class Run:
     ) -> None:
         """Trains, from the start or from a state, then tests the kept checkpoint.
 
-        Args:
-            trainer: a `ClassifierTrainer` made with `callbacks`.
-            module: the model.
-            data: the texts.
-            state: where the training resumes.
-            notes: lines to print behind those about the data.
-
-        Raises:
-            UserError: anything wrong with data, weights or disk, before the first step.
+        `trainer` is a `ClassifierTrainer` made with `callbacks`; `notes` are printed behind the lines about the data.
         """
         check_batches(trainer, data)
-        for thing in describe_data(data, module.settings.token_position):
+        for thing in (*describe_data(data, module.settings.token_position), *notes):
             self.log(thing)
-        for note in notes:
-            self.log(note)
         module.take_labels(data.label_names)
         for note in module.weigh_classes(data.splits["train"].label_ids):
             self.log(f"note: {note}")
@@ -267,21 +249,19 @@ class Run:
         devices) hold; the train split, which has none, through predict.
         """
         found = []
-        tested = checkpoint
+        path = None if checkpoint is None else str(checkpoint)
         for split in splits:
             self.predictions.clear()
-            source: dict[str, Any] = {"datamodule": data, "ckpt_path": None if checkpoint is None else str(checkpoint)}
             match split:
                 case "test":
-                    trainer.test(module, verbose=False, **source)
+                    trainer.test(module, ckpt_path=path, verbose=False, datamodule=data)
                 case "validation":
-                    trainer.validate(module, verbose=False, **source)
+                    trainer.validate(module, ckpt_path=path, verbose=False, datamodule=data)
                 case "train":
-                    trainer.predict(module, return_predictions=False, **source)
-            checkpoint = None  # its weights are in place now
-            found.append(
-                evaluate_split(split, data, self.predictions.row_ids, self.predictions.logits, module.decision)
-            )
+                    trainer.predict(module, ckpt_path=path, return_predictions=False, datamodule=data)
+            path = None  # its weights are in place now
+            logits = self.predictions.logits
+            found.append(evaluate_split(split, data, self.predictions.row_ids, logits, module.decision))
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
         if rule := module.decision.describe(data.label_names):
@@ -289,7 +269,7 @@ class Run:
         if trainer.is_global_zero:
             device = trainer.strategy.root_device
             peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-            self._report(found, module, data, tested, metrics, peak)
+            self._report(found, module, data, checkpoint, metrics, peak)
 
     def _report(
         self,

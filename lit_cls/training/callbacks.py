@@ -122,15 +122,7 @@ class CollectPredictions(Callback):
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches = []
 
-    def _keep(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def _keep(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any) -> None:
         self._batches.append({name: outputs[name].cpu() for name in ("row_ids", "logits")})
 
     def _gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,13 +167,11 @@ def quiet_lightning() -> None:
     """Leaves out Lightning's advertisements and hints that do not apply here; its warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # The data module has no such hook, so that nothing of it is lost.
-    warnings.filterwarnings("ignore", message=".*You have overridden `on_before_batch_transfer`.*")
-    # Texts are tokenised once, in memory: workers would have nothing to do.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Lightning's own use of a torch function.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # Asked for: with num_sanity_val_steps 0 and few batches, every step may be logged.
-    warnings.filterwarnings("ignore", message=".*number of training batches .* is smaller than the logging interval.*")
-    # fit's callbacks, which test and validate do not need.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    for message in (
+        "You have overridden `on_before_batch_transfer`",  # the data module has no such hook: nothing of it is lost
+        "does not have many workers",  # texts are tokenised once, in memory: workers would have nothing to do
+        "isinstance.treespec, LeafSpec",  # Lightning's own use of a torch function
+        "number of training batches .* is smaller than the logging interval",  # few batches: no step need be logged
+        "callbacks used to create the checkpoint need to be provided",  # fit's, which test and validate do not need
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")

@@ -38,7 +38,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copies a checkpoint, as a whole like any other that is written."""
+    """Copies a checkpoint, whole or not at all."""
     with _checkpoint(target) as stream, source.open("rb") as original:
         shutil.copyfileobj(original, stream, 1 << 22)
 

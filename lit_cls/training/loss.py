@@ -69,22 +69,19 @@ def _by_class(class_weights: Mapping[Any, float], label_names: Sequence[str]) ->
     """Weights by class id. YAML reads yes as true and 1 as a number: such a key means the label that reads so."""
     found: dict[int, float] = {}
     for name, weight in class_weights.items():
-        ids = [k for k, label in enumerate(label_names) if label == name]
-        if not isinstance(name, str):
-            ids = [k for k, label in enumerate(label_names) if _reads_as(label, name)]
+        ids = [k for k, label in enumerate(label_names) if _is_meant(label, name)]
         if len(ids) != 1 or ids[0] in found:
             names = ", ".join(map(quote, label_names[:10])) + (", …" if len(label_names) > 10 else "")
-            trouble = (
-                "is not a label of the data"
-                if not ids
-                else "does not name exactly one label of the data; put names into quotes"
-            )
+            several = "does not name exactly one label of the data; put names into quotes"
+            trouble = several if ids else "is not a label of the data"
             raise UserError(f"model.class_weights: {quote(name)} {trouble}. The labels are {names}")
         found[ids[0]] = float(weight)
     return found
 
 
-def _reads_as(label: str, key: Any) -> bool:
+def _is_meant(label: str, key: Any) -> bool:
+    if isinstance(key, str):
+        return label == key
     try:
         value = yaml.safe_load(label)
     except yaml.YAMLError:

@@ -25,8 +25,9 @@ class MetricsFile(Logger):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
+        self.rows: list[dict[str, str]] = []
+        """All rows, without the empty cells."""
         self._columns: list[str] = []
-        self._rows: list[dict[str, str]] = []
 
     @property
     def name(self) -> str:
@@ -43,15 +44,7 @@ class MetricsFile(Logger):
         """The run's folder."""
         return str(self.folder)
 
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return len(self._rows)
-
-    @property
-    def rows(self) -> list[dict[str, str]]:
-        """All rows, without the empty cells."""
-        return list(self._rows)
+    log_dir = save_dir
 
     @property
     def path(self) -> Path:
@@ -64,9 +57,9 @@ class MetricsFile(Logger):
         Returns the number of rows after these: of steps that are repeated.
         """
         rows = _read(path)
-        self._rows = rows[:n_rows]
-        self._columns = sorted({name for row in self._rows for name in row})
-        if self._rows:
+        self.rows = rows[:n_rows]
+        self._columns = sorted({name for row in self.rows for name in row})
+        if self.rows:
             self._write_all()
         elif path == self.path:
             path.unlink(missing_ok=True)
@@ -80,7 +73,7 @@ class MetricsFile(Logger):
         """Adds a row."""
         values = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
         row = {name: str(value) for name, value in {**values, "step": step}.items()}
-        self._rows.append(row)
+        self.rows.append(row)
         if new := sorted(set(row) - set(self._columns)):
             self._columns = sorted([*self._columns, *new])
             self._write_all()
@@ -96,8 +89,7 @@ class MetricsFile(Logger):
                 flush(stream)
 
     def _write_all(self) -> None:
-        header = _lines(self._columns, [dict(zip(self._columns, self._columns, strict=True))])
-        write_text(self.path, header + _lines(self._columns, self._rows))
+        write_text(self.path, _lines(self._columns, [{name: name for name in self._columns}, *self.rows]))
 
 
 def _lines(columns: list[str], rows: list[dict[str, str]]) -> str:

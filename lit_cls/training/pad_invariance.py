@@ -1,7 +1,6 @@
 """Tests whether padding changes the predictions of the evaluated network, for the report."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -149,7 +148,9 @@ def compare_paddings(
         batch = {name: tensor.to(device) for name, tensor in pad(group, width, pad_id).items()}
         return decision.probabilities(net(batch["input_ids"], batch["lengths"]).float()).double().cpu()
 
-    with torch.no_grad(), _evaluating(net):
+    with torch.no_grad(), ExitStack() as stack:
+        stack.callback(net.train, net.training)
+        net.eval()  # without dropout
         plain = {width: probabilities(group, width) for width, group in widths.items()}
         if not all(found.isfinite().all() for found in plain.values()):
             return "not run: the network's outputs are not finite"
@@ -161,8 +162,9 @@ def compare_paddings(
                 if width + more <= context
             ]
             if compared:
-                plain_all, padded = (torch.cat(both) for both in zip(*compared, strict=True))
-                steps.append(_compare(more, plain_all, padded, decision))
+                before, padded = (torch.cat(both) for both in zip(*compared, strict=True))
+                changed = int((decision.labels(before) != decision.labels(padded)).sum())
+                steps.append(Padded(more, len(before), float((before - padded).abs().max()), changed))
     return PadTest(len(chosen), net.needs == "all", 0.05 if half_precision else 1e-3, tuple(steps))
 
 
@@ -177,19 +179,3 @@ def _choose(texts: list[tuple[int, int]], context: int) -> list[tuple[int, int]]
         if sum(width for width, _ in chosen) <= _TOKENS:
             return chosen
     return fitting[:1]
-
-
-def _compare(more: int, plain: Tensor, padded: Tensor, decision: Decision) -> Padded:
-    changed = int((decision.labels(plain) != decision.labels(padded)).sum())
-    return Padded(more, len(plain), float((plain - padded).abs().max()), changed)
-
-
-@contextmanager
-def _evaluating(net: TextClassifier) -> Iterator[None]:
-    """Turns dropout off for a while."""
-    training = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(training)

@@ -30,7 +30,9 @@ def auto_precision(accelerator: str) -> tuple[Literal["bf16-mixed", "32-true"], 
     """The precision for an accelerator, by Lightning's name of it, and why."""
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if accelerator == "cpu" or not has_gpu:
-        if _cpu_has_bfloat16():
+        # torch has no public name for these; a version without them is treated as a CPU without bfloat16.
+        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        if any(getattr(torch.cpu, name, lambda: False)() for name in names):
             return "bf16-mixed", "the CPU multiplies in bfloat16"
         return "32-true", "the CPU has no bfloat16 products (AVX512-BF16 or AMX)"
     if torch.cuda.is_available():
@@ -39,10 +41,3 @@ def auto_precision(accelerator: str) -> tuple[Literal["bf16-mixed", "32-true"], 
             return "bf16-mixed", f"{name} multiplies in bfloat16"
         return "32-true", f"{name} has no bfloat16"
     return "32-true", "no other precision has been measured on this GPU"
-
-
-def _cpu_has_bfloat16() -> bool:
-    # torch has no public name for these; a version without them is treated as a CPU without bfloat16.
-    return any(
-        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
