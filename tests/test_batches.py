@@ -38,7 +38,7 @@ def rows_of(batches: TrainingBatches | EvaluationBatches) -> list[list[int]]:
 
 
 def dataset(lengths: list[int] = LENGTHS, pad_to: int | None = None, unpadded: bool = False) -> TextDataset:
-    """Texts that can be told apart: row r is its length times the id r."""
+    """Texts that can be distinguished: row r is its length times the id r."""
     labels = [row % 3 for row in range(len(lengths))]
     return TextDataset([[row] * n for row, n in enumerate(lengths)], labels, pad_to, unpadded, pad_id=TOKENIZER.pad_id)
 

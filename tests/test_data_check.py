@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from lit_cls.data.check import MAX_LENGTHS, PERCENTILES, Check, check, count_tokens
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.findings import Finding
-from lit_cls.data.fit_command import command_line, fit_words, option_value
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, command_line, fit_words, option_value
 from lit_cls.data.sources import LabelledTexts
 from lit_cls.data.split_data import read
 from lit_cls.data.splits import SPLIT_NAMES, mask
@@ -102,11 +101,11 @@ def test_lengths_are_those_of_the_tokens(texts: list[str]) -> None:
 
 def test_chunks_change_nothing() -> None:
     # More than one chunk of a million characters.
-    told: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     texts = ["long " * 60_000 + str(i) for i in range(6)]
-    lengths = count_tokens(rows_of(texts), TOKENIZER, 1024, lambda *done: told.append(done))
+    lengths = count_tokens(rows_of(texts), TOKENIZER, 1024, lambda *done: seen.append(done))
     assert lengths.tokens == sum(map(len, TOKENIZER.encode(texts)))
-    assert told == [("tokenising", 4, 6), ("tokenising", 6, 6)]
+    assert seen == [("tokenising", 4, 6), ("tokenising", 6, 6)]
 
 
 def test_no_texts_have_no_lengths() -> None:
@@ -114,7 +113,7 @@ def test_no_texts_have_no_lengths() -> None:
     assert (lengths.texts, lengths.percentiles, lengths.longest) == (0, {}, 0)
 
 
-def test_texts_that_would_be_cut(tmp_path: Path) -> None:
+def test_texts_that_would_be_truncated(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [[" a" * n, "xy"[n % 2]] for n in range(1, 13)])
     assert "cut" not in kinds(checked(path))
     cut = finding(checked(path, max_length=10), "cut")
@@ -150,9 +149,9 @@ def test_empty_texts_do_not_repeat_each_other(tmp_path: Path) -> None:
 
 
 def test_imbalance(some: Path) -> None:
-    told = finding(checked(some), "imbalance")
-    assert told.message.startswith("'ham' has 29 texts, 'spam' 11 (2.6 to 1): data.balance undersample leaves 18 out")
-    assert told.options == ("--data.balance", "none", "--model.class_weights", "balanced")
+    seen = finding(checked(some), "imbalance")
+    assert seen.message.startswith("'ham' has 29 texts, 'spam' 11 (2.6 to 1): data.balance undersample leaves 18 out")
+    assert seen.options == ("--data.balance", "none", "--model.class_weights", "balanced")
     assert "left out" not in finding(checked(some, balance="none"), "imbalance").message
 
 
@@ -210,11 +209,11 @@ def test_the_published_split(sms_file: Path) -> None:
         ("test", 300, 36, 54),
     ]
     assert found.starts
-    told = finding(found, "test_in_train")
-    assert told.message.startswith(
+    seen = finding(found, "test_in_train")
+    assert seen.message.startswith(
         "54 of 300 test texts (18.0 %) also occur in the train split, 36 of them word for word"
     )
-    assert (told.options, len(told.rows)) == ((), 54)  # no option changes the published split
+    assert (seen.options, len(seen.rows)) == ((), 54)  # no option changes the published split
     assert found.commands == [f"lit_cls fit --data.path {sms_file} --data.split ch06"]
 
 
@@ -259,8 +258,8 @@ def test_a_command_line_is_printable_and_read_back_by_a_shell() -> None:
     words = ["a b", "it's", "\x1b[31mred", "two\nlines' \\n", "", "é\u2028🙂", ":smile:", "plain"]
     line = command_line(words)
     assert line.isprintable()
-    told = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
-    assert told.decode().split("\0")[:-1] == words
+    seen = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    assert seen.decode().split("\0")[:-1] == words
 
 
 def test_words_of_options() -> None:

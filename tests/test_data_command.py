@@ -117,9 +117,9 @@ def test_options_in_both_spellings(prefix: str, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("option", ["--data.path", "--path"])
 def test_the_file_as_fit_spells_it(option: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", option, file]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert main(["data", "check", file]) == 0
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == output
     assert main(["data", "split", f"{option}={file}", "--empty", "drop", "--out", str(tmp_path / "out")]) == 0
 
 
@@ -128,8 +128,8 @@ def test_json_loses_nothing_in_any_encoding(tmp_path: Path) -> None:
         tmp_path / "a.csv", [("text", "label"), *((f"é🙂 {'abc'[i % 3] * (i + 1)}", "äö"[i % 2]) for i in range(20))]
     )
     words = [sys.executable, "-m", "lit_cls", "data", "check", file, "--json"]
-    told = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE, check=True)
-    found = json.loads(told.stdout)
+    output = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE, check=True)
+    found = json.loads(output.stdout)
     assert {label["label"] for label in found["labels"]} == {"ä", "ö"}
     assert found["first_rows"][0]["text"] == "é🙂 a"
 
@@ -229,20 +229,20 @@ def test_neither_torch_nor_lightning_is_needed(file: str) -> None:
 def test_the_files_are_what_fit_uses(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "deep" / "out"
     assert main(["data", "split", file, "--out", str(out), "--empty", "drop", "--split_seed", "9"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     original = ClassificationData(path=file, empty="drop", split_seed=9)
     files = ClassificationData(split=tuple(str(out / f"{name}.csv") for name in SPLIT_NAMES))  # type: ignore[arg-type]
     for name in SPLIT_NAMES:
         part, again = original.splits[name], files.splits[name]
         assert (again.rows.texts, again.rows.labels) == (part.rows.texts, part.rows.labels)
         assert again.sha256 == part.sha256
-        assert f"{out / name}.csv: {len(part.label_ids)} texts" in told
-        assert f"sha256 {part.sha256}" in told
+        assert f"{out / name}.csv: {len(part.label_ids)} texts" in output
+        assert f"sha256 {part.sha256}" in output
         with (out / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         assert [int(row["source_row"]) for row in rows] == part.rows.numbers
         assert list(rows[0]) == ["text", "label", "source_row"]
-    assert told.endswith(f"  lit_cls fit --data.split '{split_line(out)}'\n")
+    assert output.endswith(f"  lit_cls fit --data.split '{split_line(out)}'\n")
     assert sorted(path.name for path in out.iterdir()) == ["test.csv", "train.csv", "validation.csv"]
 
 
@@ -266,13 +266,13 @@ def test_texts_come_back_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_published_split(sms_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "split", str(sms_file), "--split", "ch06", "--out", str(tmp_path)]) == 0
     expected = json.loads((SHARED / "reference" / "ch06_split.json").read_text(encoding="utf-8"))
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in SPLIT_NAMES:
         with (tmp_path / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         lines = "\n".join(f"{int(row['label'] == 'spam')}\t{row['text']}" for row in rows)
         assert hashlib.sha256(lines.encode()).hexdigest() == expected[name]["sha256"]
-        assert f"sha256 {expected[name]['sha256']}" in told
+        assert f"sha256 {expected[name]['sha256']}" in output
 
 
 @pytest.mark.parametrize("name", ["train.csv", "test.csv"])
@@ -292,13 +292,13 @@ def test_an_out_that_is_a_file(file: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_out_that_cannot_be_made(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for out, told in (
+    for out, output in (
         (f"{file}/below", "cannot be used: Not a directory"),
         (str(tmp_path / ("n" * 300)), "cannot be used: File name too long"),
     ):
         # Before any work: the file that is to be split is not there either.
         assert main(["data", "split", "no.csv", "--empty", "drop", "--out", out]) == 2
-        assert capsys.readouterr().err == f"lit_cls: error: --out {out} {told}\n"
+        assert capsys.readouterr().err == f"lit_cls: error: --out {out} {output}\n"
 
 
 def test_a_disk_that_is_full(

@@ -93,9 +93,9 @@ def test_names_that_a_terminal_would_obey(tmp_path: Path, capsys: pytest.Capture
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(lines)
     print_report(check(DataOptions(path=str(path)), None, lambda doing, done, of: None), Page())
-    told = capsys.readouterr().out
-    assert all(line.isprintable() for line in told.splitlines())
-    assert f"{tmp_path}/a :smile: \\x1b[31m.csv: 20 rows\n" in told
+    printed = capsys.readouterr().out
+    assert all(line.isprintable() for line in printed.splitlines())
+    assert f"{tmp_path}/a :smile: \\x1b[31m.csv: 20 rows\n" in printed
     options = r"--data.text_column $'bo\033[2Jdy' --data.label_column $'ki\012nd'"
-    assert f"→ {options}\n" in told
-    assert told.endswith(rf"  lit_cls fit --data.path $'{tmp_path}/a :smile: \033[31m.csv' {options}" + "\n")
+    assert f"→ {options}\n" in printed
+    assert printed.endswith(rf"  lit_cls fit --data.path $'{tmp_path}/a :smile: \033[31m.csv' {options}" + "\n")

@@ -88,7 +88,7 @@ def test_default_split_of_a_file(file: str) -> None:
     assert "45 of 165 rows left out to balance the labels (data.balance undersample)" in summary.notes
 
 
-def test_parts_are_rows_of_the_file(file: str) -> None:
+def test_splits_are_rows_of_the_file(file: str) -> None:
     module = data(file, balance="none")
     with open(file, encoding="utf-8", newline="") as stream:
         in_file = [(row["text"], row["label"]) for row in csv.DictReader(stream)]
@@ -183,7 +183,7 @@ def test_kept_empty_texts_have_one_token(tmp_path: Path) -> None:
     assert batch["lengths"].tolist() == [1, 1, 1, 1]
 
 
-def test_dropped_texts_are_in_no_part(tmp_path: Path) -> None:
+def test_dropped_texts_are_in_no_split(tmp_path: Path) -> None:
     texts = [(f"text {i}" if i % 3 else "", "xy"[i % 2]) for i in range(30)]
     module = data(write_csv(tmp_path / "a.csv", texts), empty="drop", balance="none")
     assert sorted(n for name in SPLIT_NAMES for n in module.splits[name].rows.numbers) == [
@@ -213,7 +213,7 @@ def test_a_label_that_train_lacks(three_files: tuple[str, str, str], tmp_path: P
         module.setup()
 
 
-def test_a_label_that_validation_lacks_is_told(three_files: tuple[str, str, str], tmp_path: Path) -> None:
+def test_a_label_that_validation_lacks_is_reported(three_files: tuple[str, str, str], tmp_path: Path) -> None:
     validation = write_csv(tmp_path / "less.csv", [("one", "x")])
     module = data(split=(three_files[0], validation, three_files[2]))
     assert "the validation split has no text of 'y'" in module.summary.notes
@@ -289,7 +289,7 @@ def test_no_padding(three_files: tuple[str, str, str]) -> None:
 
 
 @pytest.mark.parametrize("padding", ["longest_in_batch", "longest_in_train", "context_length"])
-def test_max_length_cuts_whatever_the_padding(three_files: tuple[str, str, str], padding: str) -> None:
+def test_max_length_truncates_whatever_the_padding(three_files: tuple[str, str, str], padding: str) -> None:
     module = data(split=three_files, padding=padding, max_length=8, batch_size=3)
     assert module.summary.max_length == 8
     assert max(n for _, n in shapes(module, "train")) == 8
@@ -313,7 +313,7 @@ def test_no_text_is_longer_than_the_context(file: str, padding: str) -> None:
     ("truncation", "kept"),
     [("head", slice(0, 4)), ("tail", slice(-4, None)), ("head_tail", np.r_[0:2, -2:0])],
 )
-def test_truncation_keeps_the_part_it_names(tmp_path: Path, truncation: str, kept: Any) -> None:
+def test_truncation_keeps_the_tokens_it_names(tmp_path: Path, truncation: str, kept: Any) -> None:
     texts = [(f"one two three four five six seven eight nine {i}", "xy"[i % 2]) for i in range(8)]
     module = data(write_csv(tmp_path / "a.csv", texts), truncation=truncation, max_length=4)
     whole = module.splits["train"].token_ids
@@ -502,13 +502,13 @@ def test_texts_are_read_as_the_checkpoints_were(file: str, options: dict[str, An
         data(file, **options).load_state_dict(data(file).state_dict())
 
 
-def test_another_split_than_the_checkpoints_is_told_once(file: str) -> None:
+def test_another_split_than_the_checkpoints_is_reported_once(file: str) -> None:
     module = data(file, split_seed=2)
     for _ in range(2):
         module.load_state_dict(data(file, split_seed=1).state_dict())
-    told = [note for note in module.summary.notes if "checkpoint" in note]
-    assert len(told) == 1
-    assert told[0].startswith("not the train, validation, test split that the checkpoint was trained with")
+    printed = [note for note in module.summary.notes if "checkpoint" in note]
+    assert len(printed) == 1
+    assert printed[0].startswith("not the train, validation, test split that the checkpoint was trained with")
 
 
 def test_other_labels_than_the_checkpoints(file: str, three_files: tuple[str, str, str]) -> None:
@@ -683,7 +683,7 @@ def test_sms_collection_from_the_cache(sms_file: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.shared
-def test_long_reviews_are_cut_and_counted() -> None:
+def test_long_reviews_are_truncated_and_counted() -> None:
     module = ClassificationData(
         path=str(SHARED / "data" / "imdb_sample.csv"), text_column="review", label_column="sentiment", balance="none"
     )

@@ -58,7 +58,7 @@ def naive_bayes_accuracy(texts: list[str], labels: list[str]) -> float:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_words_tell_the_labels_apart_but_not_wholly(seed: int) -> None:
+def test_words_distinguish_the_labels_but_not_wholly(seed: int) -> None:
     # A counter of words is far above chance; labels that are plainly wrong keep everybody from 100 %.
     accuracy = naive_bayes_accuracy(*generate(seed))
     assert 0.80 < accuracy < 0.98

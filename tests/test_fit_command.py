@@ -29,11 +29,11 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Runs the command; what it says on standard error after exit code 2 and before any training."""
     capsys.readouterr()
     assert main(words) == 2
-    told = capsys.readouterr()
-    assert told.err.startswith("lit_cls: error: ")
-    assert "Traceback" not in told.err
-    assert "epoch 1" not in told.out
-    return told.err
+    printed = capsys.readouterr()
+    assert printed.err.startswith("lit_cls: error: ")
+    assert "Traceback" not in printed.err
+    assert "epoch 1" not in printed.out
+    return printed.err
 
 
 def labelled(rows: list[tuple[str, str]], path: str = "data.csv") -> str:
@@ -87,7 +87,7 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
             ["--trainer.limit_val_batches", "0"],
             "keep best compares val_loss, but trainer.limit_val_batches is 0",
         ),
-        (twelve(), ["--data.padding", "50", "--data.max_length", "60"], "data.max_length says 60: give one of them"),
+        (twelve(), ["--data.padding", "50", "--data.max_length", "60"], "data.max_length is 60: give one of them"),
         (twelve(), ["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches 0 is less than 1"),
         (twelve(), ["--seed_everything", "-5"], "seed_everything -5 is not between 0 and 4294967295"),
         (twelve(), ["--trainer.strategy", "ddp_spawn"], "keeps its processes' predictions to itself: use ddp instead"),
@@ -119,8 +119,8 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
     ],
 )
 def test_wrong_input(rows: list, options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(["fit", "--data.path", labelled(rows), *NANO, *options], capsys)
-    assert message in told
+    printed = refused(["fit", "--data.path", labelled(rows), *NANO, *options], capsys)
+    assert message in printed
     assert not list(Path().glob("checkpoints/*/version_*"))
 
 
@@ -129,7 +129,7 @@ def test_wrong_input(rows: list, options: list[str], message: str, capsys: pytes
     [
         ([], "no data: pass --data.path FILE"),
         (["--data.path", "gone.csv"], "there is no file gone.csv: check data.path"),
-        (["--data.path", "."], ". is a folder: give the file"),
+        (["--data.path", "."], ". is a folder: give one file"),
         (["--data.source", "sms_spam"], "pass --data.path .../SMSSpamCollection"),
         (["--data.source", "file"], "no data: pass --data.path FILE"),
         (["--data.split", "[a.csv,b.csv,c.csv]"], "there is no file a.csv"),
@@ -142,8 +142,8 @@ def test_no_data(options: list[str], message: str, capsys: pytest.CaptureFixture
 
 def test_undecodable_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     Path("data.csv").write_bytes(b"text,label\n\x81\x8d,ham\n")
-    told = refused(["fit", "--data.path", "data.csv", *NANO], capsys)
-    assert "data.csv is neither UTF-8 (line 2, byte 11) nor cp1252 (byte 11): save it as UTF-8" in told
+    printed = refused(["fit", "--data.path", "data.csv", *NANO], capsys)
+    assert "data.csv is neither UTF-8 (line 2, byte 11) nor cp1252 (byte 11): save it as UTF-8" in printed
 
 
 def test_weights_that_do_not_fit_leave_no_run_behind(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,17 +167,17 @@ def fit(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 def test_checkpoints_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     fit(capsys)
     best = "checkpoints/fit/version_0/best.ckpt"
-    told = refused(["test", "--ckpt_path", best, "--model.size", "gpt2-small"], capsys)
-    assert "model.size is gpt2-small, the checkpoint's is gpt2-nano" in told
-    told = refused(["test", "--ckpt_path", best, "--model.token_position", "mean"], capsys)
-    assert "model.token_position is mean, the checkpoint's is flexible" in told
-    told = refused(["test", "--ckpt_path", best, "--data.path", labelled(twelve("no", "yes"), "other.csv")], capsys)
-    assert "the data's labels are no, yes, the checkpoint's ham, spam" in told
+    printed = refused(["test", "--ckpt_path", best, "--model.size", "gpt2-small"], capsys)
+    assert "model.size is gpt2-small, the checkpoint's is gpt2-nano" in printed
+    printed = refused(["test", "--ckpt_path", best, "--model.token_position", "mean"], capsys)
+    assert "model.token_position is mean, the checkpoint's is flexible" in printed
+    printed = refused(["test", "--ckpt_path", best, "--data.path", labelled(twelve("no", "yes"), "other.csv")], capsys)
+    assert "the data's labels are no, yes, the checkpoint's ham, spam" in printed
     resumed = ["fit", *NANO, "--ckpt_path", best, "--data.path", "other.csv"]
     assert "the data's labels are no, yes" in refused(resumed, capsys)
     for options in (["--data.padding", "context_length"], ["--data.max_length", "2"], ["--data.truncation", "tail"]):
-        told = refused(["test", "--ckpt_path", best, *options], capsys)
-        assert f"{options[0][2:]} is {options[1]}, the checkpoint was trained with" in told
+        printed = refused(["test", "--ckpt_path", best, *options], capsys)
+        assert f"{options[0][2:]} is {options[1]}, the checkpoint was trained with" in printed
     assert "there is no checkpoint gone.ckpt" in refused(["test", "--ckpt_path", "gone.ckpt"], capsys)
     Path("bad.ckpt").write_bytes(Path(best).read_bytes()[:5000])
     assert "bad.ckpt cannot be read" in refused(["test", "--ckpt_path", "bad.ckpt"], capsys)
@@ -234,13 +234,13 @@ def test_commands_without_a_checkpoint_name_the_command_that_would_work(capsys: 
     Path("mine.yaml").write_text("data:\n  path: data.csv\nmodel:\n  size: gpt2-nano\n  weights: random\n")
     labelled(twelve())
     for name in ("validate", "test", "predict"):
-        told = refused([name, "--config", "mine.yaml", *(["a text"] if name == "predict" else [])], capsys)
-        assert f"{name} needs a trained checkpoint: train one first\n  lit_cls fit --config mine.yaml\n" in told
-        told = refused([name, "--config", "mine.yaml", "--ckpt_path", "best"], capsys)
-        assert "no run of 'mine' below checkpoints has a best.ckpt: train one first" in told
+        printed = refused([name, "--config", "mine.yaml", *(["a text"] if name == "predict" else [])], capsys)
+        assert f"{name} needs a trained checkpoint: train one first\n  lit_cls fit --config mine.yaml\n" in printed
+        printed = refused([name, "--config", "mine.yaml", "--ckpt_path", "best"], capsys)
+        assert "no run of 'mine' below checkpoints has a best.ckpt: train one first" in printed
     assert main(["fit", "--config", "mine.yaml", "--trainer.max_epochs", "1"]) == 0
-    told = refused(["test", "--config", "mine.yaml"], capsys)
-    command = told.splitlines()[-1].split()
+    printed = refused(["test", "--config", "mine.yaml"], capsys)
+    command = printed.splitlines()[-1].split()
     assert command == [
         "lit_cls",
         "test",
@@ -250,14 +250,14 @@ def test_commands_without_a_checkpoint_name_the_command_that_would_work(capsys: 
         "checkpoints/mine/version_0/best.ckpt",
     ]
     assert main(command[1:]) == 0
-    told = refused(["predict", "--config", "mine.yaml", "a text"], capsys)
-    assert main(shlex.split(told.splitlines()[-1])[1:]) == 0
+    printed = refused(["predict", "--config", "mine.yaml", "a text"], capsys)
+    assert main(shlex.split(printed.splitlines()[-1])[1:]) == 0
 
 
 def test_a_run_without_a_configuration_is_found_again(capsys: pytest.CaptureFixture[str]) -> None:
     fit(capsys, "--keep", "last")
-    told = refused(["test"], capsys)
-    assert "lit_cls test --ckpt_path checkpoints/fit/version_0/last.ckpt" in told
+    printed = refused(["test"], capsys)
+    assert "lit_cls test --ckpt_path checkpoints/fit/version_0/last.ckpt" in printed
     assert main(["test", "--ckpt_path", "last"]) == 0
 
 
@@ -366,9 +366,9 @@ def test_a_runs_own_configuration_is_one_for_every_command(capsys: pytest.Captur
     for number, name in enumerate(("validate", "test"), start=1):
         assert main([name, "--config", written, "--ckpt_path", "best"]) == 0
         assert f"checkpoints/fit/version_{number}" in capsys.readouterr().out
-        told = Path(f"checkpoints/fit/version_{number}/config.yaml").read_text()
-        assert "\nkeep:" not in told
-        assert "save_every" not in told
+        printed = Path(f"checkpoints/fit/version_{number}/config.yaml").read_text()
+        assert "\nkeep:" not in printed
+        assert "save_every" not in printed
         words = [name, "--config", written, "--ckpt_path", "best", "--keep", "last"]
         assert f"--keep is an option of fit: {name} trains nothing" in refused(words, capsys)
 

@@ -64,10 +64,10 @@ def rows_of(text: str) -> list[dict[str, str]]:
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main(["predict", *words]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("lit_cls: error: ")
-    return told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("lit_cls: error: ")
+    return printed.err
 
 
 def reviews_file(path: str = "some.csv") -> list[list[str]]:
@@ -78,29 +78,29 @@ def reviews_file(path: str = "some.csv") -> list[list[str]]:
     return rows
 
 
-def test_words_are_answered_in_lines(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_are_classified_in_lines(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "good film", "--ckpt_path", checkpoint, "poor film", "--", "-", "--not an option"]) == 0
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     texts = ["good film", "poor film", "-", "--not an option"]
     for text, line, prediction in zip(
-        texts, told.out.splitlines(), lit_cls.load(checkpoint).predict(texts), strict=True
+        texts, printed.out.splitlines(), lit_cls.load(checkpoint).predict(texts), strict=True
     ):
         shares = "  ".join(f"{label} {share:.4f}" for label, share in prediction.probabilities.items())
         assert line == f"{prediction.label}\t{shares}\t{text}"
-    assert told.err == ""
+    assert printed.err == ""
     Path("some.csv").write_text("a")
     assert main(["predict", "--ckpt_path", checkpoint, "some.csv", "--output_format", "jsonl"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["text"] == "some.csv"
-    assert "note: some.csv is classified as a text; --data.path some.csv classifies the rows" in told.err
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["text"] == "some.csv"
+    assert "note: some.csv is classified as a text; --data.path some.csv classifies the rows" in printed.err
 
 
 @pytest.mark.parametrize("end", ["csv", "jsonl"])
 def test_a_file_keeps_its_rows_and_columns(end: str, checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = reviews_file()
     assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "some.csv", "--output", f"out.{end}"]) == 0
-    told = capsys.readouterr()
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     text = Path(f"out.{end}").read_text(encoding="utf-8")
     answered = rows_of(text) if end == "csv" else [json.loads(line) for line in text.splitlines()]
     predictions = lit_cls.load(checkpoint).predict(TEXTS)
@@ -113,12 +113,12 @@ def test_a_file_keeps_its_rows_and_columns(end: str, checkpoint: str, capsys: py
         assert float(answer["probability"]) == max(shares.values())
         assert answer["truncated"] in (prediction.truncated, str(prediction.truncated).lower())
     right = sum(row[3] == prediction.label for row, prediction in zip(rows, predictions, strict=True))
-    assert f"accuracy {right / 5:.2%} (95 % interval " in told.err
-    assert "on 5 texts with a label in 'sentiment'" in told.err
-    assert "note: the input's column 'truncated' is 'input_truncated' in the output" in told.err
-    assert "note: 1 empty texts, classified as such: row 2" in told.err
-    assert "note: 1 texts are longer than 60 tokens: their head is read" in told.err
-    assert f"5 predictions are in out.{end}" in told.err
+    assert f"accuracy {right / 5:.2%} (95 % interval " in printed.err
+    assert "on 5 texts with a label in 'sentiment'" in printed.err
+    assert "note: the input's column 'truncated' is 'input_truncated' in the output" in printed.err
+    assert "note: 1 empty texts, classified as such: row 2" in printed.err
+    assert "note: 1 texts are longer than 60 tokens: their head is read" in printed.err
+    assert f"5 predictions are in out.{end}" in printed.err
     assert "exists already" in refused(["--ckpt_path", checkpoint, "--output", f"out.{end}", "a"], capsys)
 
 
@@ -135,11 +135,11 @@ def test_standard_input_as_texts_and_as_json_lines(
     rows = [{"id": i, "review": text, "deep": {"a": [i]}} for i, text in enumerate(texts)]
     piped("\n".join(map(json.dumps, rows)).encode())
     assert main(["predict", "--ckpt_path", checkpoint, "-"]) == 0
-    told = capsys.readouterr()
-    lines = [json.loads(line) for line in told.out.splitlines()]
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
     assert [{name: line[name] for name in ("id", "review", "deep")} for line in lines] == rows
     assert [line["label"] for line in lines] == [row["label"] for row in answered]
-    assert "note: standard input is read as JSON lines" in told.err
+    assert "note: standard input is read as JSON lines" in printed.err
 
     piped("\n".join(map(json.dumps, rows)).encode())
     assert main(["predict", "--ckpt_path", checkpoint, "--data.path=-", "--output_format=csv"]) == 0
@@ -156,18 +156,18 @@ def test_without_rows_there_is_a_header(
 ) -> None:
     piped(b"")
     assert main(["predict", "--ckpt_path", checkpoint]) == 0
-    told = capsys.readouterr()
-    assert told.out == ",".join(["text", *OURS]) + "\n"
-    assert "note: there were no texts" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ",".join(["text", *OURS]) + "\n"
+    assert "note: there were no texts" in printed.err
 
 
 def test_labels_that_the_classifier_does_not_know(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     labels = ["yes", "no", "", "maybe", "maybe", *"abcdef"]
     Path("some.csv").write_text("text,label\n" + "".join(f"good film,{label}\n" for label in labels))
     assert main(["predict", "--ckpt_path", checkpoint, "--data.path", "some.csv"]) == 0
-    told = capsys.readouterr().err
-    assert "note: 8 rows have a label that the classifier does not know ('maybe', 'a', 'b', 'c', 'd', …)" in told
-    assert "accuracy 50.00% (95 % interval 9.45% – 90.55%) on 2 texts" in told
+    printed = capsys.readouterr().err
+    assert "note: 8 rows have a label that the classifier does not know ('maybe', 'a', 'b', 'c', 'd', …)" in printed
+    assert "accuracy 50.00% (95 % interval 9.45% – 90.55%) on 2 texts" in printed
 
 
 def test_a_file_without_a_header_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,31 +175,31 @@ def test_a_file_without_a_header_as_in_training(tmp_path: Path, capsys: pytest.C
     columns = {"text_column": "1", "label_column": "0", "header": False}
     path = save(tmp_path, module(), data("some.tsv", **columns), limit_train_batches=1)
     assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.tsv"]) == 0
-    told = capsys.readouterr()
-    assert [row["1"] for row in rows_of(told.out)] == [f"film {i}" for i in range(40)]
-    assert "note: the first line is read as a row, as in training" in told.err
-    assert "on 40 texts with a label in '0'" in told.err
+    printed = capsys.readouterr()
+    assert [row["1"] for row in rows_of(printed.out)] == [f"film {i}" for i in range(40)]
+    assert "note: the first line is read as a row, as in training" in printed.err
+    assert "on 40 texts with a label in '0'" in printed.err
     Path("some.jsonl").write_text('{"text": "film 1", "label": "yes"}\n')
     assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.jsonl"]) == 0
     assert "on 1 texts with a label in 'label'" in capsys.readouterr().err
     Path("some.csv").write_text("text,label\nfilm 1,yes\n")
     assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.csv", "--data.header", "true"]) == 0
-    told = capsys.readouterr().err
-    assert "on 1 texts with a label in 'label'" in told
-    assert "the texts come from" not in told
+    printed = capsys.readouterr().err
+    assert "on 1 texts with a label in 'label'" in printed
+    assert "the texts come from" not in printed
     words = ["--data.header", "true", "--data.text_column", "film 0"]
     assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.tsv", *words]) == 0
     assert len(rows_of(capsys.readouterr().out)) == 39
 
 
-def test_a_column_found_by_its_number_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_found_by_its_number_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = (f"{i},film {i},{'yes' if i % 2 else 'no'}" for i in range(40))
     Path("some.csv").write_text("\n".join(["id,body,label", *lines]))
     path = save(tmp_path, module(), data("some.csv", text_column="1"), limit_train_batches=1)
     assert main(["predict", "--ckpt_path", str(path), "--data.path", "some.csv"]) == 0
-    told = capsys.readouterr()
-    assert "note: the texts come from column 'body', by its number as in training" in told.err
-    assert len(rows_of(told.out)) == 40
+    printed = capsys.readouterr()
+    assert "note: the texts come from column 'body', by its number as in training" in printed.err
+    assert len(rows_of(printed.out)) == 40
 
 
 def test_options_about_columns_that_texts_have_not(
@@ -207,32 +207,32 @@ def test_options_about_columns_that_texts_have_not(
 ) -> None:
     for words in (["--data.label_column=zz"], ["--data.text_column", "zz"], ["--data.header", "false"]):
         piped(b"good film\n")
-        told = refused(["--ckpt_path", checkpoint, *words], capsys)
-        assert "the input is read as texts, one a line, which have no columns. Leave it out" in told
+        printed = refused(["--ckpt_path", checkpoint, *words], capsys)
+        assert "the input is read as texts, one a line, which have no columns. Leave it out" in printed
     piped(b"")
     assert main(["predict", "--ckpt_path", checkpoint, "--data.text_column", "body"]) == 0
-    told = capsys.readouterr()
-    assert (told.out, "note: there were no texts" in told.err) == ("", True)
+    printed = capsys.readouterr()
+    assert (printed.out, "note: there were no texts" in printed.err) == ("", True)
 
 
-def test_with_standard_error_closed_only_answers_are_written(checkpoint: str) -> None:
+def test_with_standard_error_closed_only_predictions_are_written(checkpoint: str) -> None:
     """`print(file=None)` writes to standard output."""
     reviews_file()
     words = f"{LIT_CLS} predict --ckpt_path {checkpoint}"
     line = f"{words} --data.path some.csv 2>&-; {words} --data.path gone.csv 2>&-; echo $?"
-    told = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-    *answers, code = told.stdout.splitlines(keepends=True)
+    printed = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    *answers, code = printed.stdout.splitlines(keepends=True)
     assert code == "2\n"
     assert [row["id"] for row in rows_of("".join(answers))] == [str(i) for i in range(len(TEXTS))]
 
 
-def test_a_tuned_decision_is_told(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tuned_decision_is_reported(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     content = {**read_checkpoint(checkpoint), DECISION_KEY: Decision(2.0, 1, 1e-6, "a test").as_dict()}
     AtomicCheckpointIO().save_checkpoint(content, "tuned.ckpt")
     assert main(["predict", "--ckpt_path", "tuned.ckpt", "poor film"]) == 0
-    told = capsys.readouterr()
-    assert told.err == "note: temperature 2, yes if its probability is at least 1e-06 (tuned: a test)\n"
-    assert told.out.startswith("yes\t")
+    printed = capsys.readouterr()
+    assert printed.err == "note: temperature 2, yes if its probability is at least 1e-06 (tuned: a test)\n"
+    assert printed.out.startswith("yes\t")
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_mistakes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    told = refused(["--ckpt_path", checkpoint, *words], capsys)
-    assert re.search(message, told), told
+    printed = refused(["--ckpt_path", checkpoint, *words], capsys)
+    assert re.search(message, printed), printed
     assert not list(Path().iterdir())
 
 
@@ -305,15 +305,15 @@ def test_a_runs_own_configuration_finds_its_checkpoint(
     assert main(["predict", "-c", str(run / "config.yaml"), "--ckpt_path", "best", "good film"]) == 0
     assert capsys.readouterr().out.split()[0] in ("no", "yes")
     (run / "config.yaml").write_text("trainer: {accelerator: {class_path: sent.Anything}}\n")
-    told = refused(["--config", str(run / "config.yaml"), "--ckpt_path", "best", "a"], capsys)
-    assert "trainer.accelerator is not a word or number" in told
+    printed = refused(["--config", str(run / "config.yaml"), "--ckpt_path", "best", "a"], capsys)
+    assert "trainer.accelerator is not a word or number" in printed
     for content in ("a: " + "[" * 5000, "a: !!python/object/apply:os.mkdir [executed]"):
         (run / "config.yaml").write_text(content)
         assert "cannot be read" in refused(["--config", str(run / "config.yaml"), "a"], capsys)
     assert not Path("executed").exists()
 
 
-def test_answers_do_not_depend_on_how_many_come_at_once(
+def test_predictions_do_not_depend_on_how_many_come_at_once(
     checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = [f"{'good ' * (i % 9)}film {i}" for i in range(100)]
@@ -341,13 +341,13 @@ def start(*words: str, **options: object) -> "subprocess.Popen[bytes]":
 
 def test_a_closed_pipe_is_no_error(checkpoint: str) -> None:
     """Neither while there is no end of texts, nor while none comes."""
-    line = f'yes "good film" | {LIT_CLS} predict --ckpt_path {checkpoint} 2>told | head -n 3; echo "${{PIPESTATUS[1]}}"'
-    told = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, timeout=60)
-    header, first, second, code = told.stdout.splitlines()
+    line = f'yes "good film" | {LIT_CLS} predict --ckpt_path {checkpoint} 2>log | head -n 3; echo "${{PIPESTATUS[1]}}"'
+    printed = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, timeout=60)
+    header, first, second, code = printed.stdout.splitlines()
     assert header == ",".join(["text", *OURS])
     assert first == second
     assert code == "0"
-    assert Path("told").read_text() == "note: standard input is read as texts, one a line\n"
+    assert Path("log").read_text() == "note: standard input is read as texts, one a line\n"
     with start("--ckpt_path", checkpoint) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -357,7 +357,7 @@ def test_a_closed_pipe_is_no_error(checkpoint: str) -> None:
         assert process.wait(timeout=30) == 0
 
 
-def test_a_service_gets_each_answer_at_once(checkpoint: str) -> None:
+def test_a_service_gets_each_prediction_at_once(checkpoint: str) -> None:
     with start("--ckpt_path", checkpoint, stderr=None) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -370,7 +370,7 @@ def test_a_service_gets_each_answer_at_once(checkpoint: str) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_what_cannot_be_written_is_told(checkpoint: str) -> None:
+def test_what_cannot_be_written_is_reported(checkpoint: str) -> None:
     with open("/dev/full", "wb") as full, start("--ckpt_path", checkpoint, "a", stdin=None, stdout=full) as process:
         assert process.stderr is not None
         assert process.stderr.read() == b"lit_cls: error: standard output cannot be written: No space left on device\n"
@@ -399,12 +399,12 @@ def test_an_interrupted_file_is_not_taken_for_a_whole_one(number: int, code: int
         process.send_signal(number)
         assert process.wait(timeout=30) == code
         assert process.stderr is not None
-        told = process.stderr.read().decode()
+        printed = process.stderr.read().decode()
     assert not Path("out.csv").exists()
     assert Path("out.csv.partial").exists()
-    assert "Traceback" not in told
+    assert "Traceback" not in printed
     if number != signal.SIGKILL:
-        assert f"lit_cls: stopped by {signal.Signals(number).name}: out.csv is not whole" in told
+        assert f"lit_cls: stopped by {signal.Signals(number).name}: out.csv is not whole" in printed
     assert main(["predict", "--ckpt_path", checkpoint, "--output", "out.csv", "good film"]) == 0
     assert len(rows_of(Path("out.csv").read_text())) == 1
     assert not Path("out.csv.partial").exists()
@@ -422,8 +422,8 @@ def test_memory_does_not_grow_with_the_file(checkpoint: str) -> None:
         "assert main(['predict', '--ckpt_path', sys.argv[1], '--data.path', 'large.csv', '--output', 'out.csv']) == 0;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, file=sys.stderr)"
     )
-    told = subprocess.run([sys.executable, "-c", script, checkpoint], capture_output=True, text=True, check=True)
-    assert int(told.stderr.splitlines()[-1]) * 1024 < 20e6
+    printed = subprocess.run([sys.executable, "-c", script, checkpoint], capture_output=True, text=True, check=True)
+    assert int(printed.stderr.splitlines()[-1]) * 1024 < 20e6
     assert len(rows_of(Path("out.csv").read_text())) == 300
 
 

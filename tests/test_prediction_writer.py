@@ -16,21 +16,21 @@ OURS = ["label", "probability", "probability_ham", "probability_spam", "truncate
 
 
 def written(form: str, columns: list[str], rows: list[Any], cut: bool = False) -> tuple[str, list[str]]:
-    stream, told = io.BytesIO(), list[str]()
-    writer = PredictionWriter(stream, form, columns, ("ham", "spam"), told.append)  # type: ignore[arg-type]
+    stream, logged = io.BytesIO(), list[str]()
+    writer = PredictionWriter(stream, form, columns, ("ham", "spam"), logged.append)  # type: ignore[arg-type]
     for row in rows:
         writer.write(row, "spam", SHARES, cut)
     assert writer.n == len(rows)
-    return stream.getvalue().decode(), told
+    return stream.getvalue().decode(), logged
 
 
 def test_csv_keeps_every_column_in_its_order() -> None:
     awkward = ['a "quoted"\nnew line, and a comma', "", "é🙂", " padded ", "lone\rreturn", "\r", "a\r\nb"]
-    text, told = written("csv", ["id", "text", "id"], [[str(i), value, "x"] for i, value in enumerate(awkward)])
+    text, logged = written("csv", ["id", "text", "id"], [[str(i), value, "x"] for i, value in enumerate(awkward)])
     names, *rows = csv.reader(io.StringIO(text, newline=""))
     assert names == ["id", "text", "id", *OURS]
     assert rows == [[str(i), value, "x", "spam", "0.75", "0.25", "0.75", "false"] for i, value in enumerate(awkward)]
-    assert told == []
+    assert logged == []
     assert text.count("\r") == 3  # of the texts alone
     assert written("csv", ["text"], [])[0] == ",".join(["text", *OURS]) + "\n"
 
@@ -47,9 +47,9 @@ def test_json_lines_keep_nested_fields_and_their_order() -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_a_column_of_a_name_of_ours_is_renamed_and_told_once(form: str) -> None:
+def test_a_column_of_a_name_of_ours_is_renamed_and_reported_once(form: str) -> None:
     columns = ["label", "text", "input_label", "truncated"]
-    text, told = written(form, columns, [["ham", "a", "b", "no"]] * 2)
+    text, logged = written(form, columns, [["ham", "a", "b", "no"]] * 2)
     expected = {"input_input_label": "ham", "text": "a", "input_label": "b", "input_truncated": "no"}
     rows = (
         list(csv.DictReader(io.StringIO(text))) if form == "csv" else [json.loads(line) for line in text.splitlines()]
@@ -58,7 +58,7 @@ def test_a_column_of_a_name_of_ours_is_renamed_and_told_once(form: str) -> None:
         assert list(row) == [*expected, *OURS]
         assert {name: row[name] for name in expected} == expected
         assert row["label"] == "spam"
-    assert told == [
+    assert logged == [
         "note: the input's column 'label' is 'input_input_label' in the output",
         "note: the input's column 'truncated' is 'input_truncated' in the output",
     ]

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from lit_cls.commands.predict import chunks
-from lit_cls.data.columns import ColumnChoice
-from lit_cls.data.formats import format_of
+from lit_cls.data.formats import ColumnChoice, format_of
 from lit_cls.data.reader import TextTable, open_file, open_pipe, table_of_texts
 from lit_cls.errors import UserError
 
@@ -177,7 +175,7 @@ def test_the_first_fault_of_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
     stream = from_file(file_of("id,text\n", tmp_path / "a.csv"))
-    assert (read(stream), list(chunks(stream))) == ([], [])
+    assert (read(stream), list(stream.chunks())) == ([], [])
 
 
 def test_windows_files(tmp_path: Path) -> None:
@@ -197,18 +195,18 @@ def test_a_file_of_plain_texts(tmp_path: Path) -> None:
 
 def test_chunks_are_small_at_first_and_bounded() -> None:
     stream = table_of_texts([f"text {i}" for i in range(5000)]).select(ANY)
-    sizes = [len(rows) for rows in chunks(stream)]
+    sizes = [len(rows) for rows in stream.chunks()]
     assert sizes[:8] == [16, 32, 64, 128, 256, 512, 1024, 1024]
     assert sum(sizes) == 5000
     long = table_of_texts(["x" * 400_000] * 7).select(ANY)
-    assert [len(rows) for rows in chunks(long)] == [3, 3, 1]
-    assert [row.text for rows in chunks(stream) for row in rows] == [f"text {i}" for i in range(5000)]
+    assert [len(rows) for rows in long.chunks()] == [3, 3, 1]
+    assert [row.text for rows in stream.chunks() for row in rows] == [f"text {i}" for i in range(5000)]
 
 
-def test_a_pipe_that_says_no_more_is_answered() -> None:
+def test_a_pipe_that_says_no_more_is_handled() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"one\ntwo\nthree and a ha")
-    coming = chunks(open_pipe(reader, None, ANY)[0].select(ANY))
+    coming = open_pipe(reader, None, ANY)[0].select(ANY).chunks()
     assert [row.text for row in next(coming)] == ["one", "two"]
     os.write(writer, b"lf\n")
     assert [row.text for row in next(coming)] == ["three and a half"]

@@ -36,7 +36,7 @@ def test_a_line_without_a_tab_does_not_decide() -> None:
     assert guess_format(("ham\tone, two\n" * 40 + "glued\n").encode(), FILE) == "tsv"
 
 
-def test_a_cut_sample_ends_no_character_in_the_middle() -> None:
+def test_a_truncated_sample_ends_no_character_in_the_middle() -> None:
     content = ("é" * 100 + "\tx\n").encode() * 1000
     refuse_binary(content, FILE)
     assert guess_format(content, FILE) == "tsv"
@@ -56,7 +56,7 @@ def zipped() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "printed"),
     [
         (zipped(), "a spreadsheet or a zip archive"),
         (gzip.compress(b"text,label", mtime=0), r"compressed \(gzip\)"),
@@ -66,8 +66,8 @@ def zipped() -> bytes:
         (bytes(500), "no text"),
     ],
 )
-def test_what_is_no_text(content: bytes, told: str) -> None:
-    with pytest.raises(UserError, match=rf"^some is {told}"):
+def test_what_is_no_text(content: bytes, printed: str) -> None:
+    with pytest.raises(UserError, match=rf"^some is {printed}"):
         refuse_binary(content, FILE)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from lit_cls.data.columns import Column, ColumnChoice
+from lit_cls.data.formats import Column, ColumnChoice
 from lit_cls.data.sources import EmptyPolicy, LabelledTexts, read_demo, read_file, read_sms_spam
 from lit_cls.errors import UserError
 

@@ -84,7 +84,7 @@ def test_undersampling_balanced_labels_keeps_all() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("stratify", [True, False])
 @pytest.mark.parametrize("n", [30, 997, 1494])
-def test_parts_are_disjoint_and_complete(seed: int, stratify: bool, n: int) -> None:
+def test_splits_are_disjoint_and_complete(seed: int, stratify: bool, n: int) -> None:
     labels = labels_of(seed, {"a": n // 3, "b": n - n // 3})
     split = split_by_fractions(labels, FRACTIONS, seed, stratify)
     assert sorted(rows_of(split)) == list(range(n))
@@ -93,7 +93,7 @@ def test_parts_are_disjoint_and_complete(seed: int, stratify: bool, n: int) -> N
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_stratified_parts_have_the_mix_of_the_whole(seed: int) -> None:
+def test_stratified_splits_have_the_mix_of_the_whole(seed: int) -> None:
     counts = {"a": 700, "b": 200, "c": 60, "d": 33}
     labels = labels_of(seed, counts)
     split = split_by_fractions(labels, FRACTIONS, seed, stratify=True)
@@ -103,7 +103,7 @@ def test_stratified_parts_have_the_mix_of_the_whole(seed: int) -> None:
             assert abs(found[label] - fraction * n) <= 1
 
 
-def test_unstratified_parts_vary_in_their_mix() -> None:
+def test_unstratified_splits_vary_in_their_mix() -> None:
     # The counterpart of the test above: without stratifying the share of a label is left to chance.
     labels = labels_of(0, {"a": 500, "b": 500})
     shares = {
@@ -123,7 +123,7 @@ def test_a_seed_names_the_split(seed: int, stratify: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_labels_are_mixed_within_each_part(seed: int) -> None:
+def test_labels_are_mixed_within_each_split(seed: int) -> None:
     labels = labels_of(seed, {"a": 300, "b": 300})
     for name in SPLIT_NAMES:
         part = [labels[i] for i in split_by_fractions(labels, FRACTIONS, seed, stratify=True)[name]]
@@ -133,7 +133,7 @@ def test_labels_are_mixed_within_each_part(seed: int) -> None:
 
 @pytest.mark.parametrize("n", [3, 4, 5, 9])
 @pytest.mark.parametrize("fractions", [FRACTIONS, (0.98, 0.01, 0.01), (0.01, 0.98, 0.01), (0.01, 0.01, 0.98)])
-def test_every_part_has_every_label(n: int, fractions: tuple[float, float, float]) -> None:
+def test_every_split_has_every_label(n: int, fractions: tuple[float, float, float]) -> None:
     # However few rows and however uneven the fractions: three rows of a label are enough.
     labels = labels_of(1, {"a": n, "b": 3, "c": 40})
     split = split_by_fractions(labels, fractions, 5, stratify=True)
@@ -345,7 +345,7 @@ def test_groups_are_never_parted(rows: list[tuple[str, str]], seed: int, stratif
 
 @examples(60)
 @given(rows=some_rows, seed=st.integers(0, 5))
-def test_three_groups_of_a_label_reach_every_part(rows: list[tuple[str, str]], seed: int) -> None:
+def test_three_groups_of_a_label_reach_every_split(rows: list[tuple[str, str]], seed: int) -> None:
     # Groups of one label each: then a label with three of them can be in each part.
     labels, keys = [label for label, _ in rows], [label + key for label, key in rows]
     split = grouped(labels, keys, seed)
@@ -373,7 +373,7 @@ def test_rows_that_stand_alone_fill_up_the_sizes(sizes: list[tuple[str, int]], s
             assert Counter(labels[i] for i in split[name]) == Counter(labels[i] for i in plain[name])
 
 
-def test_groups_are_dealt_out_to_all_parts() -> None:
+def test_groups_are_dealt_out_to_all_splits() -> None:
     # Not all of them to train: repeated texts would be tested on by none.
     keys = [f"group {i // 2}" for i in range(400)] + [str(i) for i in range(600)]
     split = grouped(["a", "b"] * 500, keys)

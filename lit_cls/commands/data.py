@@ -19,9 +19,8 @@ import yaml
 from lit_cls.commands.data_report import Page, plain, print_report
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.check import check
-from lit_cls.data.fit_command import command_line, option_value
 from lit_cls.data.formats import SUPPORTED
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, command_line, option_value
 from lit_cls.data.split_data import LabelledSplit, read
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import RunError, UserError, quote
@@ -47,26 +46,15 @@ _OPTIONS = [
 
 
 def data(words: list[str]) -> int:
-    """Runs `check` or `split`.
-
-    Args:
-        words: those after `lit_cls data`.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: a mistake in the options or the data.
-        RunError: the files cannot be written.
-    """
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_HELP, end="")
-        return 0
-    match words[0]:
-        case "check":
-            return _check(words[1:])
-        case "split":
-            return _split(words[1:])
+    """Runs `check` or `split` with the words after `lit_cls data`; returns the exit code."""
+    match words:
+        case [] | ["-h" | "--help" | "help", *_]:
+            print(_HELP, end="")
+            return 0
+        case ["check", *options]:
+            return _check(options)
+        case ["split", *options]:
+            return _split(options)
     raise UserError(f"lit_cls data has the subcommands check and split, not {words[0]!r}: see lit_cls data --help")
 
 
@@ -75,9 +63,8 @@ def _parser(command: str, description: str) -> CommandParser:
     parser.add_argument("file", nargs="?", metavar="FILE", help=SUPPORTED)
     parser.add_argument("--path", "--data.path", dest="path", metavar="FILE", help="the same, as fit spells it")
     group = parser.add_argument_group("how it is read and split: fit's options, with or without data. before the name")
-    documented = {
-        param.arg_name: param.description for param in docstring_parser.parse(str(DataOptions.__doc__)).params
-    }
+    params = docstring_parser.parse(str(DataOptions.__doc__)).params
+    documented = {param.arg_name: param.description for param in params}
     for field in _OPTIONS:
         text = " ".join(str(documented[field.name]).replace("`", "").split())
         default = "" if field.default is None else f" (default: {option_value(field.default)})"
@@ -98,14 +85,16 @@ def _choices(name: str) -> tuple[str, ...]:
 
 def _check(words: list[str]) -> int:
     parser = _parser("check", "Checks labelled texts as fit would read them; exits with 0 whatever it finds.")
-    parser.add_argument(
-        *("--max_length", "--data.max_length"), metavar="NUMBER", help="tokens to truncate texts to (default: 1024)"
-    )
+    length_help = f"tokens to truncate texts to (default: {_CONTEXT_LENGTH})"
+    parser.add_argument("--max_length", "--data.max_length", metavar="NUMBER", help=length_help)
     parser.add_argument("--json", action="store_true", help="one JSON object, with every row number")
     own = parser.parse_args(words)
-    options, max_length = _options(own, "check"), _max_length(own.max_length)
+    options = _options(own, "check")
+    length = None if own.max_length is None else _integer("max_length", own.max_length, "check")
+    if length is not None and not 1 <= length <= _CONTEXT_LENGTH:
+        raise UserError(f"data.max_length {length} is not between 1 and the model's context length, {_CONTEXT_LENGTH}")
     with Progress(unit="rows") as progress:
-        found = check(options, max_length, progress.report)
+        found = check(options, length, progress.report)
     if own.json:
         print(json.dumps(found.as_dict(), indent=2))  # ASCII: whatever the terminal's encoding, nothing is lost
     else:
@@ -128,16 +117,14 @@ def _options(own: Namespace, command: str) -> DataOptions:
         elif isinstance(field.default, bool):
             value = value == "true"
         elif isinstance(field.default, int):
-            value = _whole(field.name, value, command)
+            value = _integer(field.name, value, command)
         values[field.name] = value
     if own.file is not None and own.path is not None:
         raise UserError(f"two files, {own.file} and --data.path {own.path}: give one{_hint(command)}")
     options = DataOptions(path=own.file if own.path is None else own.path, **values)
     if command == "check" and options.split_files:
-        raise UserError(
-            "data.split names three files, and check takes one: check each of them by itself, lit_cls data check "
-            f"FILE{_hint(command)}"
-        )
+        each = "check each of them by itself, lit_cls data check FILE"
+        raise UserError(f"data.split names three files, and check takes one: {each}{_hint(command)}")
     return options
 
 
@@ -145,30 +132,21 @@ def _split_of(value: str, command: str) -> Any:
     if value == "ch06":
         return value
     try:
-        parts = yaml.safe_load(value)
+        listed = yaml.safe_load(value)
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there is not
-        parts = None
+        listed = None
     for kind, made in ((int | float, float), (str, str)):
-        if isinstance(parts, list) and len(parts) == 3 and all(isinstance(part, kind) for part in parts):
-            return tuple(made(part) for part in parts)
+        if isinstance(listed, list) and len(listed) == 3 and all(isinstance(item, kind) for item in listed):
+            return tuple(made(item) for item in listed)
     files = "" if command == "check" else " or three files"
     raise UserError(f"data.split must be ch06 or three fractions{files}, not {quote(value)}{_hint(command)}")
 
 
-def _whole(name: str, value: str, command: str) -> int:
+def _integer(name: str, value: str, command: str) -> int:
     try:
         return int(value)
     except ValueError:
         raise UserError(f"data.{name} must be a whole number, not {value}{_hint(command)}") from None
-
-
-def _max_length(value: str | None) -> int | None:
-    if value is None:
-        return None
-    number = _whole("max_length", value, "check")
-    if not 1 <= number <= _CONTEXT_LENGTH:
-        raise UserError(f"data.max_length {number} is not between 1 and the model's context length, {_CONTEXT_LENGTH}")
-    return number
 
 
 def _hint(command: str) -> str:
@@ -183,9 +161,17 @@ def _split(words: list[str]) -> int:
     out = Path(os.path.expanduser(own.out))
     paths = {name: out / f"{name}.csv" for name in SPLIT_NAMES}
     options.check()
-    _check_free(out, list(paths.values()))
+    _check_new_files(out, list(paths.values()))
     splits = read(options)
-    _write({paths[name]: _csv(split) for name, split in splits.splits.items()})
+    contents = {paths[name]: _csv(split) for name, split in splits.splits.items()}
+    try:
+        with ExitStack() as stack:  # renamed at its end: all of the files, or none
+            for path, content in contents.items():
+                stream = stack.enter_context(whole_file(path))
+                stream.write(content.encode("utf-8"))
+                flush(stream)
+    except OSError as error:
+        raise RunError(f"{error.filename or 'the split'} cannot be written: {error.strerror}") from error
     page = Page()  # nothing is printed before the files are written: the reader may close the output
     page.line(f"{splits.origin}: {splits.n_rows:,} rows, sha256 {splits.sha256}")
     for note in splits.notes:
@@ -215,16 +201,14 @@ def _csv(split: LabelledSplit) -> str:
     return written.getvalue()
 
 
-def _check_free(out: Path, paths: Sequence[Path]) -> None:
+def _check_new_files(out: Path, paths: Sequence[Path]) -> None:
     try:
         os.lstat(paths[0])
     except FileNotFoundError:
         pass
     except OSError as error:  # a locked folder, a file in the way, a name that is too long
-        is_file = os.path.isfile(out)
-        raise UserError(
-            f"--out {out} is a file: give a folder" if is_file else f"--out {out} cannot be used: {error.strerror}"
-        ) from error
+        reason = "is a file: give a folder" if os.path.isfile(out) else f"cannot be used: {error.strerror}"
+        raise UserError(f"--out {out} {reason}") from error
     above = next((folder for folder in (out, *out.parents) if os.path.lexists(folder)), out)
     if not os.path.isdir(above):
         raise UserError(f"--out {out}: {above} is not a folder")
@@ -233,15 +217,3 @@ def _check_free(out: Path, paths: Sequence[Path]) -> None:
     there = [str(path) for path in paths if os.path.lexists(path)]
     if there:
         raise UserError(f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already: give another --out")
-
-
-def _write(contents: dict[Path, str]) -> None:
-    """All the files, each in one step."""
-    try:
-        with ExitStack() as stack:
-            for path, content in contents.items():
-                stream = stack.enter_context(whole_file(path))
-                stream.write(content.encode("utf-8"))
-                flush(stream)
-    except OSError as error:
-        raise RunError(f"{error.filename or 'the split'} cannot be written: {error.strerror}") from error

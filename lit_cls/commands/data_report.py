@@ -8,8 +8,7 @@ from rich.text import Text
 
 from lit_cls.data.check import Check, Lengths, Overlap
 from lit_cls.data.findings import Finding
-from lit_cls.data.fit_command import command_line, fit_words
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, command_line, fit_words
 from lit_cls.io.terminal import print_to, stdout_console
 
 _SHOWN_COLUMNS = 20
@@ -44,9 +43,8 @@ def print_report(found: Check, page: Page) -> None:
     """Prints everything, the findings and the command to train with at the end."""
     seen = found.inspection
     page.line(f"{seen.origin}: {seen.n_rows:,} rows")
-    page.line(f"format   {seen.format}")
-    page.line(f"encoding {seen.encoding}")
-    page.line(f"sha256   {seen.sha256}")
+    for name in ("format", "encoding", "sha256"):
+        page.line(f"{name:<8} {getattr(seen, name)}")
     more = ", …" if len(seen.columns) > _SHOWN_COLUMNS else ""
     columns = ", ".join(plain(column) or "(no name)" for column in seen.columns[:_SHOWN_COLUMNS])
     page.line(f"columns  {columns}{more}: texts from {plain(seen.text_column)}, labels from {plain(seen.label_column)}")
@@ -61,15 +59,12 @@ def print_report(found: Check, page: Page) -> None:
     if found.starts:
         page.line("lit_cls fit would start as it is:")
     elif found.to_mend:
-        page.line(f"lit_cls fit would refuse this. Correct the file ({_findings(found.to_mend)}), then:")
+        n = "1 finding" if found.to_mend == 1 else f"{found.to_mend} findings"
+        page.line(f"lit_cls fit would refuse this. Correct the file ({n}), then:")
     else:
         page.line("lit_cls fit would refuse this as it is. It starts with:")
     for command in found.commands:
         page.line(f"  {command}")
-
-
-def _findings(n: int) -> str:
-    return "1 finding" if n == 1 else f"{n} findings"
 
 
 def _print_labels(page: Page, labels: dict[str, int]) -> None:
@@ -88,28 +83,24 @@ def _print_lengths(page: Page, lengths: Lengths) -> None:
         ("share of texts", *(f"{p} %" for p in lengths.percentiles), f"all (row {lengths.longest_row})"),
         [("tokens at most", *(f"{value:,}" for value in lengths.percentiles.values()), f"{lengths.longest:,}")],
     )
-    page.table(
-        "texts that a maximum length would truncate",
-        ("data.max_length", "texts", "share of texts", "share of tokens lost"),
-        [
-            (
-                f"{cut.max_length:,}",
-                f"{cut.texts:,}",
-                _percent(cut.texts, lengths.texts),
-                _percent(cut.tokens, lengths.tokens),
-            )
-            for cut in lengths.cuts
-        ],
-    )
+    rows = []
+    for count in lengths.cuts:
+        shares = _percent(count.texts, lengths.texts), _percent(count.tokens, lengths.tokens)
+        rows.append((f"{count.max_length:,}", f"{count.texts:,}", *shares))
+    columns = ("data.max_length", "texts", "share of texts", "share of tokens lost")
+    page.table("texts that a maximum length would truncate", columns, rows)
 
 
 def _print_split(page: Page, found: Check) -> None:
-    labels = sorted({label for part in found.parts for label in part.labels})
+    labels = sorted({label for split in found.parts for label in split.labels})
     named = labels if len(labels) <= _SHOWN_LABELS // 2 else []
     page.table(
         f"the split ({_describe_split(found.inspection.options)}{'' if found.starts else '; after the corrections'})",
         ("split", "texts", *map(plain, named)),
-        [(part.name, f"{part.n:,}", *(f"{part.labels.get(label, 0):,}" for label in named)) for part in found.parts],
+        [
+            (split.name, f"{split.n:,}", *(f"{split.labels.get(label, 0):,}" for label in named))
+            for split in found.parts
+        ],
     )
     page.table(
         "texts that also occur in the train split",
@@ -131,10 +122,9 @@ def _overlap_row(overlap: Overlap) -> tuple[str, ...]:
 
 def _describe_split(options: DataOptions) -> str:
     words = fit_words(options)
-    named = dict(zip(words[::2], words[1::2], strict=True))
+    named = {name.removeprefix("--data."): value for name, value in zip(words[::2], words[1::2], strict=True)}
     names = ("balance", "split", "stratify", "split_seed", "group_near_duplicates")
-    described = [f"{name} {named[f'--data.{name}']}" for name in names if f"--data.{name}" in named]
-    return ", ".join(described) or "default options"
+    return ", ".join(f"{name} {named[name]}" for name in names if name in named) or "default options"
 
 
 def _print_findings(page: Page, findings: Sequence[Finding], origin: str) -> None:

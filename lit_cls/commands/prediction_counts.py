@@ -10,31 +10,16 @@ _SHOWN_ROWS, _SHOWN_LABELS = 10, 5
 
 
 class PredictionCounts:
-    """Counts predictions as they come, in constant memory.
-
-    Args:
-        label_names: that the classifier knows.
-    """
+    """Counts predictions as they come, in constant memory; `label_names` are those that the classifier knows."""
 
     def __init__(self, label_names: Sequence[str]) -> None:
         self._label_names = label_names
-        self.n = 0
-        self._truncated = 0
-        self._empty = 0
+        self.n = self._truncated = self._empty = self._labelled = self._correct = 0
         self._first_empty: list[int] = []
-        self._labelled = 0
-        self._correct = 0
         self._unknown: Counter[str] = Counter()
 
     def add(self, text: str | None, label: str | None, prediction: str, truncated: bool) -> None:
-        """Counts one prediction.
-
-        Args:
-            text: None for a missing one.
-            label: of the row; None or white space alone for a missing one.
-            prediction: the classifier's label.
-            truncated: whether only a part of the text was read.
-        """
+        """Counts one prediction; a text or label of the row may be missing or white space."""
         self.n += 1
         self._truncated += truncated
         if not (text and text.strip()):
@@ -50,12 +35,7 @@ class PredictionCounts:
             self._unknown[label if label in self._unknown or len(self._unknown) < _SHOWN_LABELS else "…"] += 1
 
     def text_notes(self, longest: int, truncation: str) -> Iterator[str]:
-        """Lines about empty and truncated texts.
-
-        Args:
-            longest: tokens that are read of a text.
-            truncation: which ones of a longer text: `head`, `tail` or `head_tail`.
-        """
+        """Lines about empty texts, and those truncated to the `longest` number of tokens."""
         if self.n == 0:
             yield "note: there were no texts"
         if self._empty:
@@ -66,11 +46,7 @@ class PredictionCounts:
             yield f"note: {self._truncated:,} texts are longer than {longest:,} tokens: {read} read"
 
     def label_notes(self, column: str | None) -> Iterator[str]:
-        """Lines about the rows' labels, where they have some: unknown ones, and the accuracy.
-
-        Args:
-            column: of the labels.
-        """
+        """Lines about the rows' labels, if they have any: unknown ones, and the accuracy."""
         if self._unknown:
             names = ", ".join(label if label == "…" else quote(label) for label in self._unknown)
             yield (

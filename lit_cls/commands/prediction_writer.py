@@ -4,11 +4,15 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from lit_cls.errors import UserError, quote
+from lit_cls.errors import RunError, UserError, quote
+from lit_cls.io.atomic import output_file
+from lit_cls.io.terminal import discard_stdout, print_error
 
 OutputFormat = Literal["csv", "jsonl", "lines"]
 _SUFFIXES: dict[str, OutputFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -19,16 +23,8 @@ class PredictionWriter:
 
     A column of the input that has one of these names is renamed, with `input_` before it.
 
-    Args:
-        stream: takes the bytes.
-        form: `csv`; `jsonl`, an object a line; or `lines`: label, probabilities and the text, for a person.
-        columns: of the input, as far as they are known.
-        label_names: by class id.
-        log: prints a line about each column that is renamed.
-        fixed: no row has other columns than these.
-
-    Raises:
-        UserError: JSON lines cannot hold two columns of one name.
+    `lines` are for a person: label, probabilities and the text. `log` prints a line about each column that is renamed.
+    JSON lines cannot hold two columns of one name: a UserError.
     """
 
     def __init__(
@@ -38,14 +34,9 @@ class PredictionWriter:
         columns: Sequence[str],
         label_names: Sequence[str],
         log: Callable[[str], None],
-        fixed: bool = True,
     ) -> None:
-        self._stream = stream
-        self._form = form
-        self._columns = list(columns)
-        self._label_names = list(label_names)
-        self._log = log
-        self._fixed = fixed
+        self._stream, self._form, self._log = stream, form, log
+        self._columns, self._label_names = list(columns), list(label_names)
         self._ours = ["label", "probability", *(f"probability_{name}" for name in label_names), "truncated"]
         self._renamed: dict[str, str] = {}
         self.n = 0
@@ -61,21 +52,17 @@ class PredictionWriter:
     def write(
         self, values: Sequence[Any] | Mapping[str, Any], label: str, probabilities: Mapping[str, float], truncated: bool
     ) -> None:
-        """One row.
+        """Writes one row, whose values are given by place or by name, and its prediction.
 
-        Args:
-            values: its fields by their place, or by name.
-            label: the prediction.
-            probabilities: of every label, in the order of `label_names`.
-            truncated: whether only a part of the text was read.
-
-        Raises:
-            UserError: a field that CSV has no column for.
+        A UserError refuses a value that CSV has no column for.
         """
         self.n += 1
         shares = [float(f"{probabilities[name]:.6g}") for name in (label, *self._label_names)]
         if self._form == "lines":
-            self._line(label, probabilities, str(values[0] if isinstance(values, Sequence) else ""), truncated)
+            text = " ".join(str(values[0] if isinstance(values, Sequence) else "").split())
+            named = "  ".join(f"{name} {share:.4f}" for name, share in probabilities.items())
+            end = "  (truncated: longer than the classifier reads)" if truncated else ""
+            self._bytes(f"{label}\t{named}\t{text}{end}\n")
         elif self._form == "jsonl":
             pairs = values.items() if isinstance(values, Mapping) else zip(self._columns, values, strict=True)
             row = {self._name(name): _plain(value) for name, value in pairs}
@@ -93,11 +80,6 @@ class PredictionWriter:
                 )
             values = [values.get(name) for name in self._columns]
         return [_cell(value) for value in values]
-
-    def _line(self, label: str, probabilities: Mapping[str, float], text: str, truncated: bool) -> None:
-        shares = "  ".join(f"{name} {share:.4f}" for name, share in probabilities.items())
-        end = "  (truncated: longer than the classifier reads)" if truncated else ""
-        self._bytes(f"{label}\t{shares}\t{' '.join(text.split())}{end}\n")
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
         line = io.StringIO(newline="")
@@ -122,13 +104,9 @@ class PredictionWriter:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
     plain = _plain(value)
-    if plain is None:
-        return ""
+    if plain is None or isinstance(plain, str):
+        return plain or ""
     return json.dumps(plain, ensure_ascii=False, default=str) if isinstance(plain, bool | dict | list) else str(plain)
 
 
@@ -138,14 +116,31 @@ def _plain(value: Any) -> Any:
 
 
 def output_format(path: Path, asked: OutputFormat | None) -> OutputFormat:
-    """The format of an output file, by its name or as asked for.
-
-    Raises:
-        UserError: there is neither, or they differ.
-    """
+    """The format of an output file, by its name or as asked for; a UserError if neither, or if they differ."""
     by_name = _SUFFIXES.get(path.suffix.lower())
     if asked is not None and by_name not in (None, asked):
         raise UserError(f"--output {path} and --output_format {asked} are different formats: leave one out")
     if asked is None and by_name is None:
         raise UserError(f"--output {path}: give a name that ends in .csv or .jsonl, or the format with --output_format")
     return asked or by_name or "csv"
+
+
+@contextmanager
+def output_stream(output: Path | None) -> Iterator[BinaryIO]:
+    """A new file that becomes `output` once it is whole; None is standard output."""
+    if output is not None:
+        with output_file(output, "--output", print_error) as stream:
+            yield stream
+        return
+    standard: BinaryIO | None = getattr(sys.stdout, "buffer", None)
+    if standard is None:
+        raise UserError("standard output is closed: give a file with --output")
+    try:
+        sys.stdout.flush()
+        yield standard
+        standard.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise RunError(f"standard output cannot be written: {error.strerror}") from error

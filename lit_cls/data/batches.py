@@ -6,7 +6,7 @@ Shapes: B batch, T tokens.
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lit_cls.data.options import Truncation
+
+_GROUP = 50  # batches among which texts are sorted by length: less padding, still a fresh mix each epoch
 
 Batch = dict[str, Any]
 """`input_ids` (B, T) int64, right-padded with the tokenizer's pad id; `lengths` (B,) int64; `row_ids` (B,) int64;
@@ -38,28 +40,20 @@ def truncate(ids: list[int], max_length: int, keep: Truncation) -> list[int]:
     return ids[: max_length - n_tail] + ids[len(ids) - n_tail :]
 
 
+@dataclass(eq=False)
 class TextDataset(Dataset[Batch]):
-    """Tokenised texts, indexed by whole batches: one index is a `PlannedBatch`.
+    """Tokenised texts, indexed by whole batches: one index is a `PlannedBatch`."""
 
-    Args:
-        token_ids: ids of each text, truncated, none empty.
-        labels: class ids, or None at prediction.
-        pad_to: T of every batch; None pads to the longest text of the batch.
-        unpadded: texts of different lengths never share a batch.
-        pad_id: the tokenizer's.
-    """
-
-    def __init__(
-        self,
-        token_ids: Sequence[list[int]],
-        labels: Sequence[int] | None,
-        pad_to: int | None,
-        unpadded: bool = False,
-        *,
-        pad_id: int,
-    ) -> None:
-        self.token_ids, self.labels = token_ids, labels
-        self.pad_to, self.pad_id, self.unpadded = pad_to, pad_id, unpadded
+    token_ids: Sequence[list[int]]
+    """Of each text, truncated, none empty."""
+    labels: Sequence[int] | None
+    """Class ids; None when predicting."""
+    pad_to: int | None
+    """T of every batch; None pads to the longest text of the batch."""
+    unpadded: bool = False
+    """Texts of different lengths never share a batch."""
+    pad_id: int = field(kw_only=True)
+    """The tokenizer's."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -85,47 +79,35 @@ def pad(ids: Sequence[list[int]], pad_to: int | None, pad_id: int) -> dict[str, 
     return {"input_ids": input_ids, "lengths": lengths}
 
 
+@dataclass(eq=False)
 class TrainingBatches(Sampler[PlannedBatch]):
     """The batches of an epoch, in a new order each epoch.
 
     Each process gets its share of `batch_size * world_size` rows. Every example of an optimizer step weighs the same,
     in the last, smaller step too: batches carry the number of examples of their step
     (Lightning-AI/pytorch-lightning#19987).
-
-    Args:
-        lengths: tokens of each text.
-        batch_size: rows of one batch of one process.
-        seed: with the epoch, the only source of the order.
-        by_length: put texts of similar length into one batch, for fewer pads.
-        accumulate: batches of one optimizer step.
-        limit: batches used of each epoch; None for all.
-        rank: this process, from 0.
-        world_size: number of processes.
     """
 
-    _GROUP = 50  # batches among which texts are sorted: less padding, still a fresh mix each epoch
-
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        batch_size: int,
-        seed: int,
-        by_length: bool = False,
-        accumulate: int = 1,
-        limit: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.lengths, self.by_length = np.asarray(lengths), by_length
-        self.batch_size, self.accumulate, self.limit = batch_size, accumulate, limit
-        self.rank, self.world_size = rank, world_size
-        self.seed, self.epoch = seed, 0
-        self._begin = 0
+    lengths: Sequence[int]
+    """Tokens of each text."""
+    batch_size: int
+    """Rows of one batch of one process."""
+    seed: int
+    """With the epoch, the only source of the order."""
+    by_length: bool = False
+    """Put texts of similar length into one batch, for fewer pads."""
+    accumulate: int = 1
+    """Batches of one optimizer step."""
+    limit: int | None = None
+    """Batches used of each epoch; None for all."""
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = field(default=0, init=False)
+    _begin: int = field(default=0, init=False)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
-        self.epoch = epoch
-        self._begin = 0
+        self.epoch, self._begin = epoch, 0
 
     def begin_at(self, batch: int) -> None:
         """Leaves out the first batches of this epoch, for a training resumed in its middle."""
@@ -148,8 +130,9 @@ class TrainingBatches(Sampler[PlannedBatch]):
         size = self.batch_size * self.world_size
         order = rng.permutation(len(self.lengths))
         if self.by_length:
-            groups = [order[i : i + size * self._GROUP] for i in range(0, len(order), size * self._GROUP)]
-            order = np.concatenate([g[np.argsort(self.lengths[g], kind="stable")] for g in groups])
+            lengths, group = np.asarray(self.lengths), size * _GROUP
+            groups = [order[i : i + group] for i in range(0, len(order), group)]
+            order = np.concatenate([g[np.argsort(lengths[g], kind="stable")] for g in groups])
         batches = [order[i : i + size].tolist() for i in range(0, len(order), size)]
         if self.by_length:
             batches = [batches[i] for i in rng.permutation(len(batches))]
@@ -162,11 +145,6 @@ class EvaluationBatches(Sampler[PlannedBatch]):
     The batch of the longest texts comes first, so that a lack of memory shows at once. The others come in a mixed
     order, the same every time, so that a limited evaluation (`trainer.limit_val_batches`) has texts of all lengths.
     The size of a batch affects speed alone.
-
-    Args:
-        dataset: the texts.
-        rank: this process, from 0.
-        world_size: number of processes.
     """
 
     _TOKENS = 2048  # pads included; measured on two cores with 512 to 4,096

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from lit_cls.data.findings import Finding, Findings, first_ten
-from lit_cls.data.fit_command import fit_commands
 from lit_cls.data.inspect import Inspection, inspect
-from lit_cls.data.options import DataOptions
+from lit_cls.data.options import DataOptions, fit_commands
 from lit_cls.data.sources import LabelledTexts, is_blank
 from lit_cls.data.split_data import divide
 from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key
@@ -25,22 +24,21 @@ _IMBALANCED = 1.5  # rows of the largest label for each of the smallest
 _MANY_LABELS = 1000
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+"""Called with the step, and how many rows of how many are done in it."""
 
 
 @dataclass(frozen=True)
 class TruncationCount:
-    """What a maximum length would truncate."""
+    """Texts and tokens that a maximum length would truncate."""
 
     max_length: int
     texts: int
     tokens: int
-    """Tokens that would not be read."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the texts that `fit` could use."""
+    """Tokens of the texts that `fit` could use, which it would truncate to `limit`."""
 
     texts: int
     tokens: int
@@ -49,7 +47,6 @@ class Lengths:
     longest_row: int
     cuts: list[TruncationCount]
     limit: int
-    """The length `fit` would truncate texts to."""
     cut_rows: list[int]
 
 
@@ -91,20 +88,17 @@ class Check:
     starts: bool
     """Whether `fit` would start with the options that were given."""
     to_mend: int
-    """Findings that need a change of the file."""
+    """Findings that need a change of the file; with the others dealt with, `commands` start `fit`."""
     commands: list[str]
-    """Start `fit`, once these are corrected."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON; every row number."""
-        seen = self.inspection
+        seen, total = self.inspection, sum(self.inspection.labels.values())
         plain = ("origin", "format", "encoding", "columns", "text_column", "label_column", "n_rows", "sha256")
         return {
             **{name: getattr(seen, name) for name in plain},
-            "first_rows": [{"row": row, "label": label, "text": text} for row, label, text in seen.first_rows],
-            "labels": [
-                {"label": label, "rows": n, "share": n / sum(seen.labels.values())} for label, n in seen.labels.items()
-            ],
+            "first_rows": [dict(zip(("row", "label", "text"), row, strict=True)) for row in seen.first_rows],
+            "labels": [{"label": label, "rows": n, "share": n / total} for label, n in seen.labels.items()],
             "usable_rows": len(seen.rows.texts),
             "lengths": asdict(self.lengths),
             **{name: [asdict(one) for one in getattr(self, name)] for name in ("parts", "overlaps", "findings")},
@@ -116,14 +110,7 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     """Checks labelled texts as `fit` would read them.
 
     Lengths, repeats and the split are of the rows that `fit` could use, as if every refusal had been dealt with.
-
-    Args:
-        options: of the data.
-        max_length: one more to count, beside `MAX_LENGTHS`.
-        progress: called during long steps.
-
-    Raises:
-        UserError: options that contradict each other; nothing there that could be checked.
+    Truncation is counted for `max_length` beside `MAX_LENGTHS`. Raises as `inspect`.
     """
     seen = inspect(options)
     rows = seen.rows
@@ -132,7 +119,6 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     fixed = seen.options.split == "ch06"
     found = [*seen.findings, *_findings_of_labels(seen), *_findings_of_repeats(rows, keys, fixed)]
     split = _split(seen, found)
-    parts = _count_splits(rows, split) if split else []
     overlaps = [_overlap(rows, keys, split, name) for name in ("validation", "test")] if split else []
     found += _findings_of_imbalance(seen) + _findings_of_lengths(lengths)
     found += _findings_of_overlaps(overlaps, fixed)
@@ -140,9 +126,9 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     return Check(
         inspection=seen,
         lengths=lengths,
-        parts=parts,
+        parts=_count_splits(rows, split) if split else [],
         overlaps=overlaps,
-        findings=[*refusals, *(finding for finding in found if not finding.refuses)],
+        findings=sorted(found, key=lambda finding: not finding.refuses),
         starts=not refusals,
         to_mend=sum(not finding.options for finding in refusals),
         commands=fit_commands(seen.options, seen.needed_name, max_length),
@@ -150,14 +136,7 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
 
 
 def count_tokens(rows: LabelledTexts, tokenizer: Tokenizer, limit: int, progress: Progress) -> Lengths:
-    """How long texts are, and what each maximum would truncate.
-
-    Args:
-        rows: the texts.
-        tokenizer: of the network.
-        limit: the length `fit` would truncate them to; counted beside `MAX_LENGTHS`.
-        progress: called after each chunk.
-    """
+    """How long texts are, and what each of `MAX_LENGTHS` and `limit`, the length `fit` uses, would truncate."""
     counts = np.zeros(len(rows.texts), dtype=np.int64)
     start = 0
     while start < len(counts):
@@ -219,28 +198,39 @@ def _split(seen: Inspection, found: Findings) -> Split | None:
 
 
 def _count_splits(rows: LabelledTexts, split: Split) -> list[SplitCount]:
-    parts: list[tuple[str, list[int]]] = [(name, split[name]) for name in SPLIT_NAMES]
-    used = {i for _, chosen in parts for i in chosen}
-    parts.append(("left out", [i for i in range(len(rows.texts)) if i not in used]))
-    return [
-        SplitCount(name, len(chosen), dict(sorted(Counter(rows.labels[i] for i in chosen).items())))
-        for name, chosen in parts
-    ]
+    splits: dict[str, list[int]] = {name: split[name] for name in SPLIT_NAMES}
+    used = {i for chosen in splits.values() for i in chosen}
+    splits["left out"] = [i for i in range(len(rows.texts)) if i not in used]
+    counts = {name: Counter(rows.labels[i] for i in chosen) for name, chosen in splits.items()}
+    return [SplitCount(name, count.total(), dict(sorted(count.items()))) for name, count in counts.items()]
 
 
-def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, part: SplitName) -> Overlap:
-    texts: dict[str, int] = {}
-    masked: dict[str, int] = {}
-    for i in sorted(split.train, key=rows.numbers.__getitem__):
-        texts.setdefault(rows.texts[i], rows.numbers[i])
-        masked.setdefault(keys[i], rows.numbers[i])
+def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, name: SplitName) -> Overlap:
+    verbatim, near = _repeats(rows, keys, sorted(split[name]), sorted(split.train))
+    return Overlap(name, len(split[name]), len(verbatim), len(verbatim) + len(near), verbatim, near)
+
+
+def _repeats(
+    rows: LabelledTexts, keys: Sequence[str], places: Sequence[int], train: Sequence[int] = ()
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Rows that repeat an earlier one, or one of the train split if that is given, and the first that each repeats.
+
+    Returns:
+        Pairs of row numbers: those that are the same word for word, and the others that share a `near_key`.
+    """
+    first = dict(reversed([(rows.texts[i], rows.numbers[i]) for i in train]))
+    first_key = dict(reversed([(keys[i], rows.numbers[i]) for i in train]))
     verbatim, near = [], []
-    for i in sorted(split[part], key=rows.numbers.__getitem__):
-        if rows.texts[i] in texts:
-            verbatim.append((rows.numbers[i], texts[rows.texts[i]]))
-        elif keys[i] in masked:
-            near.append((rows.numbers[i], masked[keys[i]]))
-    return Overlap(part, len(split[part]), len(verbatim), len(verbatim) + len(near), verbatim, near)
+    for i in places:
+        text, key, number = rows.texts[i], keys[i], rows.numbers[i]
+        if text in first:
+            verbatim.append((number, first[text]))
+        elif key in first_key:
+            near.append((number, first_key[key]))
+        if not train:
+            first.setdefault(text, number)
+            first_key.setdefault(key, number)
+    return verbatim, near
 
 
 def _findings_of_labels(seen: Inspection) -> Findings:
@@ -255,18 +245,7 @@ def _findings_of_labels(seen: Inspection) -> Findings:
 def _findings_of_repeats(rows: LabelledTexts, keys: Sequence[str], fixed: bool) -> Findings:
     """Findings about texts that repeat an earlier one, and about those with more than one label."""
     together = () if fixed else ("--data.group_near_duplicates", "true")
-    first: dict[str, int] = {}
-    first_key: dict[str, int] = {}
-    repeats, nears = [], []
-    for i, text in enumerate(rows.texts):
-        if is_blank(text):
-            continue
-        if text in first:
-            repeats.append((rows.numbers[i], first[text]))
-        elif keys[i] in first_key:
-            nears.append((rows.numbers[i], first_key[keys[i]]))
-        first.setdefault(text, rows.numbers[i])
-        first_key.setdefault(keys[i], rows.numbers[i])
+    repeats, nears = _repeats(rows, keys, [i for i, text in enumerate(rows.texts) if not is_blank(text)])
     found, nearly = [], "but for digits, case and punctuation"
     for kind, pairs, how in (("duplicates", repeats, "word for word"), ("near_duplicates", nears, nearly)):
         if pairs:
@@ -324,15 +303,12 @@ def _findings_of_lengths(lengths: Lengths) -> Findings:
         f"be truncated ({first_ten(lengths.cut_rows)}; {100 * cut.tokens / lengths.tokens:.1f} % of all tokens): keep "
         "their beginning (the default), their end or half of each"
     )
-    options = ("--data.truncation", "head_tail")
-    return [Finding("cut", message, lengths.cut_rows, refuses=False, options=options)]
+    return [Finding("cut", message, lengths.cut_rows, refuses=False, options=("--data.truncation", "head_tail"))]
 
 
 def _findings_of_overlaps(overlaps: Sequence[Overlap], fixed: bool) -> Findings:
     found = []
-    for overlap in overlaps:
-        if not overlap.near:
-            continue
+    for overlap in filter(lambda overlap: overlap.near, overlaps):
         pairs = [*overlap.verbatim_pairs, *overlap.near_pairs]
         message = (
             f"{overlap.near:,} of {overlap.n:,} {overlap.part} texts ({100 * overlap.near / overlap.n:.1f} %) also "

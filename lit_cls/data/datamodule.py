@@ -51,14 +51,7 @@ class DataSummary:
 
 
 class ClassificationData(LightningDataModule):
-    """Labelled texts: read, balanced, split, tokenised, padded.
-
-    Args:
-        options: the fields of `DataOptions`.
-
-    Raises:
-        UserError: options that contradict each other.
-    """
+    """Labelled texts: read, balanced, split, tokenised, padded; the arguments are the fields of `DataOptions`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -69,7 +62,7 @@ class ClassificationData(LightningDataModule):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the classes, sorted; the class id is the place in this tuple."""
+        """As in `SplitData`."""
         return self.split_data.label_names
 
     @property
@@ -100,16 +93,12 @@ class ClassificationData(LightningDataModule):
         return self.split_data.splits
 
     def prepare_data(self) -> None:
-        """Downloads what has to be downloaded; Lightning calls this in one process."""
+        """Downloads the SMS Spam Collection if it is needed; Lightning calls this in one process."""
         if self.options.effective_source == "sms_spam" and self.options.path is None:
             fetch(SMS_SPAM)
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads, splits and tokenises, once; the same for every stage.
-
-        Raises:
-            UserError: anything wrong with the data or with options that contradict it.
-        """
+        """Reads, splits and tokenises, once; the same for every stage. Raises as `split_data.read`."""
         if self._split_data is not None:
             return
         self._split_data = split_data.read(self.options)
@@ -160,11 +149,7 @@ class ClassificationData(LightningDataModule):
         return make_loader(dataset, EvaluationBatches(dataset, rank, world_size), self.options.num_workers)
 
     def order(self, trainer: Trainer) -> dict[str, float]:
-        """The values that decide the batches of an epoch, the texts and their padding aside, by option.
-
-        Args:
-            trainer: that they are for.
-        """
+        """The values that decide the batches of an epoch, the texts and their padding aside, by option."""
         return {
             "seed_everything": _seed(),
             "data.batch_size times trainer.devices": self.options.batch_size * trainer.world_size,
@@ -173,7 +158,7 @@ class ClassificationData(LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What prediction needs, and how to find the same splits."""
+        """Names, lengths and tokenizer for prediction, and the settings that lead to the same splits."""
         return {
             "settings": self.options.settings(),
             "label_names": list(self.label_names),
@@ -184,11 +169,7 @@ class ClassificationData(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the lengths of a checkpoint: the network reads as it was trained to.
-
-        Raises:
-            UserError: the data's labels are not those of the checkpoint.
-        """
+        """Takes over the lengths of a checkpoint; a UserError refuses one of other labels or lengths."""
         self.options.check_lengths_of(state_dict["settings"])
         if list(self.label_names) != state_dict["label_names"]:
             raise UserError(
@@ -196,11 +177,9 @@ class ClassificationData(LightningDataModule):
                 f"{', '.join(self.label_names)}. Give the data it was trained on, or train anew"
             )
         self.cut_to, self.pad_to = state_dict["cut_to"], state_dict["pad_to"]
-        other = self.other_splits(state_dict)
-        note = (
-            f"not the {', '.join(other)} split that the checkpoint was trained with: "
-            "texts it is tested on may be among those it was trained on"
-        )
+        other = ", ".join(self.other_splits(state_dict))
+        leak = "texts it is tested on may be among those it was trained on"
+        note = f"not the {other} split that the checkpoint was trained with: {leak}"
         if other and note not in self.notes:
             self.notes.append(note)
 

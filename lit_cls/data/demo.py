@@ -29,7 +29,7 @@ _WORDS = {
     "money": "£5|£12|£20|£40|10 euros|15 quid|£100".split("|"),
 }
 
-# Said by friends and by strangers alike: nobody could tell.
+# Said by friends and by strangers alike: nobody could distinguish them.
 _EITHER = """call me back on 555 0{short} {when}
 {hi} is this {name}? I have your {thing}
 your code is {code}{short}, {bye}

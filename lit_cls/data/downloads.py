@@ -125,11 +125,10 @@ class _LimitedTransfer:
             raise ValueError(f"too slow: {n:,} bytes in {seconds:.0f} s, given up")
         self._progress.report(f"downloading {self._download.name}", n, self.total)
 
-    def reset(self) -> None:
-        """Called at the end, before the last update."""
-
     def close(self) -> None:
-        """Called at the end."""
+        """Called at the end, as is `reset`."""
+
+    reset = close
 
 
 def _unpack(url: str, file: Path, download: Download) -> None:

@@ -31,16 +31,10 @@ Findings = list[Finding]
 
 
 class RowFaults:
-    """Collects rows and lines that cannot be read.
-
-    Args:
-        name: of the file or pipe, for messages.
-        at_once: raise the first fault instead of collecting all.
-    """
+    """Collects the rows and lines of a file or pipe that cannot be read; with `at_once`, raises the first one."""
 
     def __init__(self, name: str, at_once: bool = False) -> None:
-        self.name = name
-        self.at_once = at_once
+        self.name, self.at_once = name, at_once
         self._numbers: dict[str, list[int]] = {}
         self._first: dict[str, tuple[str, str, str]] = {}
 
@@ -48,14 +42,11 @@ class RowFaults:
         """Adds one fault.
 
         Args:
-            kind: a word for machines; what follows a blank in it tells faults of one kind apart.
+            kind: a word for machines; what follows a blank in it distinguishes faults of one kind.
             unit: `row` or `line`.
             number: of the row or line.
-            message: about it; only the first one of a kind is shown.
+            message: only the first one of a kind is shown.
             hint: follows the message and the numbers of the other rows.
-
-        Raises:
-            UserError: at once, if that was asked for.
         """
         self._numbers.setdefault(kind, []).append(number)
         self._first.setdefault(kind, (unit, message, hint))
@@ -74,11 +65,7 @@ class RowFaults:
 
 
 def refuse(found: Findings) -> None:
-    """Raises the first finding that `fit` cannot start with.
-
-    Raises:
-        UserError: its message.
-    """
+    """Raises the first finding that `fit` cannot start with, as a UserError."""
     for finding in found:
         if finding.refuses:
             raise UserError(finding.message)
@@ -98,7 +85,5 @@ def first_ten(numbers: Sequence[int]) -> str:
 
 def and_more(numbers: Sequence[int], unit: str) -> str:
     """The numbers of the rows or lines after the first."""
-    if len(numbers) == 1:
-        return ""
     others = f"{', '.join(map(str, numbers[1:10]))}{', …' if len(numbers) > 10 else ''}"
-    return f"; likewise {len(numbers) - 1:,} more ({unit} {others})"
+    return f"; likewise {len(numbers) - 1:,} more ({unit} {others})" if others else ""

@@ -1,10 +1,11 @@
-"""Records of each format: the fields of one row after the other, as the file or pipe has them."""
+"""Records of each format: the fields of one row after the other; and the columns that have the texts and labels."""
 
 import csv
 import io
 import json
 import math
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,11 +24,13 @@ SUFFIXES: dict[str, Format] = {
 SUPPORTED = ".csv, .tsv, .txt (tabs), .jsonl or .parquet"
 Fields = Sequence[Any] | dict[str, Any]
 """The fields of a row by their place; those of JSON lines by their name."""
+Column = str | int
+"""A name, or a number from 0."""
 _BATCH = 1024  # rows of a parquet file that are held at once
 
 
 def format_of(path: Path) -> Format | None:
-    """The format that a file's name names."""
+    """The format by a file's name."""
     return SUFFIXES.get(path.suffix.lower())
 
 
@@ -90,11 +93,7 @@ def _json_records(lines: Lines, faults: RowFaults) -> Iterator[dict[str, Any]]:
 
 
 def parquet_columns(path: Path) -> tuple[list[str], int]:
-    """The names of the columns, and the number of rows.
-
-    Raises:
-        UserError: pyarrow is missing, or the file is no parquet.
-    """
+    """The names of the columns, and the number of rows; a UserError if pyarrow is missing or it is no parquet."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -107,11 +106,7 @@ def parquet_columns(path: Path) -> tuple[list[str], int]:
 
 
 def parquet_records(path: Path, faults: RowFaults, wanted: Collection[int] | None = None) -> Iterator[Sequence[Any]]:
-    """The rows; of columns that are not wanted, the fields are None.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """The rows; of columns that are not wanted, the fields are None. A UserError refuses a damaged file."""
     import pyarrow.parquet
 
     # What it raises on a damaged file, or on a date that Python has no value for, is of many kinds.
@@ -124,9 +119,8 @@ def parquet_records(path: Path, faults: RowFaults, wanted: Collection[int] | Non
                 columns: list[Any] = []
                 for at, column in enumerate(batch.columns):
                     try:
-                        columns.append(
-                            column.to_pylist() if wanted is None or at in wanted else repeat(None, len(column))
-                        )
+                        needed = wanted is None or at in wanted
+                        columns.append(column.to_pylist() if needed else repeat(None, len(column)))
                     except damages as error:
                         name = quote(batch.schema.names[at])
                         message = f"column {name}, of parquet's type {column.type}, cannot be read as texts: {error}"
@@ -139,10 +133,7 @@ def parquet_records(path: Path, faults: RowFaults, wanted: Collection[int] | Non
 
 
 def as_text(value: Any) -> str | None:
-    """A JSON or parquet value as a text; numbers and truth values as JSON spells them.
-
-    Returns:
-        None for a missing value.
+    """A JSON or parquet value as a text, None if it is missing; numbers and truth values as JSON spells them.
 
     Raises:
         TypeError: the value is neither a text nor a number; the message names its type.
@@ -155,3 +146,59 @@ def as_text(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):  # pandas' missing value
         return None
     return json.dumps(value) if isinstance(value, int | float) else str(value)
+
+
+@dataclass(frozen=True)
+class ColumnChoice:
+    """The columns of texts and labels, by name or by number from 0; the first that a table has is taken."""
+
+    text: tuple[Column, ...] = ("text",)
+    label: tuple[Column, ...] = ("label",)
+    header: bool = True
+    """Whether the first line of a .csv, .tsv or .txt names the columns."""
+    text_named: bool = True
+    """Whether the user named the column of texts."""
+    label_named: bool = True
+    """Likewise; a column of labels that is not named may be missing."""
+
+
+def find_columns(columns: list[str], choice: ColumnChoice, name: str, hint: str) -> tuple[int, int | None]:
+    """Places of the columns of texts and labels in a file; a hint follows the list of columns in a message.
+
+    Raises:
+        UserError: there is no such column, more than one, or both are the same.
+    """
+    known = {column.strip() for column in columns}
+    if choice.header:  # else a number is of columns without names, and means none of those that have one
+        known |= {str(i) for i in range(len(columns))}
+
+    def place(role: str, wanted: tuple[Column, ...], required: bool) -> int | None:
+        column = next((column for column in wanted if str(column) in known), wanted[-1] if required else None)
+        return None if column is None else column_index(column, role, columns, name, hint)
+
+    text_at = place("text", choice.text, required=True)
+    label_at = place("label", choice.label, required=choice.label_named)
+    assert text_at is not None, "it is required"
+    if text_at != label_at:
+        return text_at, label_at
+    if choice.label_named:
+        raise UserError(
+            f"{name}: column {quote(columns[text_at])} is named for both texts and labels: "
+            "change data.text_column or data.label_column"
+        )
+    return text_at, None
+
+
+def column_index(column: Column, role: str, columns: list[str], name: str, hint: str) -> int:
+    """Place of a column given by name, or by number from 0; raises as `find_columns`."""
+    matches = [i for i, other in enumerate(columns) if other.strip() == str(column)]
+    if len(matches) > 1:
+        raise UserError(f"{name} has {len(matches)} columns named {quote(column)}: give data.{role}_column by number")
+    matches = matches or [i for i in range(len(columns)) if str(i) == str(column)]
+    if matches:
+        return matches[0]
+    found = ", ".join(quote(other) for other in columns[:20])
+    raise UserError(
+        f"{name} has no column {quote(column)} for the {role}s; its columns are {found}{hint}. "
+        f"Name one with --data.{role}_column; a file without a header line also needs --data.header false"
+    )

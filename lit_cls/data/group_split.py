@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -18,14 +19,11 @@ def split_in_groups(
     least; single rows fill up what is missing.
 
     Args:
-        labels: the label of each row.
+        labels: of each row.
         keys: rows with the same one stay together, whatever their labels; see `near_key`.
-        fractions: of train, validation and test; they add up to 1.
+        fractions: as for `split_by_fractions`.
         seed: of the order in which groups are assigned.
         stratify: give the splits the same mix of labels.
-
-    Raises:
-        UserError: fractions that are not positive or do not add up to 1.
     """
     check_fractions(fractions)
     rng = np.random.default_rng([seed, 2])
@@ -34,7 +32,7 @@ def split_in_groups(
     of_key = list(rows_by_label(keys).values())
     groups = sorted((of_key[i] for i in rng.permutation(len(of_key))), key=len, reverse=True)
     partial = _PartialSplit(kinds, sizes)
-    waiting = _seed_parts(partial, groups)
+    waiting = _place_one_of_each(partial, groups)
     for rows in waiting:
         if len(rows) > 1:
             partial.put(rows, partial.best_for(rows))
@@ -43,41 +41,37 @@ def split_in_groups(
         if len(rows) == 1:
             alone.setdefault(kinds[rows[0]], []).append(rows[0])
     for kind, rows in sorted(alone.items()):
-        start = 0
-        for part, n in enumerate(partial.missing(kind, len(rows))):
-            partial.parts[part].extend(rows[start : start + n])
-            start += n
-    return Split(*([part[i] for i in rng.permutation(len(part))] for part in partial.parts))
+        left = iter(rows)
+        for split, n in zip(partial.splits, partial.missing(kind, len(rows)), strict=True):
+            split.extend(islice(left, n))
+    return Split(*([split[i] for i in rng.permutation(len(split))] for split in partial.splits))
 
 
 class _PartialSplit:
     """The three splits so far, and how many rows of each kind each of them should have."""
 
     def __init__(self, kinds: Sequence[str], sizes: dict[str, tuple[int, int, int]]) -> None:
-        self.kinds = kinds
-        self.sizes = sizes
-        self.parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+        self.kinds, self.sizes = kinds, sizes
+        self.splits: tuple[list[int], list[int], list[int]] = ([], [], [])
         self.held: list[Counter[str]] = [Counter(), Counter(), Counter()]
 
-    def put(self, rows: list[int], part: int) -> None:
-        self.parts[part].extend(rows)
-        self.held[part].update(self.kinds[row] for row in rows)
+    def put(self, rows: list[int], split: int) -> None:
+        self.splits[split].extend(rows)
+        self.held[split].update(self.kinds[row] for row in rows)
 
     def best_for(self, rows: list[int]) -> int:
         """The split with the largest share of rows of these kinds still missing once these are in it."""
         counts = Counter(self.kinds[row] for row in rows)
 
-        def room(part: int) -> float:
-            shares = (
-                n * (1 - (self.held[part][kind] + n) / max(self.sizes[kind][part], 1)) for kind, n in counts.items()
-            )
-            return sum(shares)
+        def room(split: int) -> float:
+            held, sizes = self.held[split], self.sizes
+            return sum(n * (1 - (held[kind] + n) / max(sizes[kind][split], 1)) for kind, n in counts.items())
 
         return max(range(3), key=room)
 
     def missing(self, kind: str, n: int) -> list[int]:
         """How many of n single rows go into each split."""
-        wanted = np.array([max(0, self.sizes[kind][part] - self.held[part][kind]) for part in range(3)])
+        wanted = np.array([max(0, self.sizes[kind][split] - self.held[split][kind]) for split in range(3)])
         if wanted.sum() > n:  # groups overfilled a split: the others share what is left
             exact = wanted * n / wanted.sum()
             wanted = np.floor(exact).astype(int)
@@ -86,22 +80,18 @@ class _PartialSplit:
         return [int(count) for count in wanted]
 
 
-def _seed_parts(partial: _PartialSplit, groups: list[list[int]]) -> list[list[int]]:
-    """Puts one group of each kind into each split, as far as there are groups; train comes first.
-
-    Returns:
-        The other groups, in their order.
-    """
+def _place_one_of_each(partial: _PartialSplit, groups: list[list[int]]) -> list[list[int]]:
+    """Puts one group of each kind into each split if there are enough, train first; returns the other groups."""
     of_kind: dict[str, list[int]] = {}
     for i, rows in enumerate(groups):
         for kind in {partial.kinds[row] for row in rows}:
             of_kind.setdefault(kind, []).append(i)
     used: set[int] = set()
-    for part in (0, 2, 1):
+    for split in (0, 2, 1):
         for kind, candidates in sorted(of_kind.items(), key=lambda item: (len(item[1]), item[0])):
             # The smallest group disturbs the sizes least; those of one size are in the seed's order.
             free = next((i for i in reversed(candidates) if i not in used), None)
-            if free is not None and not partial.held[part][kind]:
+            if free is not None and not partial.held[split][kind]:
                 used.add(free)
-                partial.put(groups[free], part)
+                partial.put(groups[free], split)
     return [rows for i, rows in enumerate(groups) if i not in used]

@@ -11,23 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from lit_cls.data.columns import Column, column_index
 from lit_cls.data.downloads import SMS_SPAM
 from lit_cls.data.findings import Finding, Findings
-from lit_cls.data.formats import SUFFIXES, SUPPORTED, Format, format_of
+from lit_cls.data.formats import SUFFIXES, SUPPORTED, Column, Format, column_index, format_of
 from lit_cls.data.lines import check_file
 from lit_cls.data.options import DataOptions
 from lit_cls.data.reader import Table, open_file
-from lit_cls.data.sniff import SniffedColumns, beginning, guess_columns, guess_format, guess_separator, refuse_binary
-from lit_cls.data.sources import (
-    LabelledTexts,
-    UncheckedTexts,
-    file_sha256,
-    is_blank,
-    judge,
-    keep,
-    read_columns,
-)
+from lit_cls.data.sniff import beginning, guess_columns, guess_format, guess_separator, refuse_binary
+from lit_cls.data.sources import LabelledTexts, UncheckedTexts, file_sha256, is_blank, judge, keep, read_columns
 from lit_cls.data.split_data import read_source
 from lit_cls.data.splits import alike_labels, check_enough_of_each, check_labels, near_key, too_few_of
 from lit_cls.errors import UserError, quote
@@ -68,9 +59,6 @@ class Inspection:
 
 def inspect(options: DataOptions) -> Inspection:
     """Reads a file or a named source, and continues where `fit` would refuse it.
-
-    Args:
-        options: that were given.
 
     Raises:
         UserError: options that contradict each other; nothing there that could be inspected.
@@ -155,9 +143,8 @@ def _open(options: DataOptions, file: Path, found: Findings) -> tuple[Table, str
     if format is None:
         format = guess_format(start, file)
         if format is None:
-            raise UserError(
-                f"{file} is of an unsupported format, by its name and by its content: {SUPPORTED} is needed"
-            )
+            both = "by its name and by its content"
+            raise UserError(f"{file} is of an unsupported format, {both}: {SUPPORTED} is needed")
         return _open_renamed(options, file, format, found)
     table = open_file(file, format, options.header, hold=True)
     if format not in ("csv", "tsv") or _refusal(lambda: table.select(options.columns)) is None:
@@ -168,11 +155,8 @@ def _open(options: DataOptions, file: Path, found: Findings) -> tuple[Table, str
     if other not in (None, format):
         return _open_renamed(options, file, other, found)
     if format == "csv" and separator in (";", "|"):
-        message = (
-            f"{file} has {quote(separator)} between its columns: fit reads commas. Save it with commas, or with tabs "
-            "as a .tsv"
-        )
-        found.append(Finding("separator", message))
+        message = f"{file} has {quote(separator)} between its columns: fit reads commas. Save it with commas"
+        found.append(Finding("separator", f"{message}, or with tabs as a .tsv"))
         return open_file(file, format, options.header, True, separator), None
     return table, None
 
@@ -193,35 +177,28 @@ def _find_columns(table: Table, options: DataOptions, found: Findings) -> tuple[
     refusal = _refusal(lambda: table.select(options.columns))
     if refusal is None:
         return table, options
-    asked: dict[str, Column] = {"text": options.text_column, "label": options.label_column}
-    places = {role: _place(table, column, role) for role, column in asked.items()}
-    guess = guess_columns(table, places["text"], places["label"] if places["label"] != places["text"] else None)
+    columns = f"its columns are {', '.join(quote(name) for name in table.columns[:20])}"
+    text, label = _place(table, options.text_column, "text"), _place(table, options.label_column, "label")
+    guess = guess_columns(table, text, label if label != text else None)
     if guess is None:
         raise UserError(refusal)
-    fault = _fault_of_columns(table, asked, places)
+    asked = ((text, options.text_column), (label, options.label_column))
+    if absent := [quote(column) for place, column in asked if place is None]:
+        fault = f"{table.name} has no column, or more than one, named {' and '.join(absent)}; {columns}"
+    else:
+        fault = f"{table.name}: column {quote(options.text_column)} is named for both texts and labels; {columns}"
     headerless = table.header and not guess.header
     if headerless:
-        table = table.without_header()
-    return table, _guessed(options, table, guess, headerless, fault, found)
-
-
-def _guessed(
-    options: DataOptions, table: Table, guess: SniffedColumns, headerless: bool, fault: str, found: Findings
-) -> DataOptions:
+        table, options = table.without_header(), replace(options, header=False)
     text_column, label_column = (_name_of(at, table.columns) for at in (guess.text, guess.label))
-    found.append(
-        Finding(
-            "columns",
-            f"{fault}. A guess, from their content: the texts are in column {quote(text_column)}, the labels in "
-            f"{quote(label_column)}" + (", and the first line is a row, no header" if headerless else ""),
-            options=(
-                *(("--data.header", "false") if headerless else ()),
-                *("--data.text_column", text_column, "--data.label_column", label_column),
-            ),
-        )
+    message = (
+        f"{fault}. A guess, from their content: the texts are in column {quote(text_column)}, the labels in "
+        f"{quote(label_column)}" + (", and the first line is a row, no header" if headerless else "")
     )
-    header = options.header and not headerless
-    return replace(options, text_column=text_column, label_column=label_column, header=header)
+    header = ("--data.header", "false") if headerless else ()
+    named = (*header, "--data.text_column", text_column, "--data.label_column", label_column)
+    found.append(Finding("columns", message, options=named))
+    return table, replace(options, text_column=text_column, label_column=label_column)
 
 
 def _place(table: Table, column: Column, role: str) -> int | None:
@@ -231,16 +208,8 @@ def _place(table: Table, column: Column, role: str) -> int | None:
         return None
 
 
-def _fault_of_columns(table: Table, asked: dict[str, Column], places: dict[str, int | None]) -> str:
-    columns = f"its columns are {', '.join(quote(name) for name in table.columns[:20])}"
-    absent = [quote(column) for role, column in asked.items() if places[role] is None]
-    if not absent:
-        return f"{table.name}: column {quote(asked['text'])} is named for both texts and labels; {columns}"
-    return f"{table.name} has no column, or more than one, named {' and '.join(absent)}; {columns}"
-
-
 def _name_of(at: int, names: list[str]) -> str:
-    """What names a column: its name, or its number if the name is empty or not unique."""
+    """Its name, or its number if the name is empty or not unique."""
     name = names[at].strip()
     return name if name and [other.strip() for other in names].count(name) == 1 else str(at)
 

@@ -39,8 +39,8 @@ class Lines(Iterator[str]):
     Args:
         read: returns some bytes, none at the end.
         name: of the file or pipe, for messages.
-        encoding: of the bytes.
-        pipe: the descriptor to wait for, if what is read comes in its own time.
+        encoding: UTF-8 by default.
+        pipe: the descriptor to wait for.
         while_waiting: called about once a second while nothing comes.
     """
 
@@ -55,11 +55,9 @@ class Lines(Iterator[str]):
         self.name = name
         self.number = 0
         """Of the last line, from 1."""
-        self._read_bytes = read
         self._codec = (encoding or Encoding()).codec
         self._errors = "replace" if encoding and encoding.findings else "strict"
-        self._pipe = pipe
-        self._while_waiting = while_waiting
+        self._read_bytes, self._pipe, self._while_waiting = read, pipe, while_waiting
         self._whole: deque[bytes] = deque()
         self._begun: list[bytes] = []  # the blocks of a line whose end has not come
         self._ended = False
@@ -75,7 +73,9 @@ class Lines(Iterator[str]):
         self.number += 1
         line = self._whole.popleft()
         if self.number == 1:
-            line = self._without_byte_order_mark(line)
+            if _wide_codec(line):
+                raise UserError(_wide_message(self.name))
+            line = line.removeprefix(b"\xef\xbb\xbf") if self._codec == "utf-8" else line
         try:
             return line.decode(self._codec, self._errors)
         except UnicodeDecodeError as error:
@@ -126,11 +126,6 @@ class Lines(Iterator[str]):
                 "one line holds one row; split it"
             )
 
-    def _without_byte_order_mark(self, line: bytes) -> bytes:
-        if _wide_codec(line):
-            raise UserError(_wide_message(self.name))
-        return line.removeprefix(b"\xef\xbb\xbf") if self._codec == "utf-8" else line
-
 
 @contextmanager
 def lines_of_file(path: Path, encoding: Encoding) -> Iterator[Lines]:
@@ -149,11 +144,7 @@ def lines_of_pipe(descriptor: int, name: str, while_waiting: Callable[[], None] 
 
 
 def check_file(path: Path) -> None:
-    """Refuses a path that is no file with something in it.
-
-    Raises:
-        UserError: why it cannot be read.
-    """
+    """Refuses, with a UserError, a path that is no file with something in it."""
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder: give one file with data.path")
     if not os.path.exists(path):
@@ -173,12 +164,7 @@ def check_file(path: Path) -> None:
 
 
 def encoding_of(path: Path, content: bytes | None = None) -> Encoding:
-    """UTF-8, else cp1252 (Western European Windows); reads the whole file.
-
-    Args:
-        path: the file.
-        content: its bytes, or its beginning alone, if they have been read.
-    """
+    """UTF-8, else cp1252 (Western European Windows): of the whole file, or of `content`, which was read from it."""
     with path.open("rb") if content is None else io.BytesIO(content) as stream:
         start = stream.read(4)
         if wide := _wide_codec(start):

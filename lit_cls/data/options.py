@@ -1,12 +1,16 @@
-"""The options of the data, each stated once: name, type, default, help and checks."""
+"""The options of the data, each stated once: name, type, default, help, checks; and their form on a command line."""
 
 import dataclasses
+import json
 import os
+import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lit_cls.data.columns import Column, ColumnChoice
+from lit_cls.data.formats import Column, ColumnChoice
 from lit_cls.data.sources import EmptyPolicy, SourceName
 from lit_cls.data.splits import Balance, check_fractions
 from lit_cls.errors import UserError
@@ -93,11 +97,7 @@ class DataOptions:
         return settings
 
     def check(self) -> None:
-        """Refuses values out of range and options that contradict each other, before anything is read.
-
-        Raises:
-            UserError: which ones.
-        """
+        """Refuses, with a UserError, values out of range and options that contradict each other."""
         self._check_batches()
         if self.split_seed < 0:
             raise UserError(f"data.split_seed {self.split_seed} is less than 0")
@@ -139,14 +139,7 @@ class DataOptions:
             )
 
     def check_lengths_of(self, settings: dict[str, Any]) -> None:
-        """Texts must be truncated and padded as those of a checkpoint were.
-
-        Args:
-            settings: that the checkpoint stores.
-
-        Raises:
-            UserError: an option that differs.
-        """
+        """Refuses, with a UserError, to truncate and pad texts otherwise than the stored settings of a checkpoint."""
         for name in ("padding", "max_length", "truncation"):
             if getattr(self, name) != settings[name]:
                 raise UserError(
@@ -183,3 +176,43 @@ class DataOptions:
 
 def _full_path(file: str) -> str:
     return str(Path(os.path.expanduser(file)).resolve())
+
+
+def fit_commands(options: DataOptions, needed_name: str | None, max_length: int | None) -> list[str]:
+    """The command that starts `fit` on a file, after one that gives the file the name it needs, if that is another."""
+    copy = [] if needed_name is None else [command_line(["cp", os.path.expanduser(str(options.path)), needed_name])]
+    if max_length is not None:
+        options = dataclasses.replace(options, max_length=max_length)
+    return [*copy, command_line(["lit_cls", "fit", *fit_words(options, needed_name)])]
+
+
+def fit_words(options: DataOptions, path: str | None = None) -> list[str]:
+    """The options that are not the defaults, as `fit` takes them; `path` replaces the file's."""
+    words = []
+    for field in dataclasses.fields(DataOptions):
+        value = path if field.name == "path" and path else getattr(options, field.name)
+        if value != field.default:
+            words += [f"--data.{field.name}", option_value(value)]
+    return words
+
+
+def option_value(value: object) -> str:
+    """A value as the command line spells it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, tuple):
+        return str(value)
+    # A list in YAML, where some names need quotes.
+    items = [str(item) for item in value]
+    return f"[{','.join(item if re.fullmatch(r'[A-Za-z0-9_./+-]+', item) else json.dumps(item) for item in items)}]"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words quoted for a shell; control characters are escaped so that bash, zsh and POSIX shells read them."""
+
+    def octal(character: str) -> str:
+        if character.isprintable() and character not in "\\'":
+            return character
+        return "".join(f"\\{byte:03o}" for byte in character.encode())
+
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{''.join(map(octal, word))}'" for word in words)

@@ -11,13 +11,23 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_cls.data.columns import ColumnChoice, find_columns
 from lit_cls.data.findings import Findings, RowFaults, refuse
-from lit_cls.data.formats import Fields, Format, as_text, parquet_columns, parquet_records, records_of
+from lit_cls.data.formats import (
+    ColumnChoice,
+    Fields,
+    Format,
+    as_text,
+    find_columns,
+    parquet_columns,
+    parquet_records,
+    records_of,
+)
 from lit_cls.data.lines import Lines, check_file, encoding_of, lines_of_file, lines_of_pipe
 from lit_cls.errors import UserError, quote
 
 PIPE = "standard input"
+_FIRST_ROWS, _MOST_ROWS = 16, 1024  # of a chunk
+_MOST_CHARACTERS = 1 << 20
 
 
 class TextRow(NamedTuple):
@@ -35,7 +45,6 @@ class Table:
     """Records below named columns."""
 
     name: str
-    """Of the file or pipe."""
     format: Format
     columns: list[str]
     header: bool
@@ -52,11 +61,7 @@ class Table:
     """Of a pipe."""
 
     def select(self, choice: ColumnChoice) -> "TextTable":
-        """The same rows with the columns of texts and labels found.
-
-        Raises:
-            UserError: there is no such column, more than one, or both are the same.
-        """
+        """The same rows with the columns of texts and labels found; raises as `find_columns`."""
         numbered = not self.header and self.format in ("csv", "tsv")
         hint = " (data.header is false: columns are numbered from 0)" if numbered else ""
         if self.format == "tsv" and len(self.columns) == 1 and not choice.label_named:
@@ -67,7 +72,7 @@ class Table:
         return TextTable(self, text_at, label_at, later if label_at is None else [self.columns[label_at]])
 
     def findings(self) -> Findings:
-        """What is wrong with what has been read so far."""
+        """Findings about the rows that have been read so far."""
         return [*self.notes, *self.faults.findings()]
 
     def first(self, n: int) -> list[Fields]:
@@ -95,20 +100,16 @@ class TextTable:
 
     @property
     def text_column(self) -> str:
-        """The name of the column of texts."""
+        """Its name."""
         return self.table.columns[self.text_at]
 
     @property
     def label_column(self) -> str | None:
-        """The name of the column of labels."""
+        """Its name."""
         return None if self.label_at is None else self.table.columns[self.label_at]
 
     def rows(self, all_fields: bool = True) -> Iterator[TextRow]:
-        """The rows that have a text and a label; the others are faults of the table.
-
-        Args:
-            all_fields: whether the fields of other columns are needed.
-        """
+        """The rows that can be read, the others are faults; without `all_fields`, other columns may be None."""
         table, text_at, label_at, text_name = self.table, self.text_at, self.label_at, self.text_column
         n_columns, typed = len(table.columns), table.format in ("jsonl", "parquet")
         needed = None if all_fields else [text_at, text_at if label_at is None else label_at]
@@ -119,7 +120,8 @@ class TextTable:
             elif len(fields) == n_columns:
                 text, label = fields[text_at], None if label_at is None else fields[label_at]
             else:
-                message = f"row {number} has {_fields(len(fields))}, not {n_columns} like the first line"
+                count = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+                message = f"row {number} has {count}, not {n_columns} like the first line"
                 table.faults.add("ragged", "row", number, message, ". Quote texts that contain the separator")
                 continue
             if typed:
@@ -133,6 +135,22 @@ class TextTable:
                     continue
             yield TextRow(number, fields, text, label)
 
+    def chunks(self) -> Iterator[list[TextRow]]:
+        """Rows to be predicted together: few at first, and no more than can be read without waiting.
+
+        Which rows of a file share a chunk follows from the file alone, so that predictions repeat to the last digit.
+        """
+        most, size, chunk, lines = _FIRST_ROWS, 0, list[TextRow](), self.table.lines
+        for row in self.rows():
+            chunk.append(row)
+            values = row.fields.values() if isinstance(row.fields, dict) else row.fields
+            size += sum(len(value) for value in values if isinstance(value, str))
+            if len(chunk) >= most or size >= _MOST_CHARACTERS or not (lines is None or lines.at_hand()):
+                yield chunk
+                most, size, chunk = min(2 * most, _MOST_ROWS), 0, []
+        if chunk:
+            yield chunk
+
 
 def table_of_texts(texts: Sequence[str]) -> Table:
     """Texts that are in memory."""
@@ -144,7 +162,7 @@ def open_file(path: Path, format: Format, header: bool, hold: bool, separator: s
 
     Args:
         path: the file.
-        format: of it.
+        format: of the file.
         header: whether the first line of a .csv, .tsv or .txt names the columns.
         hold: keep all rows in memory and collect what is wrong with them; else, rows are read from the file each time,
             and the first fault is raised.
@@ -196,14 +214,9 @@ def open_pipe(
 ) -> tuple[Table, list[str]]:
     """The table that comes through standard input, whose rows can be read once; and notes.
 
-    Args:
-        descriptor: of standard input.
-        format: None looks at the first line: a JSON object with the column of texts, or a text.
-        choice: of its columns.
-        while_waiting: called about once a second while nothing comes.
-
-    Raises:
-        UserError: what is wrong with its first line; of the others, when they are read.
+    Without a `format`, the first line decides: a JSON object with the column of texts, or a text. `while_waiting` is
+    called about once a second while nothing comes. A UserError says what is wrong with the first line; other lines are
+    checked when they are read.
     """
     if format == "parquet":
         raise UserError("parquet is not read from a pipe: write it to a file, and give that with --data.path")
@@ -222,7 +235,7 @@ def open_pipe(
 
 
 def _format_of_pipe(lines: Lines, choice: ColumnChoice) -> tuple[Format, str]:
-    """What a pipe holds, by its first line, and the note about it."""
+    """The format of a pipe, by its first line, and the note about it."""
     as_texts, as_json = f"{PIPE} is read as texts, one a line", f"{PIPE} is read as JSON lines"
     first = next(lines, None)
     if first is None:  # texts, one a line, have no columns that could be named
@@ -241,7 +254,3 @@ def _format_of_pipe(lines: Lines, choice: ColumnChoice) -> tuple[Format, str]:
         f"{as_texts}: the first one begins like JSON, but is no object with {' or '.join(map(quote, names))}. "
         "If these are JSON lines, name the column of texts with --data.text_column"
     )
-
-
-def _fields(n: int) -> str:
-    return "1 field" if n == 1 else f"{n} fields"

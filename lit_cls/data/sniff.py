@@ -5,8 +5,8 @@ import io
 import json
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lit_cls.data.formats import SUPPORTED, Fields, Format, as_text
 from lit_cls.data.lines import encoding_of
@@ -25,35 +25,26 @@ _PACKED = {
 }
 
 
-@dataclass(frozen=True)
-class SniffedColumns:
-    """Which column has the texts and which the labels, by their places."""
+class SniffedColumns(NamedTuple):
+    """The places of the columns of texts and labels, and whether the first line names the columns."""
 
     text: int
     label: int
     header: bool
-    """Whether the first line names the columns."""
 
 
 def refuse_binary(content: bytes, file: Path) -> None:
-    """Refuses what is no text at all.
-
-    Raises:
-        UserError: what it seems to be.
-    """
-    for start, what in _PACKED.items():
+    """Refuses what is no text at all; the UserError names what it seems to be."""
+    for start, kind in _PACKED.items():
         if content.startswith(start):
-            raise UserError(f"{file} is {what}")
+            raise UserError(f"{file} is {kind}")
     text = _text_of(content, file)
-    odd = sum(_is_odd(character) for character in text)
+    controls = (c for c in text if c not in "\t\n\r\f\v" and unicodedata.category(c) in ("Cc", "Cn"))
+    odd = text.count("\ufffd") + sum(1 for _ in controls)
     if odd > _MOST_CONTROL * len(text):
         raise UserError(
             f"{file} is no text: {odd:,} of its first {len(text):,} characters occur in no text. {SUPPORTED} is needed"
         )
-
-
-def _is_odd(character: str) -> bool:
-    return character == "\ufffd" or (character not in "\t\n\r\f\v" and unicodedata.category(character) in ("Cc", "Cn"))
 
 
 def beginning(file: Path) -> bytes:
@@ -70,11 +61,7 @@ def _text_of(content: bytes, file: Path) -> str:
 
 
 def guess_format(content: bytes, file: Path) -> Format | None:
-    """The format of a file by its content; None when that does not show.
-
-    Raises:
-        UserError: a list of JSON values, which has no lines to read.
-    """
+    """The format of a file by its content, None when that does not show; a UserError refuses one JSON list."""
     if content[:4] == b"PAR1":
         return "parquet"
     text = _text_of(content, file)
@@ -102,11 +89,7 @@ def _is_object(line: str) -> bool:
 
 
 def guess_separator(content: bytes, file: Path) -> str:
-    """The separator of a .csv: the one that gives nearly every row the same number of fields.
-
-    Returns:
-        A comma where no other does so for more rows.
-    """
+    """The separator of a .csv: the one that gives nearly every row the same number of fields; else a comma."""
     sample = _text_of(content, file)
     shares = {separator: _share_of_regular(sample, separator) for separator in (",", "\t", ";", "|")}
     best = max(shares, key=shares.__getitem__)
@@ -127,13 +110,7 @@ def _share_of_regular(text: str, separator: str) -> float:
 def guess_columns(table: Table, text: int | None, label: int | None) -> SniffedColumns | None:
     """The columns of texts and labels: few different short values are labels, long and different ones are texts.
 
-    Args:
-        table: read with a header, or without.
-        text: the column of texts, where it is known.
-        label: that of labels.
-
-    Returns:
-        None when there are fewer than two columns with anything in them.
+    The column of texts or labels may be known. None if fewer than two columns have anything in them.
     """
     first = table.first(_ROWS)
     columns = {at: _ColumnValues(first, at, name) for at, name in enumerate(table.columns)}
@@ -152,7 +129,7 @@ def guess_columns(table: Table, text: int | None, label: int | None) -> SniffedC
         text = -max(others)[-1] if others else None
     if text is None or label is None or text == label:
         return None
-    first_is_data = label in columns and columns[label].has(table.columns[label])
+    first_is_data = label in columns and table.columns[label].strip() in columns[label].distinct
     return SniffedColumns(text, label, table.header and not first_is_data)
 
 
@@ -166,9 +143,6 @@ class _ColumnValues:
         self.distinct = set(values)
         self.different = len(self.distinct)
         self.length = sum(map(len, values)) / max(self.n, 1)
-
-    def has(self, value: str) -> bool:
-        return value.strip() in self.distinct
 
 
 def _text_or_none(value: object) -> str | None:

@@ -11,13 +11,12 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lit_cls.data import demo
-from lit_cls.data.columns import ColumnChoice
 from lit_cls.data.downloads import SMS_SPAM, fetch
 from lit_cls.data.findings import Finding, Findings, and_more, first_ten, refuse, rows_named
-from lit_cls.data.formats import SUPPORTED, format_of
+from lit_cls.data.formats import SUPPORTED, ColumnChoice, format_of
 from lit_cls.data.lines import check_file
 from lit_cls.data.reader import TextTable, open_file
 from lit_cls.errors import UserError, quote
@@ -48,14 +47,12 @@ class LabelledTexts:
         )
 
 
-@dataclass(frozen=True)
-class UncheckedTexts:
-    """Texts and labels as a file has them; None is a missing value."""
+class UncheckedTexts(NamedTuple):
+    """Texts, labels and row numbers as a file has them; None is a missing value."""
 
     texts: list[str | None]
     labels: list[str | None]
     numbers: list[int]
-    """Row number of each, from 1."""
 
 
 def read_demo(seed: int) -> LabelledTexts:
@@ -67,15 +64,10 @@ def read_demo(seed: int) -> LabelledTexts:
 
 
 def read_sms_spam(path: str | None, quoted: bool) -> LabelledTexts:
-    """The SMS Spam Collection (Almeida, Gómez Hidalgo, Yamakami, 2011), from the UCI archive or a path.
+    """The SMS Spam Collection (Almeida, Gómez Hidalgo, Yamakami, 2011), from a path or the user's cache.
 
-    Args:
-        path: a copy on this machine; None downloads it once into the user's cache.
-        quoted: read with CSV quoting, as the published code does: three messages become one row,
-            which decides what its split draws. Otherwise one line is one message.
-
-    Raises:
-        UserError: not that file, or it cannot be downloaded.
+    One line is one message, unless it is `quoted`: read with CSV quoting, as the published code does, three messages
+    become one row, which decides what its split draws. A UserError refuses another file.
     """
     file = Path(os.path.expanduser(path)) if path else fetch(SMS_SPAM)
     digest = file_sha256(file)
@@ -93,16 +85,7 @@ def read_sms_spam(path: str | None, quoted: bool) -> LabelledTexts:
 
 
 def read_file(path: str, choice: ColumnChoice, empty: EmptyPolicy) -> LabelledTexts:
-    """A local file of labelled texts: .csv, .tsv and .txt (tabs), .jsonl, .parquet.
-
-    Args:
-        path: the file.
-        choice: of the columns.
-        empty: what is done about empty and missing texts.
-
-    Raises:
-        UserError: whatever is wrong with the file, with the rows that show it.
-    """
+    """A local file of labelled texts; a UserError names whatever is wrong with it, and the rows that show it."""
     file = Path(os.path.expanduser(path))
     check_file(file)
     format = format_of(file)
@@ -121,11 +104,7 @@ def read_file(path: str, choice: ColumnChoice, empty: EmptyPolicy) -> LabelledTe
 
 
 def file_sha256(file: Path) -> str:
-    """The sha256 of a file's bytes.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """The sha256 of a file's bytes; raises as `check_file`."""
     check_file(file)
     digest = hashlib.sha256()
     with file.open("rb") as stream:
@@ -136,34 +115,26 @@ def file_sha256(file: Path) -> str:
 
 def read_columns(rows: TextTable, file: Path) -> tuple[UncheckedTexts, Findings]:
     """The texts and labels of a table, and all findings about it."""
-    texts: list[str | None] = []
-    labels: list[str | None] = []
-    numbers: list[int] = []
+    read = UncheckedTexts([], [], [])
     for number, _, text, label in rows.rows(all_fields=False):
-        texts.append(text)
-        labels.append(label)
-        numbers.append(number)
+        read.texts.append(text)
+        read.labels.append(label)
+        read.numbers.append(number)
     found = rows.table.findings()
-    if rows.table.format == "tsv":
-        pairs = zip(numbers, texts, strict=True)
-        quoted = [number for number, text in pairs if text and len(text) > 1 and text[0] == text[-1] == '"']
-        if quoted:
-            message = (
-                f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
-            )
-            found.append(Finding("quotes", message, quoted, refuses=False))
-    return UncheckedTexts(texts, labels, numbers), found
+    pairs = zip(read.numbers, read.texts, strict=True) if rows.table.format == "tsv" else ()
+    if quoted := [number for number, text in pairs if text and len(text) > 1 and text[0] == text[-1] == '"']:
+        message = f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
+        found.append(Finding("quotes", message, quoted, refuses=False))
+    return read, found
 
 
 def judge(rows: UncheckedTexts, file: Path, empty: EmptyPolicy) -> Findings:
     """Findings about rows: each needs a label that can be a name; empty texts are treated as `empty` says."""
-    found = _judge_labels(rows, file)
+    found = _findings_of_labels(rows, file)
     blank = [i for i, text in zip(rows.numbers, rows.texts, strict=True) if is_blank(text)]
     if blank and empty == "error":
-        message = (
-            f"{file}: {rows_named(blank)} no text. "
-            "Pass --data.empty drop to leave them out, or --data.empty keep to classify them as empty"
-        )
+        hint = "Pass --data.empty drop to leave them out, or --data.empty keep to classify them as empty"
+        message = f"{file}: {rows_named(blank)} no text. {hint}"
         found.append(Finding("empty", message, blank, options=("--data.empty", "drop")))
     elif blank:
         done = "dropped" if empty == "drop" else "kept"
@@ -171,7 +142,7 @@ def judge(rows: UncheckedTexts, file: Path, empty: EmptyPolicy) -> Findings:
     return found
 
 
-def _judge_labels(rows: UncheckedTexts, file: Path) -> Findings:
+def _findings_of_labels(rows: UncheckedTexts, file: Path) -> Findings:
     found: Findings = []
     names = set(rows.labels)  # few labels stand in many rows: each is checked once
 

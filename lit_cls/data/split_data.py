@@ -1,4 +1,4 @@
-"""From a source and its options to the rows of each split: what every padding starts from."""
+"""From a source and its options to the rows of each split, before any padding."""
 
 import os
 from collections import Counter
@@ -48,7 +48,6 @@ class SplitData:
 
     origin: str
     sha256: str
-    """Of the source."""
     n_rows: int
     label_names: tuple[str, ...]
     """Sorted; the class id is the place in this tuple."""
@@ -67,26 +66,21 @@ class SplitData:
 def read(options: DataOptions) -> SplitData:
     """Reads, balances and splits; once per process for the same options and files.
 
-    Raises:
-        UserError: anything wrong with the data or with options that contradict it.
+    A UserError says what is wrong with the data, or with options that contradict it.
     """
     files = options.split_files or ((options.path,) if options.path else ())
     return _read(options, tuple(_stamp(file) for file in files))
 
 
-_Stamp = tuple[str, int, int]
-"""Where a file is, when it was changed, and its size."""
-
-
 @lru_cache(maxsize=2)
-def _read(options: DataOptions, stamps: tuple[_Stamp | None, ...]) -> SplitData:
+def _read(options: DataOptions, stamps: tuple[object, ...]) -> SplitData:
     # The files' stamps are there for the cache alone: a file that was changed is read again.
     files = options.split_files
     return _read_files(options, files) if files else _read_one(options)
 
 
-def _stamp(path: str) -> _Stamp | None:
-    """None where there is no file, which reading it will refuse."""
+def _stamp(path: str) -> tuple[str, int, int] | None:
+    """Path, time of change and size; None where there is no file, which reading it will refuse."""
     try:
         file = Path(os.path.expanduser(path)).absolute()
         status = file.stat()
@@ -111,7 +105,7 @@ def _read_files(options: DataOptions, files: tuple[str, str, str]) -> SplitData:
 
 
 def _read_one(options: DataOptions) -> SplitData:
-    name, rows = read_source(options)
+    origin, rows = read_source(options)
     notes = list(rows.notes)
     if options.effective_source == "file" and (repeated := _repeated(rows.texts)):
         note = f"{repeated:,} texts repeat an earlier one word for word"
@@ -119,18 +113,14 @@ def _read_one(options: DataOptions) -> SplitData:
             note += "; a split may have both sides of a pair: --data.group_near_duplicates true keeps them together"
         notes.append(note)
     split = divide(options, rows, notes)
-    tables = {part: rows.pick(split[part]) for part in SPLIT_NAMES}
-    used = {i for part in SPLIT_NAMES for i in split[part]}
+    tables = {name: rows.pick(split[name]) for name in SPLIT_NAMES}
+    used = {i for name in SPLIT_NAMES for i in split[name]}
     left_out = rows.pick([i for i in range(len(rows.texts)) if i not in used])
-    return _assemble(options, name, rows.sha256, notes, tables, left_out)
+    return _assemble(options, origin, rows.sha256, notes, tables, left_out)
 
 
 def read_source(options: DataOptions) -> tuple[str, LabelledTexts]:
-    """The name of the source, and its rows.
-
-    Raises:
-        UserError: anything wrong with it.
-    """
+    """The name of the source, and its rows; a UserError says what is wrong with it."""
     match options.effective_source, options.path:
         case "demo", None:
             return "demo (synthetic)", read_demo(options.split_seed)
@@ -147,16 +137,7 @@ def read_source(options: DataOptions) -> tuple[str, LabelledTexts]:
 
 
 def divide(options: DataOptions, rows: LabelledTexts, notes: list[str]) -> Split:
-    """Balances and splits rows, by one file's or source's options.
-
-    Args:
-        options: of the data.
-        rows: all of the source.
-        notes: gets what there is to report.
-
-    Raises:
-        UserError: labels that cannot be told apart, or that have too few texts.
-    """
+    """Balances and splits the rows of a source, and adds to the notes; raises as `check_labels` and its neighbours."""
     if options.split == "ch06":
         split = ch06_split(rows.labels)
         used = sum(len(split[name]) for name in SPLIT_NAMES)
@@ -172,9 +153,8 @@ def divide(options: DataOptions, rows: LabelledTexts, notes: list[str]) -> Split
     if options.balance == "undersample":
         kept = undersample(rows.labels, options.split_seed)
         if left := len(rows.labels) - len(kept):
-            notes.append(
-                f"{left:,} of {len(rows.labels):,} rows left out to balance the labels (data.balance undersample)"
-            )
+            share = f"{left:,} of {len(rows.labels):,} rows"
+            notes.append(f"{share} left out to balance the labels (data.balance undersample)")
     labels = [rows.labels[i] for i in kept]
     if near is None:
         split = split_by_fractions(labels, options.fractions, options.split_seed, options.stratify)

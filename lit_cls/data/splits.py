@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -31,11 +32,7 @@ class Split:
 
 
 def undersample(labels: Sequence[str], seed: int) -> list[int]:
-    """Indices of as many rows of each label as the rarest has, drawn without replacement.
-
-    Returns:
-        Indices in the order of the input.
-    """
+    """Indices, in order, of as many rows of each label as the rarest has, drawn without replacement."""
     by_label = rows_by_label(labels)
     size = min(len(rows) for rows in by_label.values())
     rng = np.random.default_rng([seed, 0])
@@ -48,36 +45,23 @@ def split_by_fractions(
 ) -> Split:
     """Shuffles the rows and divides them into train, validation and test.
 
-    Args:
-        labels: the label of each row.
-        fractions: of train, validation and test; they add up to 1.
-        seed: of the shuffle.
-        stratify: divide each label by itself, so that the splits have the same mix.
-
-    Raises:
-        UserError: fractions that are not positive or do not add up to 1.
+    With `stratify`, each label is divided by itself, so that the splits have the same mix.
     """
     check_fractions(fractions)
     by_label = rows_by_label(labels)
     rng = np.random.default_rng([seed, 1])
     groups = [rows for _, rows in sorted(by_label.items())] if stratify else [list(range(len(labels)))]
-    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    splits: tuple[list[int], list[int], list[int]] = ([], [], [])
     for rows in groups:
-        shuffled = [rows[i] for i in rng.permutation(len(rows))]
-        n_train, n_val, _ = split_sizes(len(rows), fractions)
-        parts[0].extend(shuffled[:n_train])
-        parts[1].extend(shuffled[n_train : n_train + n_val])
-        parts[2].extend(shuffled[n_train + n_val :])
+        shuffled = iter([rows[i] for i in rng.permutation(len(rows))])
+        for split, size in zip(splits, split_sizes(len(rows), fractions), strict=True):
+            split.extend(islice(shuffled, size))
     # The labels were divided one after the other: mix them.
-    return Split(*([part[i] for i in rng.permutation(len(part))] for part in parts))
+    return Split(*([split[i] for i in rng.permutation(len(split))] for split in splits))
 
 
 def check_fractions(fractions: tuple[float, float, float]) -> None:
-    """Refuses fractions that make no three splits.
-
-    Raises:
-        UserError: fractions that are not positive or do not add up to 1.
-    """
+    """Refuses fractions that are not positive or do not add up to 1, with a UserError."""
     if not (all(f > 0 for f in fractions) and abs(sum(fractions) - 1) <= 1e-6):
         raise UserError(
             f"data.split {list(fractions)}: three positive fractions (train, validation, test) that add up to 1 "
@@ -98,11 +82,8 @@ def ch06_split(labels: Sequence[str]) -> Split:
     """The split behind the published table (rasbt/LLMs-from-scratch, ch06), row for row.
 
     747 ham are drawn to match the 747 spam, everything is shuffled twice with the same seed, and
-    divided at int(0.7 n) and int(0.1 n): what pandas' `sample` does there, in numpy.
-
-    Args:
-        labels: `ham` or `spam` of each of the 5,572 rows that quote-aware reading of the SMS Spam
-            Collection yields.
+    divided at int(0.7 n) and int(0.1 n): what pandas' `sample` does there, in numpy. The labels are those of the 5,572
+    rows that quote-aware reading of the SMS Spam Collection yields.
     """
     by_label = rows_by_label(labels)
     ham, spam = by_label["ham"], by_label["spam"]
@@ -129,10 +110,7 @@ def near_key(text: str) -> str:
 
 
 def seen_in(train: Sequence[str], texts: Sequence[str]) -> list[bool]:
-    """Which texts occur in the train split, word for word or nearly (the same once masked).
-
-    A text without any word is compared as it stands.
-    """
+    """Which texts occur in the train split, word for word or nearly (the same `near_key`)."""
     seen = {near_key(text) for text in train}
     return [near_key(text) in seen for text in texts]
 
@@ -144,11 +122,7 @@ def split_sha256(label_ids: Sequence[int], texts: Sequence[str]) -> str:
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The names of the labels, sorted.
-
-    Raises:
-        UserError: fewer than two labels, or two that differ in case or white space alone.
-    """
+    """The names of the labels, sorted; a UserError refuses fewer than two, or two that differ in spelling alone."""
     counts = Counter(labels)
     alike = alike_labels(counts)
     if alike:
@@ -176,14 +150,11 @@ def alike_labels(labels: Iterable[str]) -> list[list[str]]:
 
 
 def check_enough_of_each(labels: Sequence[str], keys: Sequence[str] | None = None) -> None:
-    """Every label must be able to occur in each of the three splits.
+    """Refuses, with a UserError, a label that cannot occur in each of the three splits.
 
     Args:
         labels: the label of each row.
-        keys: where rows with the same one stay together; see `near_key`.
-
-    Raises:
-        UserError: a label with fewer than three rows that can be separated.
+        keys: rows with the same one stay together; see `near_key`.
     """
     short = too_few_of(labels, keys)
     if short:
