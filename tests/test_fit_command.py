@@ -87,7 +87,7 @@ def twelve(a: str = "ham", b: str = "spam") -> list[tuple[str, str]]:
             ["--trainer.limit_val_batches", "0"],
             "keep best compares val_loss, but trainer.limit_val_batches is 0",
         ),
-        (twelve(), ["--data.padding", "50", "--data.max_length", "60"], "data.max_length says 60: give one of them"),
+        (twelve(), ["--data.padding", "50", "--data.max_length", "60"], "data.max_length is 60: give one of them"),
         (twelve(), ["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches 0 is less than 1"),
         (twelve(), ["--seed_everything", "-5"], "seed_everything -5 is not between 0 and 4294967295"),
         (twelve(), ["--trainer.strategy", "ddp_spawn"], "keeps its processes' predictions to itself: use ddp instead"),
@@ -129,7 +129,7 @@ def test_wrong_input(rows: list, options: list[str], message: str, capsys: pytes
     [
         ([], "no data: pass --data.path FILE"),
         (["--data.path", "gone.csv"], "there is no file gone.csv: check data.path"),
-        (["--data.path", "."], ". is a folder: give the file"),
+        (["--data.path", "."], ". is a folder: give one file"),
         (["--data.source", "sms_spam"], "pass --data.path .../SMSSpamCollection"),
         (["--data.source", "file"], "no data: pass --data.path FILE"),
         (["--data.split", "[a.csv,b.csv,c.csv]"], "there is no file a.csv"),

@@ -222,7 +222,8 @@ def test_the_installed_package_brings_its_rows(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    code = "from lit_cls.experiments.rows import ROWS; print(*(row.config for row in ROWS.values()), sep='\\n')"
+    code = "from lit_cls.experiments.rows import ROWS; from lit_cls.experiments.questions import QUESTIONS; "
+    code += "assert len(QUESTIONS) == 7; print(*(row.config for row in ROWS.values()), sep='\\n')"
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     started = time.time()
     told = subprocess.run(

@@ -14,7 +14,7 @@ from experiment_folders import answers, baseline, record, results, row_result
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.experiments import plots
-from lit_cls.experiments.finished_run import Count
+from lit_cls.experiments.counts import Count
 from lit_cls.experiments.plots import draw_sweep, draw_table_plots, require_reports
 from lit_cls.experiments.results import Results
 from lit_cls.experiments.rows import ROWS

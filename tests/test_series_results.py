@@ -12,16 +12,9 @@ from experiment_folders import answers, baseline, record, results, row_result
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import SPLIT_NAMES
-from lit_cls.experiments.results import (
-    BaselineResult,
-    Results,
-    interval,
-    natural_mix,
-    run_baselines,
-    share,
-    write_results,
-    write_text,
-)
+from lit_cls.experiments.counts import interval, share
+from lit_cls.experiments.results import BaselineResult, Results, natural_mix, run_baselines, write_results
+from lit_cls.io.atomic import write_text
 
 NAMES = ("ham", "spam")
 

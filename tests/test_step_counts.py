@@ -1,6 +1,7 @@
 """Operations and bytes of a step, counted without memory, against formulas and against a real step."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lit_cls.experiments.step_counts import count_step
+from lit_cls.experiments import step_counts
+from lit_cls.experiments.step_counts import StepCounts, count_step
 from lit_cls.model.adapters import LoRA
+from lit_cls.model.backbones import BACKBONES
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.head import TokenPosition
+from lit_cls.model.selection import TrainableLayers
 from lit_cls.model.settings import ModelSettings
 
 NANO = ModelSettings(size="gpt2-nano", weights="random", trainable_layers="all", token_position="mean")
@@ -64,3 +70,49 @@ def test_gradient_checkpointing_saves_one_block_and_the_inputs_of_all() -> None:
     checkpointed = count_step(NANO, 2, B, T, "32-true", gradient_checkpointing=True)
     inputs = 4 * LAYERS * B * T * C
     assert plain.saved / LAYERS + inputs <= checkpointed.saved < plain.saved / LAYERS + 3 * inputs < plain.saved
+
+
+@pytest.mark.parametrize(
+    ("trainable_layers", "token_position", "causal", "precision", "checkpointing"),
+    [
+        ("last_layer", "last", True, "bf16-true", True),
+        ("last_block", "flexible", False, "bf16-mixed", False),
+        ("last_two_blocks", "mean", True, "32-true", True),
+        (3, "flexible", True, "bf16-true", False),
+        ("all", "mean_flexible", False, "32-true", False),
+        ("all", "flexible", True, "bf16-mixed", True),
+    ],
+)
+@pytest.mark.parametrize("adapter", [None, LoRA(rank=2)])
+def test_counts_of_a_deep_network_follow_from_two_shallow_ones(
+    trainable_layers: TrainableLayers,
+    adapter: LoRA | None,
+    token_position: TokenPosition,
+    causal: bool,
+    precision: str,
+    checkpointing: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seven blocks, so that the shallow networks differ from the deep one for every choice."""
+    spec = BACKBONES["gpt2-nano"]
+    deep = replace(spec, config=replace(spec.config, n_layers=7, emb_dim=12))
+    monkeypatch.setitem(BACKBONES, "gpt2-nano", deep)
+    settings = replace(NANO, trainable_layers=trainable_layers, adapter=adapter)
+    settings = replace(settings, token_position=token_position, causal=causal)
+    built, original = [], step_counts._count
+
+    def count(net: TextClassifier, *options: Any) -> StepCounts:
+        built.append(net.config.n_layers)
+        return original(net, *options)
+
+    monkeypatch.setattr(step_counts, "_count", count)
+    count_step.cache_clear()
+    counts = count_step(settings, 2, 2, 5, precision, True, checkpointing)
+    assert max(built) < 7
+    assert counts.trained_blocks == 7 - settings.build_empty(2).first_trained_block
+    monkeypatch.setattr(step_counts, "n_selected_blocks", lambda *_: 7)  # count the whole network
+    count_step.cache_clear()
+    built.clear()
+    assert counts == count_step(settings, 2, 2, 5, precision, True, checkpointing)
+    assert set(built) == {7}
+    count_step.cache_clear()

@@ -237,7 +237,7 @@ def test_a_claim_that_so_few_texts_cannot_support(trained: Path, capsys: pytest.
 
 
 def test_where_every_prediction_is_correct_the_temperature_stays(tmp_path: Path, reviews: str) -> None:
-    parts = data(reviews).parts
+    parts = data(reviews).split_data
     labels = np.array(parts.splits["validation"].label_ids)
     logits = torch.from_numpy(np.eye(2)[labels] * 3 - 1).float()
     tuning = _tune(logits, labels, [1], parse_goal("precision>=0.99", ["no", "yes"]), ["no", "yes"])
@@ -403,7 +403,7 @@ def test_labels_of_several_words_are_quoted(tmp_path: Path) -> None:
     lines = [f"film {i},{'not good' if i % 2 else 'good'}" for i in range(40)]
     (tmp_path / "films.csv").write_text("\n".join(["text,label", *lines]))
     with pytest.raises(UserError, match="name the one that the goal is about, --label good or --label 'not good'"):
-        _candidates(Goal("f1"), data(str(tmp_path / "films.csv")).parts)
+        _candidates(Goal("f1"), data(str(tmp_path / "films.csv")).split_data)
 
 
 def test_a_goal_that_no_threshold_reaches(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

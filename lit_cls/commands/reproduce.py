@@ -1,6 +1,5 @@
 """`lit_cls reproduce`: runs the rows of the published table, and compares them."""
 
-import os
 import shlex
 import shutil
 import string
@@ -8,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_cls.commands.series_options import SeriesParser, whole_numbers
+from lit_cls.commands.series_options import SeriesParser, folder_path, whole_numbers
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.experiments.finished_run import is_finished
@@ -19,9 +18,9 @@ from lit_cls.experiments.results import Results, RowResult, run_baselines, write
 from lit_cls.experiments.rows import ROWS, TableRow, choose_rows
 from lit_cls.experiments.series import Series
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun
-from lit_cls.experiments.tables import markdown_table
+from lit_cls.experiments.tables import results_markdown
 from lit_cls.io.atomic import write_text
-from lit_cls.io.terminal import stdout_console
+from lit_cls.io.terminal import print_to, stdout_console
 from lit_cls.model.backbones import BACKBONES
 from lit_cls.runs.folder import version_folders
 from lit_cls.runs.presets import PRESETS
@@ -42,6 +41,8 @@ _FIXED = {
     "--trainer.default_root_dir": "give --out",
     "--trainer.fast_dev_run": "it leaves no results",
 }
+_FEATURES = ".reproduce_frozen_layers"
+"""Folder in which rows with the same frozen layers share their outputs, as long as the series runs."""
 _FREE = (
     *("--data.path", "--data.num_workers"),
     # How a row is computed, not what it is.
@@ -50,56 +51,42 @@ _FREE = (
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: its options.
-
-    Returns:
-        The exit code: 1 where a row failed, was skipped, or (with --check) disagrees.
-
-    Raises:
-        UserError: a mistake in the options, the data or the weights.
-    """
+    """Runs the command; the exit code is 1 where a row failed, was skipped, or (with --check) disagrees."""
     own, others = _parser().split(words)
     console = stdout_console()
     if own.check is not None:
-        return check_published(Path(os.path.expanduser(own.check)), console)
+        return check_published(own.check, console)
     if own.size is not None and own.size not in BACKBONES:
         raise UserError(f"--size {own.size} is not one of {', '.join(BACKBONES)}")
     rows, seeds = choose_rows(own.rows), whole_numbers("--seeds", own.seeds)
     require_reports()
-    out = Path(os.path.expanduser(own.out))
     chosen = [(row.number, seed) for row in rows for seed in seeds]
     # Runs that an earlier command finished here are in the table too, if their settings are these.
-    others_here = sorted(_finished(out) - set(chosen))
+    others_here = sorted(_finished(own.out) - set(chosen))
     pairs = sorted([*chosen, *others_here], key=lambda pair: pair[0])
     requests = [_request(ROWS[row], seed, own, others, own.rerun and (row, seed) in chosen) for row, seed in pairs]
     resume = shlex.join(["lit_cls", "reproduce", *(word for word in words if word != "--rerun")])
-    series = Series(out, ("row", "what", "size"), requests, console, resume, TrainCommand)
+    series = Series(own.out, ("row", "what", "size"), requests, console, resume, TrainCommand)
     series.plan()
     assert series.parts is not None, "there is at least one row"
     options = {"size": own.size, "weights": own.weights, "others": _not_free(others)}
     command = shlex.join(["lit_cls", "reproduce", *words])
-    results = Results(command, options, [], run_baselines(series.parts, out / "baselines"))
+    results = Results(command, options, [], run_baselines(series.parts, own.out / "baselines"))
 
     def write(runs: Sequence[SeriesRun]) -> None:
-        by_row: dict[int, dict[int, SeriesRun]] = {}
-        for (number, seed), run in zip(pairs, runs, strict=True):
-            by_row.setdefault(number, {})[seed] = run
-        results.rows[:] = [_row_result(ROWS[number], by_seed) for number, by_seed in by_row.items()]
-        write_results(results, out)
-        write_text(out / "table.md", markdown_table(results))
+        results.rows[:] = _row_results(pairs, runs)
+        write_results(results, own.out)
+        write_text(own.out / "table.md", results_markdown(results))
 
     series.run(on_change=write)
     write(series.runs)
-    shutil.rmtree(_feature_folder(own.out), ignore_errors=True)
-    plots = draw_table_plots(results, out)
-    write_text(out / "report.md", report_markdown(results, plots))
+    shutil.rmtree(own.out / _FEATURES, ignore_errors=True)
+    plots = draw_table_plots(results, own.out)
+    write_text(own.out / "report.md", report_markdown(results, plots))
     missing = results.missing()
     for line in missing:
-        series.log(f"not complete: {line}")
-    series.log(f"everything is in {out}: report.md, table.md, results.csv, results.json, plots")
+        print_to(console, f"not complete: {line}")
+    print_to(console, f"everything is in {own.out}: report.md, table.md, results.csv, results.json, plots")
     return 1 if missing else 0
 
 
@@ -113,9 +100,11 @@ def _parser() -> SeriesParser:
         help="pretrained, random, or a path in which {size} stands for gpt2-small and so on; row 10 is always random",
     )
     parser.add_argument("--size", help="run every row at this size, for a trial: gpt2-nano, gpt2-small, …")
-    parser.add_argument("--out", default="checkpoints/reproduce", help="folder of everything (default: %(default)s)")
+    help_out = "folder of everything (default: %(default)s)"
+    parser.add_argument("--out", type=folder_path, default="checkpoints/reproduce", help=help_out)
     parser.add_argument("--rerun", action="store_true", help="run rows that are finished once more, into new folders")
-    parser.add_argument("--check", metavar="DIR", help="compare a finished folder with the published counts, and end")
+    help_check = "compare a finished folder with the published counts, and end"
+    parser.add_argument("--check", type=folder_path, metavar="DIR", help=help_check)
     return parser
 
 
@@ -126,14 +115,9 @@ def _request(row: TableRow, seed: int, own: Namespace, others: Sequence[str], re
         options.append(f"--model.weights={_weights(own.weights, size)}")
     options.append("--trainer.enable_checkpointing=false")
     if not any(word.startswith("--model.fast") for word in others):
-        options.append(f"--model.cache_dir={_feature_folder(own.out)}")
+        options.append(f"--model.cache_dir={own.out / _FEATURES}")
     options += others
     return RunRequest((str(row.number), row.title, size), f"{row.config.stem}-seed{seed}", tuple(options), rerun)
-
-
-def _feature_folder(out: str) -> Path:
-    """The folder in which rows with the same frozen layers share their outputs, as long as the series runs."""
-    return Path(os.path.expanduser(out)) / ".reproduce_frozen_layers"
 
 
 def _weights(given: str, size: str) -> str:
@@ -165,16 +149,22 @@ def _not_free(others: Sequence[str]) -> list[str]:
     free = False
     for word in others:
         free = word.split("=")[0] in _FREE if word.startswith("--") else free
-        if not free:
-            kept.append(word)
+        kept += [] if free else [word]
     return kept
 
 
-def _row_result(row: TableRow, runs: dict[int, SeriesRun]) -> RowResult:
-    return RowResult(
-        row=row,
-        size=next(iter(runs.values())).size,
-        states=tuple(run.state for run in runs.values()),
-        reason=next((run.reason for run in runs.values() if run.reason), ""),
-        runs={seed: run.result for seed, run in runs.items() if run.result is not None},
-    )
+def _row_results(pairs: Sequence[tuple[int, int]], runs: Sequence[SeriesRun]) -> list[RowResult]:
+    """The rows; the pairs are row and seed of each run."""
+    by_row: dict[int, dict[int, SeriesRun]] = {}
+    for (number, seed), run in zip(pairs, runs, strict=True):
+        by_row.setdefault(number, {})[seed] = run
+    return [
+        RowResult(
+            row=ROWS[number],
+            size=next(iter(of_row.values())).size,
+            states=tuple(run.state for run in of_row.values()),
+            reason=next((run.reason for run in of_row.values() if run.reason), ""),
+            runs={seed: run.result for seed, run in of_row.items() if run.result is not None},
+        )
+        for number, of_row in by_row.items()
+    ]

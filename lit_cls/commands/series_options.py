@@ -1,7 +1,9 @@
 """Options of the commands that run several fits; every other option goes to each fit."""
 
 import argparse
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import UserError
@@ -24,15 +26,10 @@ class SeriesParser(CommandParser):
             "Every other option goes to each fit: --data.path FILE, --trainer.precision bf16-mixed, "
             "--trainer.accelerator cpu, …; lit_cls fit --help lists them.",
         )
-        self.fixed = fixed
-        self.free = free
+        self.fixed, self.free = fixed, free
 
     def split(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Own options, and those of `fit`.
-
-        Raises:
-            UserError: a wrong value, or an option of `fit` that the series sets itself.
-        """
+        """Own options, and those of `fit`; a UserError refuses those that the series sets itself."""
         own, others = self.parse_known_args(list(words))
         for word in others:
             name = "--config" if word.startswith("-c") else word.split("=")[0]
@@ -47,12 +44,13 @@ class SeriesParser(CommandParser):
         return own, others
 
 
-def whole_numbers(option: str, given: str) -> list[int]:
-    """Different whole numbers, separated by commas.
+def folder_path(given: str) -> Path:
+    """The value of an option that names a folder."""
+    return Path(os.path.expanduser(given))
 
-    Raises:
-        UserError: something else.
-    """
+
+def whole_numbers(option: str, given: str) -> list[int]:
+    """Different whole numbers, separated by commas; a UserError for anything else."""
     words = [word.strip() for word in given.split(",")]
     if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
         raise UserError(f"{option} {given}: different whole numbers separated by commas are needed, such as 123,1,2")

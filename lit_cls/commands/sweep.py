@@ -1,23 +1,23 @@
 """`lit_cls sweep`: a fit for every combination of the given values of any options."""
 
 import itertools
-import os
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_cls.commands.series_options import SeriesParser
+from lit_cls.commands.series_options import SeriesParser, folder_path
 from lit_cls.commands.train import TrainCommand
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
+from lit_cls.experiments.counts import COUNT_COLUMNS, interval, percent
 from lit_cls.experiments.plots import draw_sweep, require_reports
-from lit_cls.experiments.results import count_columns, flat_counts, interval, write_csv
+from lit_cls.experiments.results import write_csv
 from lit_cls.experiments.series import Series
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun
-from lit_cls.experiments.tables import heading, line, percent
+from lit_cls.experiments.tables import markdown_table
 from lit_cls.io.atomic import write_json, write_text
-from lit_cls.io.terminal import stdout_console
+from lit_cls.io.terminal import print_to, stdout_console
 
 Grid = dict[str, list[str]]
 """Values by option, both as typed."""
@@ -30,25 +30,21 @@ _FIXED = {
 }
 
 
+_NOTE = """\
+Percent, with 95 % Wilson intervals. Choose by the validation split: the highest of several test
+accuracies is higher than the same network would reach on new texts.
+"""
+
+
 def sweep(words: Sequence[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: its options.
-
-    Returns:
-        The exit code: 1 where a run failed or was skipped.
-
-    Raises:
-        UserError: a mistake in the options or the data.
-    """
+    """Runs the command; the exit code is 1 where a run failed or was skipped."""
     own, others = _parser().split(words)
     grid = parse_grid(own.vary)
     for word in others:
         if word.startswith("--") and word[2:].split("=")[0] in grid:
             raise UserError(f"{word.split('=')[0]} is varied: leave it out, or take it out of --vary")
     require_reports()
-    console, out = stdout_console(), Path(os.path.expanduser(own.out))
+    console, out = stdout_console(), own.out
     command = shlex.join(["lit_cls", "sweep", *words])
     resume = shlex.join(["lit_cls", "sweep", *(word for word in words if word != "--rerun")])
     series = Series(out, tuple(grid), _requests(grid, others, own.rerun), console, resume, TrainCommand)
@@ -60,20 +56,13 @@ def sweep(words: Sequence[str]) -> int:
     )
     unfinished = [run for run in series.runs if run.result is None]
     for run in unfinished:
-        series.log(f"{run.request.name} is not complete: {run.reason}")
-    series.log(f"everything is in {out}: table.md, results.csv, results.json, sweep.png, sweep.svg")
+        print_to(console, f"{run.request.name} is not complete: {run.reason}")
+    print_to(console, f"everything is in {out}: table.md, results.csv, results.json, sweep.png, sweep.svg")
     return 1 if unfinished else 0
 
 
 def parse_grid(given: Sequence[str]) -> Grid:
-    """Options and their values.
-
-    Args:
-        given: each `option=a,b,c`; a comma inside brackets or braces separates nothing.
-
-    Raises:
-        UserError: not of that form, or an option or a value given twice.
-    """
+    """Options and their values from `option=a,b,c`; a UserError for another form, or anything given twice."""
     grid: Grid = {}
     for words in given:
         option, sign, values = words.partition("=")
@@ -112,7 +101,8 @@ def _parser() -> SeriesParser:
         metavar="OPTION=A,B,C",
         help="an option of lit_cls fit and its values; given again, every combination is run",
     )
-    parser.add_argument("--out", default="checkpoints/sweep", help="folder of everything (default: %(default)s)")
+    help_out = "folder of everything (default: %(default)s)"
+    parser.add_argument("--out", type=folder_path, default="checkpoints/sweep", help=help_out)
     parser.add_argument("--rerun", action="store_true", help="run finished ones once more, into new folders")
     return parser
 
@@ -137,20 +127,17 @@ def _write(command: str, grid: Grid, runs: Sequence[SeriesRun], out: Path) -> No
         for run in runs
     ]
     write_json(out / "results.json", {"command": command, "grid": grid, "runs": described})
-    rows: list[list[object]] = [
-        [*grid, *count_columns(), "seconds_training", "trained_parameters", "parameters", "folder"]
+    lines: list[Sequence[object]] = [
+        [*grid, *COUNT_COLUMNS, "seconds_training", "trained_parameters", "parameters", "folder"]
     ]
-    lines = [f"# {', '.join(grid)}", "", f"`{command}`", ""]
     columns = [column for split in SPLIT_NAMES for column in (f"{split}: accuracy", "interval")]
-    lines += heading([*grid, *columns, "training, s", "trained parameters"], left=set(grid))
-    for run in runs:
-        if (result := run.result) is None:
-            continue
+    table = []
+    for values, result in ((run.request.cells, run.result) for run in runs if run.result):
         costs = (f"{result.seconds:.3f}", result.trained, result.parameters)
-        rows.append([*run.request.cells, *flat_counts(result.counts), *costs, result.place])
+        lines.append([*values, *result.flat_counts(), *costs, result.place])
         cells = [f(result.counts[split]) for split in SPLIT_NAMES for f in (percent, interval)]
-        lines.append(line([*run.request.cells, *cells, f"{result.seconds:.1f}", f"{result.trained:,}"]))
-    lines += ["", "Percent, with 95 % Wilson intervals. Choose by the validation split: the highest of several test"]
-    lines += ["accuracies is higher than the same network would reach on new texts.", ""]
-    write_csv(out / "results.csv", rows)
-    write_text(out / "table.md", "\n".join(lines))
+        table.append([*values, *cells, f"{result.seconds:.1f}", f"{result.trained:,}"])
+    write_csv(out / "results.csv", lines)
+    columns = [*grid, *columns, "training, s", "trained parameters"]
+    rendered = markdown_table(columns, table, left=len(grid))
+    write_text(out / "table.md", f"# {', '.join(grid)}\n\n`{command}`\n\n{rendered}\n\n{_NOTE}")

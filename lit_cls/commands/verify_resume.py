@@ -1,11 +1,9 @@
 """`lit_cls verify-resume`: proves that a run that is killed and resumed ends like an uninterrupted one."""
 
-import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
-from lit_cls.commands.series_options import SeriesParser
+from lit_cls.commands.series_options import SeriesParser, folder_path
 from lit_cls.errors import RunError, UserError
 from lit_cls.experiments.verify_resume import (
     EARLY_SHARE,
@@ -31,22 +29,11 @@ _FIXED = {
 
 
 def verify_resume(words: Sequence[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: its options.
-
-    Returns:
-        The exit code: 1 where the two runs differ.
-
-    Raises:
-        UserError: a mistake in the options.
-        RunError: a run failed by itself.
-    """
+    """Runs the command; the exit code is 1 where the two runs differ."""
     own, others = _parser().split(words)
     if own.kills < 1:
         raise UserError(f"--kills {own.kills} is less than 1")
-    console, out = stdout_console(), Path(os.path.expanduser(own.out))
+    console, out = stdout_console(), own.out
     fit = ["fit", *others, "--trainer.default_root_dir", str(out)]
     log = out / "verify-resume.log"
     out.mkdir(parents=True, exist_ok=True)
@@ -94,5 +81,6 @@ def _parser() -> SeriesParser:
         "--kills", type=int, default=5, help="how often the second run is killed (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=123, help="seed of the moments and signals (default: %(default)s)")
-    parser.add_argument("--out", default="checkpoints/verify-resume", help="folder of both runs (default: %(default)s)")
+    help_out = "folder of both runs (default: %(default)s)"
+    parser.add_argument("--out", type=folder_path, default="checkpoints/verify-resume", help=help_out)
     return parser

@@ -43,27 +43,18 @@ class Cost:
     shared_disk: int = 0
     """Bytes for outputs of frozen layers in `model.cache_dir`, which runs with the same ones share."""
     shared_name: str = ""
-    """Of these outputs: another one where anything differs that they follow from."""
+    """Of these outputs; the same where all is the same that they follow from."""
     host_memory: int = 0
     """Bytes beside a GPU, to which Lightning moves what was trained when a run ends; 0 without one."""
 
 
 def expected_cost(run: Fit, rate: float) -> Cost:
-    """Estimates a fit.
-
-    Args:
-        run: checked, not started; its data is read.
-        rate: floating-point operations per second of a matrix product on its device, in its precision.
-    """
+    """Estimates a fit; `rate` is operations per second of a matrix product on its device, in its precision."""
     return _Estimate(run).cost(rate)
 
 
 def download_size(size: BackboneName) -> int:
-    """Bytes of the pretrained weights, 0 where they are on this machine.
-
-    Raises:
-        UserError: there are none of that size.
-    """
+    """Bytes of the pretrained weights, 0 where they are on this machine; a UserError for a size without any."""
     hub_file(size)
     if is_downloaded(size):
         return 0
@@ -77,6 +68,7 @@ class _Estimate:
         self.run, self.settings, self.data = run, run.model.settings, run.datamodule
         self.precision, self.fast = str(run.trainer.precision), run.model.options.fast
         self.on_cpu = run.trainer.strategy.root_device.type == "cpu"
+        self.batch_size = self.data.options.batch_size
         self.from_file = self.settings.weights != "random"
         self.net: TextClassifier = self.settings.build_empty(len(self.data.label_names))
         self.net.fast = self.fast
@@ -108,15 +100,9 @@ class _Estimate:
         return Cost(memory, disk, self._seconds(rate), total if in_folder else 0, name, host_memory)
 
     def _count_step(self, n_tokens: int) -> StepCounts:
-        return count_step(
-            replace(self.settings, weights="random"),
-            len(self.data.label_names),
-            self.data.options.batch_size,
-            n_tokens,
-            self.precision,
-            self.fast,
-            self.run.model.options.gradient_checkpointing,
-        )
+        settings, sizes = replace(self.settings, weights="random"), (len(self.data.label_names), self.batch_size)
+        checkpointing = self.run.model.options.gradient_checkpointing
+        return count_step(settings, *sizes, n_tokens, self.precision, self.fast, checkpointing)
 
     def _memory(self) -> int:
         """Weights, gradients, AdamW's two averages, and what the backward pass needs of the forward pass."""
@@ -138,8 +124,8 @@ class _Estimate:
         for name, trained, evaluated in passes:
             frozen = 1 if self._is_cached(name) else trained + evaluated
             one_pass = frozen * step.features + (trained + evaluated) * step.forward + trained * step.backward
-            operations += one_pass * sum(self.lengths[name]) / (n_tokens * self.data.options.batch_size)
-        n_steps = epochs * len(train) / self.data.options.batch_size
+            operations += one_pass * sum(self.lengths[name]) / (n_tokens * self.batch_size)
+        n_steps = epochs * len(train) / self.batch_size
         updates = self.n_trained * _SECONDS_PER_UPDATE if self.on_cpu else 0.0
         return operations / (_REACHED * rate) + n_steps * (_SECONDS_PER_STEP + updates)
 
@@ -157,12 +143,11 @@ class _Estimate:
 
     def _features(self) -> dict[SplitName, int]:
         """Bytes of the frozen layers' outputs that are kept, by split."""
-        sizes: dict[SplitName, int] = {}
-        for name, dataset in self.datasets.items():
-            if self._is_cached(name):
-                n_positions = int(count_kept(kept_positions(self.net, dataset), dataset).sum())
-                sizes[name] = n_positions * self.step.bytes_per_position
-        return sizes
+        return {
+            name: int(count_kept(kept_positions(self.net, dataset), dataset).sum()) * self.step.bytes_per_position
+            for name, dataset in self.datasets.items()
+            if self._is_cached(name)
+        }
 
     def _features_in_memory(self, features: dict[SplitName, int]) -> int:
         """Bytes of them that the budget lets into memory: each split in its turn, as long as it fits."""

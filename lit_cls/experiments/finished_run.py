@@ -2,41 +2,26 @@
 
 import csv
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lit_cls.data.splits import SPLIT_NAMES, SplitName, seen_in
+from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.errors import UserError
+from lit_cls.experiments.counts import Count, Evaluation, count_seen
 
-REPORT = Path("report") / "report.json"
-
-Count = tuple[int, int]
-"""Correct predictions, and texts."""
+_REPORT = Path("report") / "report.json"
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """One finished run."""
+class FinishedRun(Evaluation):
+    """One finished run; trainer.limit_predict_batches may have left out texts of its train split."""
 
     folder: Path
-    counts: dict[SplitName, Count]
-    test_rows: list[int]
-    """Row of each test text in its source: two runs with the same ones can be paired."""
-    test_right: list[bool]
-    """Whether the prediction for each of them was correct."""
-    seen: Count
-    """Of the test texts that occur, word for word or nearly, among those of predictions_train.csv, which is the
-    train split unless Lightning evaluated less of it (trainer.limit_predict_batches)."""
-    unseen: Count
-    """Of the others."""
-    seconds: float
-    """Of training, without validation."""
-    parameters: int
     trained: int
+    """Parameters that train."""
     peak_gpu_memory: int | None
     curve: list[dict[str, float]]
     """Per epoch: `epoch` from 1, and the metrics of its end."""
@@ -51,9 +36,7 @@ class FinishedRun:
         provenance = {name: value for name, value in self.provenance.items() if name not in ("command", "weights")}
         return {
             "folder": self.place,
-            **{split: list(count) for split, count in self.counts.items()},
-            "test_seen_in_train": list(self.seen),
-            "test_not_seen_in_train": list(self.unseen),
+            **self.counts_as_dict(),
             "seconds_training": self.seconds,
             "parameters": self.parameters,
             "trained_parameters": self.trained,
@@ -69,19 +52,16 @@ class FinishedRun:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in this folder is finished: it writes its report last."""
-    return (folder / REPORT).is_file()
+    return (folder / _REPORT).is_file()
 
 
 def read_finished_run(folder: Path) -> FinishedRun:
-    """Reads a finished run.
-
-    Raises:
-        UserError: a file of it is missing or damaged.
-    """
+    """Reads a finished run; a UserError where a file of it is missing or damaged."""
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        texts = {split: _predictions(folder, split) for split in SPLIT_NAMES}
+        csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
+        texts = {split: _read_csv(folder / f"predictions_{split}.csv") for split in SPLIT_NAMES}
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         counts = {row["split"]: (row["correct"], row["n"]) for row in report["accuracy"]}
         _check_consistent(settings, provenance, texts, counts)
@@ -111,18 +91,6 @@ def read_finished_run(folder: Path) -> FinishedRun:
         ) from error
 
 
-def count_right(right: Iterable[bool]) -> Count:
-    """Correct predictions, and all."""
-    flags = list(right)
-    return sum(flags), len(flags)
-
-
-def count_seen(train: list[str], test: list[str], right: list[bool]) -> tuple[Count, Count]:
-    """Counts of the test texts that also occur in the train split, and of the others."""
-    flags = list(zip(right, seen_in(train, test), strict=True))
-    return count_right(ok for ok, seen in flags if seen), count_right(ok for ok, seen in flags if not seen)
-
-
 def _check_consistent(
     settings: Any, provenance: Any, texts: dict[SplitName, list[dict[str, str]]], counts: dict[SplitName, Count]
 ) -> None:
@@ -136,20 +104,18 @@ def _check_consistent(
             raise ValueError(f"predictions_{split}.csv and report.json do not agree")
 
 
-def _predictions(folder: Path, split: SplitName) -> list[dict[str, str]]:
-    csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
-    with (folder / f"predictions_{split}.csv").open(encoding="utf-8", newline="") as stream:
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
     """One entry per epoch of metrics.csv, which has one line per logging call."""
     epochs: dict[int, dict[str, float]] = {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        for line in csv.DictReader(stream):
-            figures = {name: float(line[name]) for name in ("train_loss", "val_loss", "val_acc") if line.get(name)}
-            if figures and line.get("epoch"):
-                epoch = int(float(line["epoch"])) + 1
-                epochs.setdefault(epoch, {"epoch": epoch}).update(figures)
+    for line in _read_csv(path):
+        figures = {name: float(line[name]) for name in ("train_loss", "val_loss", "val_acc") if line.get(name)}
+        if figures and line.get("epoch"):
+            epoch = int(float(line["epoch"])) + 1
+            epochs.setdefault(epoch, {"epoch": epoch}).update(figures)
     # Without a train_loss it is the test of the kept weights, after the last epoch.
     return [epochs[epoch] for epoch in sorted(epochs) if "train_loss" in epochs[epoch]]

@@ -1,4 +1,4 @@
-"""The part of `lit_cls.commands.train.TrainCommand` that a series uses; the command hands it in.
+"""What a series uses of `lit_cls.commands.train.TrainCommand`, which its command hands in.
 
 Experiments import no commands, so that imports run one way.
 """
@@ -40,11 +40,4 @@ class OpenFit(Protocol):
         comparisons: bool = True,
         weights_cache: WeightsCache | None = None,
     ) -> Fit:
-        """Checks the options and builds the objects.
-
-        Args:
-            words: `fit` and its options.
-            console: where the run prints; standard output by default.
-            comparisons: whether the run's report fits baselines and draws plots.
-            weights_cache: shared with the other fits of the series.
-        """
+        """From `fit` and its options; it prints to `console`, and has no baselines and plots without `comparisons`."""

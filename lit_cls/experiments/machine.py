@@ -24,7 +24,13 @@ class Machine:
 
 def free_resources(device: torch.device, folder: Path) -> Machine:
     """Asks the device and the disk; the folder need not exist yet."""
-    host = min(psutil.virtual_memory().available, _container_limit())
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()  # of a container
+    except OSError:
+        limit = ""
+    host = psutil.virtual_memory().available
+    if limit.isdecimal():
+        host = min(host, int(limit))
     memory = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return Machine(device, memory, shutil.disk_usage(existing).free, host)
@@ -48,12 +54,3 @@ def matmul_rate(device: torch.device, precision: str) -> float:
             torch.cuda.synchronize(device)
         best = min(best, (time.perf_counter() - started) / n)
     return 2 * M * K * N / best
-
-
-def _container_limit() -> int:
-    """Bytes that a container may use; a very large number without a limit."""
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return 1 << 62
-    return int(limit) if limit.isdecimal() else 1 << 62

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.evaluation.metrics import wilson_interval
-from lit_cls.experiments.finished_run import Count
-from lit_cls.experiments.results import Results, RowResult, share
+from lit_cls.experiments.counts import Count, share
+from lit_cls.experiments.results import Results, RowResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,11 +21,7 @@ _OURS, _THEIRS, _BASELINE = "#1f5fa8", "#c8553d", "#7a7a7a"
 
 
 def require_reports() -> None:
-    """Checks, before hours of work, that the report at its end can be made.
-
-    Raises:
-        UserError: matplotlib or scikit-learn is not installed.
-    """
+    """Refuses, before hours of work, to run without matplotlib and scikit-learn, which the report needs."""
     needed = {"matplotlib": "matplotlib", "scikit-learn": "sklearn"}
     missing = " and ".join(package for package, module in needed.items() if find_spec(module) is None)
     if missing:
@@ -33,11 +29,7 @@ def require_reports() -> None:
 
 
 def draw_table_plots(results: Results, out: Path) -> list[Path]:
-    """Accuracy by row, against time, against trained parameters, and learning curves.
-
-    Returns:
-        The PNG files; an SVG of the same name is beside each.
-    """
+    """The PNG files of four plots: accuracy by row, against time, against trained parameters, and learning curves."""
     rows = list(results.finished().values())
     if not rows:
         return []
@@ -56,13 +48,8 @@ def draw_sweep(
 ) -> list[Path]:
     """Accuracy and training time against the first varied option, a line for each value of the others.
 
-    Args:
-        grid: values by option.
-        runs: by their values, the counts of each split, and seconds of training.
-        out: the folder.
-
-    Returns:
-        The PNG file, beside which is an SVG; none without a run.
+    `grid` has values by option, `runs` by their values the counts of each split, and seconds of training. Without a
+    run nothing is drawn.
     """
     from matplotlib import colormaps
 
@@ -122,17 +109,15 @@ def _save(figure: "Figure", path: Path) -> Path:
 
 def _bars(counts: Sequence[tuple[float, int]]) -> tuple[list[float], list[list[float]]]:
     """Percentages, and how far the 95 % interval reaches below and above each."""
-    shares = [100 * share(count) for count in counts]
+    shares = [share(count) for count in counts]
     limits = [wilson_interval(*count) for count in counts]
-    below = [value - 100 * low for value, (low, _) in zip(shares, limits, strict=True)]
-    above = [100 * high - value for value, (_, high) in zip(shares, limits, strict=True)]
-    return shares, [below, above]
+    reach = [(100 * (p - low), 100 * (high - p)) for p, (low, high) in zip(shares, limits, strict=True)]
+    return [100 * p for p in shares], [[below for below, _ in reach], [above for _, above in reach]]
 
 
 def _accuracy_by_row(rows: Sequence[RowResult], results: Results) -> "Figure":
     """Ours with intervals, the published figures beside them, the baselines below."""
-    names = [f"{row.row.number}  {row.row.title}" for row in rows]
-    names += [baseline.name for baseline in results.baselines]
+    names = [f"{row.row.number}  {row.row.title}" for row in rows] + [one.name for one in results.baselines]
     figure, (ax,) = _figure(8, 1.2 + 0.3 * len(names))
     places = list(range(len(names)))
     shares, reach = _bars([row.mean("test") for row in rows])
@@ -167,15 +152,13 @@ def _against(rows: Sequence[RowResult], amounts: Sequence[float], label: str) ->
         # Labels at 1, 2, 5, 10, …, or at powers of ten alone where the axis spans many.
         labelled = "125" if max(amounts) < 100 * min(amounts) else "1"
         for set_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-            set_formatter(lambda amount, _: _number(amount) if f"{amount:e}"[0] in labelled else "")
+            set_formatter(
+                lambda amount, _: f"{amount:{',.0f' if amount >= 1 else 'g'}}" if f"{amount:e}"[0] in labelled else ""
+            )
     ax.set_xlabel(label)
     ax.set_ylabel("test accuracy, %")
     ax.set_title("Rows by number; bars are 95 % intervals", fontsize=9, loc="left")
     return figure
-
-
-def _number(amount: float) -> str:
-    return f"{amount:,.0f}" if amount >= 1 else f"{amount:g}"
 
 
 def _curves(rows: Sequence[RowResult]) -> "Figure":
@@ -184,18 +167,16 @@ def _curves(rows: Sequence[RowResult]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(12, 5, n_axes=3)
-    styles = ("-", "--", ":", "-.")
-    for i, row in enumerate(rows):
-        curve = next(iter(row.runs.values())).curve
-        style: dict[str, Any] = {"color": colormaps["tab10"](i % 10), "linestyle": styles[i // 10]}
-        style |= {"marker": ".", "linewidth": 1}
-        for ax, name in zip(axes, ("train_loss", "val_loss", "val_acc"), strict=True):
-            points = [(point["epoch"], point[name]) for point in curve if name in point]
-            ax.plot(*zip(*points, strict=True), label=f"row {row.row.number}" if ax is axes[0] else None, **style)
+    curves = {row.row.number: next(iter(row.runs.values())).curve for row in rows}
     for ax, name in zip(axes, ("train_loss", "val_loss", "val_acc"), strict=True):
+        for i, (number, curve) in enumerate(curves.items()):
+            points = [(point["epoch"], point[name]) for point in curve if name in point]
+            style: dict[str, Any] = {"color": colormaps["tab10"](i % 10), "linestyle": ("-", "--", ":", "-.")[i // 10]}
+            label = f"row {number}" if ax is axes[0] else None
+            ax.plot(*zip(*points, strict=True), label=label, marker=".", linewidth=1, **style)
         ax.set_title(name, fontsize=10, loc="left")
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if any(next(iter(row.runs.values())).curve for row in rows):
+    if any(curves.values()):
         figure.legend(loc="outside right center", fontsize=8, frameon=False)
     return figure

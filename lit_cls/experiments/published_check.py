@@ -11,23 +11,17 @@ from rich.text import Text
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.evaluation.paired import newcombe_interval
-from lit_cls.experiments.results import share
+from lit_cls.experiments.counts import mean_count, share
 from lit_cls.experiments.rows import ROWS, TableRow
 from lit_cls.io.terminal import print_to
 
 
 def check_published(folder: Path, console: Console) -> int:
-    """Compares every finished row, split by split, and prints the comparison.
+    """Compares every finished row, split by split, and prints the comparison; the exit code is 1 if a row is outside.
 
-    A row agrees when the 95 % interval of the difference between its share of correct predictions (the
-    mean over its seeds) and the published one (counts, not rounded percentages) includes 0, on
-    every split: Newcombe's, from the two Wilson intervals.
-
-    Returns:
-        The exit code: 1 when a row falls outside.
-
-    Raises:
-        UserError: there are no results in the folder, or no finished row among them.
+    A row agrees when the 95 % interval of the difference between its share of correct predictions (the mean over its
+    seeds) and the published one (counts, not rounded percentages) includes 0, on every split: Newcombe's, from the two
+    Wilson intervals.
     """
     path = folder / "results.json"
     try:
@@ -41,9 +35,10 @@ def check_published(folder: Path, console: Console) -> int:
         raise UserError(f"{path} is damaged, or no result of lit_cls reproduce ({type(error).__name__})") from error
     if not compared:
         raise UserError(f"no row of {folder} is finished: nothing to compare")
-    table = Table(title=Text(f"{folder} against the published counts"), title_justify="left")
-    for column in ("row", "split", "ours", "published", "difference in points, 95 %", "verdict"):
-        table.add_column(column, justify="left" if column in ("row", "split", "verdict") else "right")
+    table = Table("row", "split", title=Text(f"{folder} against the published counts"), title_justify="left")
+    for column in ("ours", "published", "difference in points, 95 %"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
     outside: dict[int, list[str]] = {}
     for row, lines in compared:
         for split, cells, agrees in lines:
@@ -53,22 +48,20 @@ def check_published(folder: Path, console: Console) -> int:
     console.print(table)
     for line in notes:
         print_to(console, f"note: {line}")
+    if not outside:
+        print_to(console, f"all {len(compared)} compared rows agree with the published counts")
+        return 0
     rows = "; ".join(f"row {number} ({', '.join(splits)})" for number, splits in outside.items())
-    agree = f"all {len(compared)} compared rows agree with the published counts"
-    print_to(console, f"outside: {rows}" if outside else agree)
-    return 1 if outside else 0
+    print_to(console, f"outside: {rows}")
+    return 1
 
 
 def _compare(row: TableRow, runs: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
     """Split, cells of the table, and whether it agrees; impossible published figures are left out."""
     lines: list[tuple[str, list[str], bool]] = []
     for split in SPLIT_NAMES:
-        if split not in row.published:
-            continue
-        theirs = row.published[split]
-        counts = [tuple(run[split]) for run in runs]
-        ours = (sum(k for k, _ in counts) / len(counts), int(counts[0][1]))
-        if not ours[1]:
+        ours, theirs = mean_count([run[split] for run in runs]), row.published.get(split)
+        if theirs is None or not ours[1]:
             continue
         low, high = newcombe_interval(theirs, ours)
         difference = share(ours) - share(theirs)

@@ -4,104 +4,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from lit_cls.evaluation.paired import Comparison, compare, holm
-from lit_cls.experiments.results import Results, RowResult, interval, share
+from lit_cls.experiments.counts import Evaluation, interval, share
+from lit_cls.experiments.results import Results, RowResult
 
 Side = int | str
 """A row by its number, or a baseline by its name."""
-Pair = tuple[Side, Side]
 
 _LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question, the comparison that answers it, and the answers there can be.
-
-    `main` is chosen beforehand: the first of its pairs that was measured decides, whatever the others
-    say. Each pair is (before, after).
-    """
+    """One entry of questions.yaml, which describes the fields."""
 
     asked: str
-    main: tuple[Pair, ...]
-    others: tuple[Pair, ...]
+    main: Sequence[Sequence[Side]]
+    others: Sequence[Sequence[Side]]
     better: str
     worse: str
     open: str
     about_size: bool = False
-    """Whether its pairs differ in size alone, so that --size takes the difference away."""
 
 
-QUESTIONS = (
-    Question(
-        "Do we need to train all layers?",
-        ((1, 5),),
-        ((1, 3), (1, 4), (4, 5)),
-        "Training all layers is better than training the last block",
-        "No: training all layers is worse than training the last block",
-        "Whether training all layers brings anything over the last block",
-    ),
-    Question(
-        "Why the last token, not the first?",
-        ((2, 1),),
-        ((2, 16), (1, 16), (1, 19)),
-        "The last position is better than the first, which sees nothing but itself",
-        "The first position is better than the last, although it sees nothing but itself",
-        "Whether the last position is better than the first",
-    ),
-    Question(
-        "How does GPT compare with simpler models?",
-        (("TF-IDF characters", 1),),
-        (("TF-IDF words", 1), ("TF-IDF characters", 5), ("TF-IDF characters", 16), ("majority", 1)),
-        "GPT-2 as in row 1 is better than logistic regression on TF-IDF of characters",
-        "GPT-2 as in row 1 is worse than logistic regression on TF-IDF of characters",
-        "Whether GPT-2 as in row 1 is better or worse than logistic regression on TF-IDF of characters",
-    ),
-    Question(
-        "Should the causal mask go?",
-        ((1, 17),),
-        (),
-        "Without the causal mask it is better",
-        "No: without the causal mask it is worse",
-        "Whether the causal mask should go",
-    ),
-    Question(
-        "What does a larger model bring?",
-        ((1, 8), (1, 7), (1, 6)),
-        ((1, 6), (1, 7), (5, 9)),
-        "The larger model is better",
-        "The larger model is worse",
-        "Whether the larger model is better",
-        about_size=True,
-    ),
-    Question(
-        "What does LoRA bring?",
-        ((5, 11),),
-        ((9, 12), (1, 11)),
-        "LoRA is better than training all layers",
-        "LoRA is worse than training all layers",
-        "Whether LoRA is as good as training all layers",
-    ),
-    Question(
-        "To pad or not to pad?",
-        ((1, 15),),
-        ((1, 14), (1, 16), (1, 13)),
-        "Not to pad: without pads it is better",
-        "To pad: without pads it is worse",
-        "Whether to pad or not",
-    ),
-)
+QUESTIONS = [
+    Question(**entry)
+    for entry in yaml.safe_load(Path(__file__).with_name("questions.yaml").read_text(encoding="utf-8"))
+]
 
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """A pair whose runs are finished, compared."""
+    """Two sides whose runs are finished, compared."""
 
-    before: Side
-    after: Side
+    sides: tuple[Side, Side]
+    """Before and after."""
     comparison: Comparison
-    accuracies: tuple[float, float]
-    times: tuple[float, float]
+    accuracies: tuple[float, ...]
+    times: tuple[float, ...]
     """Seconds of training."""
 
 
@@ -117,10 +59,7 @@ def report_markdown(results: Results, plots: Sequence[Path]) -> str:
             lines += [answer, ""]
             continue
         lines += [_sentence(question, answer, next(adjusted)), ""]
-        others = [
-            m for pair in question.others if (m := _measure(pair, results)) and not _sizes_are_equal(question, results)
-        ]
-        others = [m for m in others if (m.before, m.after) != (answer.before, answer.after)]
+        others = [m for sides in question.others if (m := _measure(sides, results)) and m.sides != answer.sides]
         lines += [f"- {_named(m, finished)}: {_figures(m)}." for m in others] + [""] * bool(others)
     lines += _checks(finished)
     lines += ["## Plots", ""] + [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in plots]
@@ -129,46 +68,39 @@ def report_markdown(results: Results, plots: Sequence[Path]) -> str:
 
 def _decisive(question: Question, results: Results) -> MeasuredPair | str:
     """The comparison that decides, or the reason why there is none."""
-    for pair in question.main:
-        measured = _measure(pair, results)
-        if measured is None:
-            continue
-        if _sizes_are_equal(question, results):
-            return f"Not measured: every row ran at {results.options['size']}, so that the sizes do not differ."
-        return measured
-    needs = " and ".join(_side(side) for side in question.main[0])
-    return f"Not measured: it takes {needs}, with a seed in common."
+    measured = next((m for sides in question.main if (m := _measure(sides, results))), None)
+    if measured is None:
+        needs = " and ".join(_side(side) for side in question.main[0])
+        return f"Not measured: it takes {needs}, with a seed in common."
+    if question.about_size and results.options["size"] is not None:
+        return f"Not measured: every row ran at {results.options['size']}, so that the sizes do not differ."
+    return measured
 
 
-def _sizes_are_equal(question: Question, results: Results) -> bool:
-    return question.about_size and results.options["size"] is not None
-
-
-def _measure(pair: Pair, results: Results) -> MeasuredPair | None:
+def _measure(sides: Sequence[Side], results: Results) -> MeasuredPair | None:
     """Compares two rows on the seeds they share, or a row with a baseline, which has none."""
-    finished = results.finished()
-    baselines = {baseline.name: baseline for baseline in results.baselines}
-    if any(side not in finished and side not in baselines for side in pair):
+    before, after = sides
+    rows, baselines = results.finished(), {baseline.name: baseline for baseline in results.baselines}
+    if any(side not in rows and side not in baselines for side in sides):
         return None
-    rows = [finished[side] for side in pair if isinstance(side, int)]
-    seeds = [seed for seed in rows[0].runs if all(seed in row.runs for row in rows)]
-    if not seeds:
-        return None
-    runs = [
-        [finished[side].runs[seed] for seed in seeds] if isinstance(side, int) else [baselines[side]] for side in pair
+    by_seed = [rows[side].runs for side in sides if isinstance(side, int)]
+    seeds = [seed for seed in by_seed[0] if all(seed in runs for runs in by_seed)]
+    runs: list[list[Evaluation]] = [
+        [rows[side].runs[seed] if isinstance(side, int) else baselines[side] for seed in seeds] for side in sides
     ]
-    times = [sum(run.seconds for run in side_runs) / len(side_runs) for side_runs in runs]
     # Per side, per seed: whether the prediction for a row was correct.
-    correct = [[dict(zip(run.test_rows, run.test_right, strict=True)) for run in side_runs] for side_runs in runs]
-    correct = [side_runs * (len(seeds) // len(side_runs)) for side_runs in correct]  # a baseline has no seeds
+    correct = [[dict(zip(run.test_rows, run.test_right, strict=True)) for run in of_side] for of_side in runs]
     # The same texts, unless trainer.limit_test_batches differs.
-    common = sorted(set.intersection(*(set(run) for side_runs in correct for run in side_runs)))
+    common = sorted(set.intersection(*(set(run) for of_side in correct for run in of_side))) if seeds else []
     if not common:
         return None
-    right = [[[run[row] for row in common] for run in side_runs] for side_runs in correct]
-    accuracies = [share((sum(map(sum, side_right)), sum(map(len, side_right)))) for side_right in right]
-    comparison = compare(right[0], right[1])
-    return MeasuredPair(*pair, comparison, (accuracies[0], accuracies[1]), (times[0], times[1]))
+    right = [[[run[row] for row in common] for run in of_side] for of_side in correct]
+    return MeasuredPair(
+        (before, after),
+        compare(right[0], right[1]),
+        tuple(share((sum(map(sum, of_side)), len(of_side) * len(common))) for of_side in right),
+        tuple(sum(run.seconds for run in of_side) / len(of_side) for of_side in runs),
+    )
 
 
 def _sentence(question: Question, measured: MeasuredPair, adjusted: float) -> str:
@@ -179,7 +111,7 @@ def _sentence(question: Question, measured: MeasuredPair, adjusted: float) -> st
     decided = adjusted < _LEVEL and agreed
     words = (question.better if difference > 0 else question.worse) if decided else question.open
     verdict = "" if decided else " cannot be decided from these figures"
-    named = f"{_side(measured.before)} → {_side(measured.after)}"
+    named = " → ".join(map(_side, measured.sides))
     return f"**{words}{verdict}**: {named}, {_figures(measured)}, {_p(adjusted)} after Holm's correction."
 
 
@@ -190,7 +122,7 @@ def _figures(measured: MeasuredPair) -> str:
     seeds = f"{c.n_seeds} seed{'s' if c.n_seeds > 1 else ''}"
     by_seed = f": {', '.join(f'{100 * change:+.2f}' for change in c.by_seed)}" if c.n_seeds > 1 else ""
     slower = measured.times[1] / measured.times[0] if measured.times[0] else 0.0
-    time = f", {slower:.1f} × the training time" if slower and isinstance(measured.before, int) else ""
+    time = f", {slower:.1f} × the training time" if slower and isinstance(measured.sides[0], int) else ""
     return (
         f"test accuracy {100 * before:.2f} % → {100 * after:.2f} %, {100 * c.difference:+.2f} points (95 % "
         f"{100 * low:+.1f} to {100 * high:+.1f}; {c.won} predictions won, {c.lost} lost, on {c.n_texts} texts with "
@@ -203,9 +135,8 @@ def _p(value: float) -> str:
 
 
 def _named(measured: MeasuredPair, finished: dict[int, RowResult]) -> str:
-    titles = [finished[side].row.title if isinstance(side, int) else "" for side in (measured.before, measured.after)]
-    sides = [_side(side) for side in (measured.before, measured.after)]
-    return " → ".join(f"{side} ({title})" if title else side for side, title in zip(sides, titles, strict=True))
+    titles = [f" ({finished[side].row.title})" if isinstance(side, int) else "" for side in measured.sides]
+    return " → ".join(f"{_side(side)}{title}" for side, title in zip(measured.sides, titles, strict=True))
 
 
 def _side(side: Side) -> str:
@@ -236,13 +167,9 @@ def _preface(results: Results) -> list[str]:
         lines.append(f"Every row ran at {results.options['size']}: rows that differ in size alone repeat each other.")
     if results.options["others"]:
         lines.append(f"Options beyond the rows' own: `{' '.join(results.options['others'])}`.")
-    spread = [result for result in rows if len(result.runs) > 1]
+    spread = {r.row.number: [share(run.counts["test"]) for run in r.runs.values()] for r in rows if len(r.runs) > 1}
     if spread:
-        ranges = []
-        for result in spread:
-            counts = [run.counts["test"] for run in result.runs.values()]
-            low, high = min(map(share, counts)), max(map(share, counts))
-            ranges.append(f"row {result.row.number} {100 * low:.2f}–{100 * high:.2f}")
+        ranges = [f"row {row} {100 * min(shares):.2f}–{100 * max(shares):.2f}" for row, shares in spread.items()]
         lines.append(f"Test accuracy from the lowest to the highest seed, in percent: {', '.join(ranges)}.")
     return [line for text in lines for line in (text, "")][:-1]
 
@@ -250,12 +177,12 @@ def _preface(results: Results) -> list[str]:
 def _checks(finished: dict[int, RowResult]) -> list[str]:
     """Facts that must hold whatever the figures are."""
     lines = []
-    if 1 in finished and 18 in finished:
-        seeds = [seed for seed in finished[1].runs if seed in finished[18].runs]
-        both = [[(run.test_rows, run.test_right) for run in map(finished[n].runs.get, seeds) if run] for n in (1, 18)]
-        verdict = "gave the very same predictions as" if both[0] == both[1] else "differs from"
-        if seeds:
-            lines.append(f"Row 18 {verdict} row 1, to which it is identical by construction.")
+    first, same = (finished[row].runs if row in finished else {} for row in (1, 18))
+    pairs = [(first[seed], same[seed]) for seed in first if seed in same]
+    if pairs:
+        equal = all((a.test_rows, a.test_right) == (b.test_rows, b.test_right) for a, b in pairs)
+        verdict = "gave the very same predictions as" if equal else "differs from"
+        lines.append(f"Row 18 {verdict} row 1, to which it is identical by construction.")
     tested = [result for result in finished.values() if result.mean("test")[1]]
     if tested:
         best = max(tested, key=lambda result: share(result.mean("test")))

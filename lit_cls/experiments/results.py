@@ -2,21 +2,28 @@
 
 import csv
 import io
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.evaluation.baselines import Baseline, baselines
-from lit_cls.evaluation.metrics import wilson_interval
-from lit_cls.experiments.finished_run import Count, FinishedRun, count_right, count_seen
+from lit_cls.experiments.counts import COUNT_COLUMNS, Evaluation, MeanCount, count_right, count_seen, mean_count
+from lit_cls.experiments.finished_run import FinishedRun
 from lit_cls.experiments.rows import TableRow
 from lit_cls.io.atomic import write_json, write_text
 from lit_cls.report.split_results import write_predictions
+
+_ORIGIN = ("device", "commit", "started")
+_COLUMNS = (
+    *("row", "what", "size", "seed", "state", *COUNT_COLUMNS),
+    *("test_seen_correct", "test_seen_n", "test_not_seen_correct", "test_not_seen_n"),
+    *("seconds_training", "trained_parameters", "peak_gpu_memory", *_ORIGIN, "folder"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,9 @@ class RowResult:
     runs: dict[int, FinishedRun]
     """By seed."""
 
-    def mean(self, split: SplitName) -> tuple[float, int]:
+    def mean(self, split: SplitName) -> MeanCount:
         """Correct predictions, the mean over the seeds, and texts."""
-        counts = [run.counts[split] for run in self.runs.values()]
-        return sum(k for k, _ in counts) / len(counts), counts[0][1]
+        return mean_count([run.counts[split] for run in self.runs.values()])
 
     def mean_seconds(self) -> float:
         """Of training one run."""
@@ -56,32 +62,17 @@ class RowResult:
 
 
 @dataclass(frozen=True)
-class BaselineResult:
+class BaselineResult(Evaluation):
     """One baseline, on the same texts."""
 
     name: str
-    counts: dict[SplitName, Count]
-    test_rows: list[int]
-    test_right: list[bool]
-    """See `FinishedRun`, for these two."""
-    seen: Count
-    unseen: Count
     natural: dict[str, Any]
     """See `natural_mix`."""
-    parameters: int
-    seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
-        return {
-            "name": self.name,
-            **{split: list(count) for split, count in self.counts.items()},
-            "test_seen_in_train": list(self.seen),
-            "test_not_seen_in_train": list(self.unseen),
-            "natural_mix": self.natural,
-            "parameters": self.parameters,
-            "seconds": self.seconds,
-        }
+        costs = {"parameters": self.parameters, "seconds": self.seconds}
+        return {"name": self.name, **self.counts_as_dict(), "natural_mix": self.natural, **costs}
 
 
 @dataclass(frozen=True)
@@ -107,30 +98,30 @@ class Results:
         ]
 
 
-def run_baselines(parts: SplitData, folder: Path) -> list[BaselineResult]:
+def run_baselines(data: SplitData, folder: Path) -> list[BaselineResult]:
     """Fits the baselines on the train split and writes their predictions into a folder."""
-    splits, left_out = parts.splits, parts.left_out
-    texts: dict[str, Sequence[str]] = {name: splits[name].rows.texts for name in SPLIT_NAMES}
-    texts["left_out"] = left_out.texts
-    fitted = baselines(texts["train"], splits["train"].label_ids, len(parts.label_names), texts)
+    texts: dict[str, Sequence[str]] = {name: data.splits[name].rows.texts for name in SPLIT_NAMES}
+    texts["left_out"] = data.left_out.texts
+    fitted = baselines(texts["train"], data.splits["train"].label_ids, len(data.label_names), texts)
     for baseline in fitted:
         out = folder / baseline.name.lower().replace(" ", "_")
-        out.mkdir(parents=True, exist_ok=True)
-        for name, split in splits.items():
-            rows = split.rows
-            path, chances = out / f"predictions_{name}.csv", baseline.probabilities[name]
-            write_predictions(path, rows.texts, rows.numbers, rows.labels, chances, parts.label_names)
-    return [_baseline_result(baseline, parts) for baseline in fitted]
+        for name, split in data.splits.items():
+            rows, chances = split.rows, baseline.probabilities[name]
+            path = out / f"predictions_{name}.csv"
+            write_predictions(path, rows.texts, rows.numbers, rows.labels, chances, data.label_names)
+    return [_baseline_result(baseline, data) for baseline in fitted]
 
 
-def _baseline_result(baseline: Baseline, parts: SplitData) -> BaselineResult:
-    splits = parts.splits
-    predicted = {group: [_argmax(p) for p in chances] for group, chances in baseline.probabilities.items()}
-    right = {name: _equal(predicted[name], splits[name].label_ids) for name in SPLIT_NAMES}
-    train, test = splits["train"], splits["test"]
-    seen, unseen = count_seen(train.rows.texts, test.rows.texts, right["test"])
-    left_out = [parts.label_names.index(label) for label in parts.left_out.labels]
-    labels, of_labels = test.label_ids + left_out, predicted["test"] + predicted["left_out"]
+def _baseline_result(baseline: Baseline, data: SplitData) -> BaselineResult:
+    predicted = {group: [int(np.argmax(p)) for p in chances] for group, chances in baseline.probabilities.items()}
+    right = {
+        name: [a == b for a, b in zip(predicted[name], data.splits[name].label_ids, strict=True)]
+        for name in SPLIT_NAMES
+    }
+    test, counts = data.splits["test"], data.source_counts()
+    seen, unseen = count_seen(data.splits["train"].rows.texts, test.rows.texts, right["test"])
+    labels = test.label_ids + [data.label_names.index(label) for label in data.left_out.labels]
+    shares = [count / sum(counts) for count in counts]
     return BaselineResult(
         name=baseline.name,
         counts={name: count_right(right[name]) for name in SPLIT_NAMES},
@@ -138,7 +129,7 @@ def _baseline_result(baseline: Baseline, parts: SplitData) -> BaselineResult:
         test_right=right["test"],
         seen=seen,
         unseen=unseen,
-        natural=natural_mix(labels, of_labels, _natural_shares(parts), parts.label_names),
+        natural=natural_mix(labels, predicted["test"] + predicted["left_out"], shares, data.label_names),
         parameters=baseline.parameters,
         seconds=baseline.seconds,
     )
@@ -147,37 +138,31 @@ def _baseline_result(baseline: Baseline, parts: SplitData) -> BaselineResult:
 def natural_mix(
     labels: Sequence[int], predicted: Sequence[int], shares: Sequence[float], label_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Figures where labels have their natural shares, not those of the balanced sample.
+    """Figures where labels have their natural shares (of the whole source), not those of the balanced sample.
 
-    The predictions of each label are counted on the test texts and on those left out of the balanced
-    sample, on which nothing was trained (though some repeat a text of the train split, as the test
-    split's do); the counts are then weighted by the natural shares.
-
-    Args:
-        labels: classes of these texts.
-        predicted: predictions for them.
-        shares: of each class in the whole source.
-        label_names: of the classes.
+    The predictions of each label are counted on the test texts and on those left out of the balanced sample, on which
+    nothing was trained (though some repeat a text of the train split, as the test split's do); the counts are then
+    weighted by the natural shares.
 
     Returns:
-        Accuracy, and per label its share, texts, recall and precision; also the precision on these
-        texts as they are counted, unweighted. None where nothing was predicted so.
+        Accuracy, and per label its share, texts, recall and precision; also the precision on these texts as they are
+        counted, unweighted. None where nothing was predicted so.
     """
-    pairs = Counter(zip(labels, predicted, strict=True))
-    totals = Counter(labels)
-    classes = range(len(label_names))
-    # Chance of the prediction j for a text of the class i.
-    chance = [[pairs[i, j] / totals[i] if totals[i] else 0.0 for j in classes] for i in classes]
+    counts = np.zeros((len(label_names), len(label_names)), dtype=np.int64)  # (K, K), by label and prediction
+    np.add.at(counts, (list(labels), list(predicted)), 1)
+    totals = counts.sum(axis=1)
+    # Shares of all texts, by label and prediction.
+    mass = np.asarray(shares)[:, None] * (counts / np.maximum(totals, 1)[:, None])
     figures: dict[str, Any] = {}
-    for c in classes:
-        as_label = sum(shares[i] * chance[i][c] for i in classes)
-        figures[label_names[c]] = {
+    for c, name in enumerate(label_names):
+        as_label = float(mass[:, c].sum())
+        figures[name] = {
             "share": shares[c],
-            "recall": [pairs[c, c], totals[c]],
-            "precision": shares[c] * chance[c][c] / as_label if as_label else None,
-            "precision_counted": [pairs[c, c], sum(pairs[i, c] for i in classes)],
+            "recall": [int(counts[c, c]), int(totals[c])],
+            "precision": float(mass[c, c]) / as_label if as_label else None,
+            "precision_counted": [int(counts[c, c]), int(counts[:, c].sum())],
         }
-    return {"accuracy": sum(shares[c] * chance[c][c] for c in classes), "labels": figures}
+    return {"accuracy": float(mass.trace()), "labels": figures}
 
 
 def write_results(results: Results, out: Path) -> None:
@@ -189,27 +174,20 @@ def write_results(results: Results, out: Path) -> None:
         "baselines": [baseline.as_dict() for baseline in results.baselines],
     }
     write_json(out / "results.json", content)
-    origin = ("device", "commit", "started")
-    lines: list[list[Any]] = [
-        [
-            *("row", "what", "size", "seed", "state", *count_columns()),
-            *("test_seen_correct", "test_seen_n", "test_not_seen_correct", "test_not_seen_n"),
-            *("seconds_training", "trained_parameters", "peak_gpu_memory", *origin, "folder"),
-        ]
-    ]
+    lines: list[Sequence[Any]] = [_COLUMNS]
     for result in results.rows:
         about = (result.row.number, result.row.title, result.size)
         for seed, run in result.runs.items():
-            costs = (f"{run.seconds:.3f}", run.trained, run.peak_gpu_memory)
-            made = (run.provenance[name] for name in origin)
-            counts = (*flat_counts(run.counts), *run.seen, *run.unseen)
-            lines.append([*about, seed, "finished", *counts, *costs, *made, run.place])
+            origin = (run.provenance[name] for name in _ORIGIN)
+            lines.append([*about, seed, "finished", *_cells(run, run.trained, run.peak_gpu_memory), *origin, run.place])
         lines += [[*about, "", state] for state in result.states if state != "finished"]
     for baseline in results.baselines:
-        costs = (f"{baseline.seconds:.3f}", baseline.parameters, None)
-        counts = (*flat_counts(baseline.counts), *baseline.seen, *baseline.unseen)
-        lines.append(["", baseline.name, "", "", "finished", *counts, *costs])
+        lines.append(["", baseline.name, "", "", "finished", *_cells(baseline, baseline.parameters, None)])
     write_csv(out / "results.csv", lines)
+
+
+def _cells(one: Evaluation, trained: int, peak_gpu_memory: int | None) -> list[Any]:
+    return [*one.flat_counts(), *one.seen, *one.unseen, f"{one.seconds:.3f}", trained, peak_gpu_memory]
 
 
 def write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
@@ -217,39 +195,3 @@ def write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows(lines)
     write_text(path, stream.getvalue())
-
-
-def count_columns() -> list[str]:
-    """Columns of results.csv for the counts of all splits."""
-    return [f"{split}_{column}" for split in SPLIT_NAMES for column in ("correct", "n")]
-
-
-def flat_counts(counts: dict[SplitName, Count]) -> list[int]:
-    """The numbers in these columns."""
-    return [number for split in SPLIT_NAMES for number in counts[split]]
-
-
-def share(count: tuple[float, int]) -> float:
-    """Correct predictions as a share; NaN without texts."""
-    k, n = count
-    return k / n if n else math.nan
-
-
-def interval(count: tuple[float, int]) -> str:
-    """The 95 % Wilson interval of a share of the texts, in percent."""
-    low, high = wilson_interval(*count)
-    return f"{100 * low:.1f}–{100 * high:.1f}"
-
-
-def _natural_shares(parts: SplitData) -> list[float]:
-    counts = Counter(label for part in parts.splits.values() for label in part.rows.labels)
-    counts.update(parts.left_out.labels)
-    return [counts[name] / counts.total() for name in parts.label_names]
-
-
-def _equal(predicted: Sequence[int], labels: Sequence[int]) -> list[bool]:
-    return [a == b for a, b in zip(predicted, labels, strict=True)]
-
-
-def _argmax(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=values.__getitem__)

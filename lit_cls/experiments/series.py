@@ -41,22 +41,16 @@ _NO_SETTINGS = (
 
 @dataclass
 class Series:
-    """Fits that belong together.
-
-    Args:
-        out: the folder of all of them.
-        columns: headings of `RunRequest.cells`.
-        requests: in the order of the table.
-        console: where the table is shown.
-        command: resumes the series when it was stopped.
-        open_fit: builds each fit from its command line.
-    """
+    """Fits that belong together, in the order of their table."""
 
     out: Path
+    """The folder of all of them."""
     columns: Sequence[str]
+    """Headings of `RunRequest.cells`."""
     requests: Sequence[RunRequest]
     console: Console
     command: str
+    """Resumes the series when it was stopped."""
     open_fit: OpenFit
     runs: list[SeriesRun] = field(default_factory=list)
     parts: SplitData | None = None
@@ -65,8 +59,7 @@ class Series:
     def plan(self) -> None:
         """Checks every run, reads its data, and decides which are to run.
 
-        Raises:
-            UserError: a mistake in the options or the data, or runs of other settings in the folder.
+        A UserError refuses a mistake in the options or the data, or runs of other settings in the folder.
         """
         print_to(self.console, f"checking {len(self.requests)} runs")
         rates: dict[tuple[torch.device, str], float] = {}
@@ -96,7 +89,12 @@ class Series:
                     downloaded.add(run.size)
                 planned.append(fit)
         _check_weights(planned)
-        self._create_folder()
+        try:  # whether it can be written to is known before the first run
+            (self.out / "logs").mkdir(parents=True, exist_ok=True)
+            (self.out / ".writable").touch()
+            (self.out / ".writable").unlink()
+        except OSError as error:
+            raise UserError(f"nothing can be written to {self.out}: {error.strerror}. Give another --out") from error
 
     def _plan_one(
         self, request: RunRequest, rates: dict[tuple[torch.device, str], float], machines: dict[torch.device, Machine]
@@ -122,15 +120,6 @@ class Series:
         if (device, precision) not in rates:
             rates[device, precision] = matmul_rate(device, precision)
         return SeriesRun(request, words, fit.model.settings.size, expected_cost(fit, rates[device, precision])), fit
-
-    def _create_folder(self) -> None:
-        """Creates the folder, and finds out whether it can be written to before the first run."""
-        try:
-            (self.out / "logs").mkdir(parents=True, exist_ok=True)
-            (self.out / ".writable").touch()
-            (self.out / ".writable").unlink()
-        except OSError as error:
-            raise UserError(f"nothing can be written to {self.out}: {error.strerror}. Give another --out") from error
 
     def _find_finished(self, run: SeriesRun, fit: Fit) -> None:
         """Takes over a finished run of the same settings; one of other settings is refused."""
@@ -161,41 +150,35 @@ class Series:
     def run(self, on_change: Callable[[Sequence[SeriesRun]], None] = lambda runs: None) -> None:
         """Runs what is waiting, one model size after the other; a run that fails does not stop the others.
 
-        Args:
-            on_change: called after each run that has ended, to write the results.
+        `on_change` is called after each run that has ended, to write the results.
         """
-        sizes = list(BACKBONES)
-        waiting = [run for run in self.runs if run.state == "waiting"]
-        waiting.sort(key=lambda run: sizes.index(run.size))  # a weights file is then read once
+        # By size: a weights file is then read once.
+        waiting = [run for size in BACKBONES for run in self.runs if run.state == "waiting" and run.size == size]
         weights_cache = WeightsCache()
-        on_terminal = self.console.is_terminal
-        if not on_terminal:
-            self.console.print(self.table())
         live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=False)
         # Lightning leaves a handler of ours alone; its own would end some of its loops and not others.
         before = signal.signal(signal.SIGTERM, _terminate)
-        if on_terminal:
-            live.start()
+        on_terminal = self.console.is_terminal
         try:
+            if on_terminal:
+                live.start()
+            else:
+                self.console.print(self.table())
             for run in waiting:
                 self._run_one(run, weights_cache)
                 if not on_terminal:
-                    self.log(self._summary(run))
+                    print_to(self.console, self._summary(run))
                 try:
                     on_change(self.runs)
                 except OSError as error:  # the runs go on; their results can be written later
-                    self.log(f"note: the results could not be written to {self.out}: {error.strerror}")
+                    print_to(self.console, f"note: the results could not be written to {self.out}: {error.strerror}")
         except (KeyboardInterrupt, SystemExit):
             live.stop()
-            self.log(f"stopped; to resume: {self.command}")
+            print_to(self.console, f"stopped; to resume: {self.command}")
             raise
         finally:
             live.stop()
             signal.signal(signal.SIGTERM, before)
-
-    def log(self, line: str) -> None:
-        """Prints a line as it is."""
-        print_to(self.console, line)
 
     def _run_one(self, run: SeriesRun, weights_cache: WeightsCache) -> None:
         log = self.out / "logs" / f"{run.request.name}.log"
@@ -209,12 +192,13 @@ class Series:
                 run.fit.start()
                 run.result = read_finished_run(run.fit.run.folder)
                 run.state = "finished"
-            except UserError as error:
-                run.state, run.reason = "failed", _first_line(error)
-                stream.write(f"error: {error}\n")
             except Exception as error:  # whatever it is, the other runs are to have their chance
-                run.state, run.reason = "failed", f"{type(error).__name__}: {_first_line(error)} ({log})"
-                traceback.print_exc(file=stream)
+                run.state, run.reason = "failed", next(iter(str(error).splitlines()), "")
+                if isinstance(error, UserError):
+                    stream.write(f"error: {error}\n")
+                else:
+                    run.reason = f"{type(error).__name__}: {run.reason} ({log})"
+                    traceback.print_exc(file=stream)
         run.seconds = time.perf_counter() - run.started
         run.fit = None
         gc.collect()
@@ -225,14 +209,13 @@ class Series:
         """Of what is waiting or running, corrected by how long the finished runs took."""
         done = [run for run in self.runs if run.seconds and run.state == "finished"]
         expected = sum(run.cost.seconds for run in done)
-        factor = sum(run.seconds for run in done) / expected if expected else 1.0
-        left = factor * sum(run.cost.seconds for run in self.runs if run.state == "waiting")
-        now = time.perf_counter()
+        factor, now = sum(run.seconds for run in done) / expected if expected else 1.0, time.perf_counter()
+        waiting = (run.cost.seconds for run in self.runs if run.state == "waiting")
         running = (factor * run.cost.seconds - (now - run.started) for run in self.runs if run.state == "running")
-        return left + sum(max(0.0, seconds) for seconds in running)
+        return factor * sum(waiting) + sum(max(0.0, seconds) for seconds in running)
 
     def table(self) -> Table:
-        """One line per `RunRequest.cells`, with the state of its runs."""
+        """The table of its runs as they are now."""
         return series_table(self.columns, self.runs, self.seconds_left())
 
     def _summary(self, run: SeriesRun) -> str:
@@ -242,10 +225,6 @@ class Series:
         counts = "  ".join(f"{split} {k}/{n}" for split, (k, n) in run.result.counts.items())
         took = f"trained in {run.result.seconds:.1f} s, whole run {run.seconds:.1f} s"
         return f"{name}: {counts}  {took}, about {duration(self.seconds_left())} left"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
 
 
 def _skip_if_too_large(run: SeriesRun, free: Machine) -> None:
@@ -268,12 +247,10 @@ def _check_weights(planned: Sequence[Fit]) -> None:
     downloaded = False
     for fit in planned:
         settings = fit.model.settings
-        if settings.weights == "random" or (settings.weights == "pretrained" and downloaded):
-            continue
-        downloaded = downloaded or settings.weights == "pretrained"
-        path = settings.weights_path()
-        if path is not None:
+        pretrained = settings.weights == "pretrained"
+        if not (pretrained and downloaded) and (path := settings.weights_path()) is not None:
             match_weights(settings.build_empty(len(fit.datamodule.label_names)), path)
+        downloaded = downloaded or pretrained
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_cls.experiments.costs import Cost
+from lit_cls.experiments.counts import share
 from lit_cls.experiments.finished_run import FinishedRun
 from lit_cls.experiments.fit import Fit
 from lit_cls.model.backbones import BackboneName
@@ -26,7 +27,6 @@ class RunRequest:
     options: tuple[str, ...]
     """Of `lit_cls fit`."""
     rerun: bool = False
-    """Whether it is run although it is finished."""
 
 
 @dataclass
@@ -40,7 +40,6 @@ class SeriesRun:
     cost: Cost
     state: State = "waiting"
     reason: str = ""
-    """Why it was skipped, or failed."""
     result: FinishedRun | None = None
     fit: Fit | None = None
     """While it runs."""
@@ -50,13 +49,7 @@ class SeriesRun:
 
 
 def series_table(columns: Sequence[str], runs: Sequence[SeriesRun], seconds_left: float) -> Table:
-    """One line per `RunRequest.cells`.
-
-    Args:
-        columns: headings of the cells.
-        runs: of the series.
-        seconds_left: expected, for the title.
-    """
+    """One line per `RunRequest.cells`, of which `columns` are the headings, with the state of its runs."""
     states = [run.state for run in runs]
     title = f"{states.count('finished')} of {len(states)} runs finished"
     if "waiting" in states or "running" in states:
@@ -84,19 +77,16 @@ def duration(seconds: float) -> str:
 def _costs(runs: Sequence[SeriesRun]) -> tuple[str, str, str]:
     """Expected memory, disk and time; the time that was taken, where the runs have finished."""
     disk = sum(run.cost.disk for run in runs)
-    took = [run.seconds for run in runs if run.state == "finished"]
-    known = len(took) == len(runs) and all(took)
-    time = duration(sum(took)) if known else f"~{duration(sum(run.cost.seconds for run in runs))}"
-    return (
-        f"{runs[0].cost.memory / 1e9:.1f} GB",
-        f"{disk / 1e9:.1f} GB" if disk >= 1e8 else f"{disk / 1e6:.0f} MB",
-        time,
-    )
+    known = all(run.state == "finished" and run.seconds for run in runs)
+    time = sum(run.seconds if known else run.cost.seconds for run in runs)
+    shown = f"{disk / 1e9:.1f} GB" if disk >= 1e8 else f"{disk / 1e6:.0f} MB"
+    return f"{runs[0].cost.memory / 1e9:.1f} GB", shown, f"{'' if known else '~'}{duration(time)}"
 
 
 def _accuracy(runs: Sequence[SeriesRun]) -> str:
     """The mean over the seeds that have finished."""
-    shares = [k / n for run in runs if run.result for k, n in [run.result.counts["test"]] if n]
+    counts = [run.result.counts["test"] for run in runs if run.result]
+    shares = [share(count) for count in counts if count[1]]
     return f"{sum(shares) / len(shares):.2%}" if shares else ""
 
 

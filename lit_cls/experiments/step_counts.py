@@ -1,10 +1,11 @@
 """Floating-point operations and memory of one training step, counted on a network without memory.
 
 The network is built of fake tensors, which have shapes but no numbers, and runs one batch forward and backward:
-whatever the architecture and the adapter are, each operation is counted where it happens.
+whatever the architecture and the adapter are, each operation is counted where it happens. The blocks of a network are
+alike, so that two shallow ones give the counts of a deep one.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from lit_cls.model.classifier import TextClassifier
+from lit_cls.model.selection import n_selected_blocks
 from lit_cls.model.settings import ModelSettings
 from lit_cls.training.precision import MIXED, TRUE
 
@@ -34,6 +37,8 @@ class StepCounts:
     """Bytes kept from the forward pass for the backward pass, without parameters."""
     bytes_per_position: int
     """Of the frozen layers' output."""
+    trained_blocks: int
+    """Blocks from the first one that trains on."""
 
 
 @cache
@@ -47,38 +52,59 @@ def count_step(
     gradient_checkpointing: bool = False,
 ) -> StepCounts:
     """Counts one step on texts of `n_tokens` tokens each, as the CPU computes it."""
-    with FakeTensorMode():
-        net = settings.build(num_classes)
-        for parameter in net.parameters():  # `net.to` cannot replace a fake tensor
-            parameter.data = parameter.data.to(TRUE.get(precision, torch.float32))
-        net.fast, net.recompute = fast, gradient_checkpointing
-        mixed = MIXED.get(precision)
-        if fast and mixed is not None:
-            net.hold_frozen(mixed)
-        parameters = {p.untyped_storage()._cdata for p in net.parameters()}
-        saved: dict[int, int] = {}
 
-        def note_saved(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in parameters:
-                saved[storage._cdata] = storage.nbytes()
-            return tensor
+    def count(n_blocks: int) -> StepCounts:
+        with FakeTensorMode():
+            backbone = settings.spec.family.backbone(replace(settings.config, n_layers=n_blocks))
+            chosen = (settings.token_position, settings.trainable_layers, settings.causal, settings.adapter)
+            net = TextClassifier(backbone, num_classes, *chosen)
+            return _count(net, batch_size, n_tokens, precision, fast, gradient_checkpointing)
 
-        input_ids = torch.zeros(batch_size, n_tokens, dtype=torch.int64)
-        lengths = torch.full((batch_size,), n_tokens)
-        with torch.autocast("cpu", mixed, enabled=mixed is not None), saved_tensors_hooks(note_saved, lambda x: x):
-            with _OperationCounter() as features:
-                x = net.features(input_ids, lengths)  # (B, T, C)
-            with _OperationCounter() as forward:
-                logits = net.from_features(x, lengths).float()
-        loss = F.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.int64))
-        with _OperationCounter() as backward:
-            loss.backward()
-        kept = sum(saved.values())
+    n_blocks = settings.config.n_layers
+    # The first block, and those that are unlike any other: the last, and the selected ones.
+    few = max(2, n_selected_blocks(settings.trainable_layers, 0) + 1)
+    if n_blocks <= few + 1:
+        counts = count(n_blocks)
+    else:
+        pairs = zip(astuple(count(few)), astuple(count(few + 1)), strict=True)
+        counts = StepCounts(*(a + (n_blocks - few) * (b - a) for a, b in pairs))
     if gradient_checkpointing:  # the backward pass computes one block after the other again
         plain = count_step(settings, num_classes, batch_size, n_tokens, precision, fast)
-        kept += plain.saved // max(1, net.config.n_layers - net.first_trained_block)
-    return StepCounts(features.n, forward.n, backward.n, kept, x.shape[-1] * x.element_size())
+        counts = replace(counts, saved=counts.saved + plain.saved // max(1, counts.trained_blocks))
+    return counts
+
+
+def _count(
+    net: TextClassifier, batch_size: int, n_tokens: int, precision: str, fast: bool, gradient_checkpointing: bool
+) -> StepCounts:
+    for parameter in net.parameters():  # `net.to` cannot replace a fake tensor
+        parameter.data = parameter.data.to(TRUE.get(precision, torch.float32))
+    net.fast, net.recompute = fast, gradient_checkpointing
+    mixed = MIXED.get(precision)
+    if fast and mixed is not None:
+        net.hold_frozen(mixed)
+    parameters = {p.untyped_storage()._cdata for p in net.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}  # kept, so that no other one gets the same address
+
+    def note_saved(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            saved[storage._cdata] = storage
+        return tensor
+
+    input_ids = torch.zeros(batch_size, n_tokens, dtype=torch.int64)
+    lengths = torch.full((batch_size,), n_tokens)
+    with torch.autocast("cpu", mixed, enabled=mixed is not None), saved_tensors_hooks(note_saved, lambda x: x):
+        with _OperationCounter() as features:
+            x = net.features(input_ids, lengths)  # (B, T, C)
+        with _OperationCounter() as forward:
+            logits = net.from_features(x, lengths).float()
+    loss = F.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.int64))
+    with _OperationCounter() as backward:
+        loss.backward()
+    trained = net.config.n_layers - net.first_trained_block
+    kept = sum(storage.nbytes() for storage in saved.values())
+    return StepCounts(features.n, forward.n, backward.n, kept, x.shape[-1] * x.element_size(), trained)
 
 
 class _OperationCounter(TorchDispatchMode):

@@ -1,10 +1,11 @@
 """table.md: our figures beside the published ones."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
-from lit_cls.experiments.finished_run import Count
-from lit_cls.experiments.results import BaselineResult, Results, RowResult, interval, share
+from lit_cls.experiments.counts import interval, mean_count, percent, share
+from lit_cls.experiments.results import BaselineResult, Results, RowResult
+from lit_cls.report.pages import escape_markdown
 
 _NOTES = """\
 Accuracies are in percent: ours is the mean over the seeds, with its correct predictions, the number of texts, and the
@@ -15,10 +16,10 @@ that of one run, without validation.
 """
 
 
-def markdown_table(results: Results) -> str:
-    """One line per row, one per baseline."""
+def results_markdown(results: Results) -> str:
+    """table.md: one line per row, one per baseline."""
     lines = ["# The table", "", f"`{results.command}`", "", *_origin(results), ""]
-    lines += [*_accuracies(results), "", *_costs(results), ""]
+    lines += [_accuracies(results), "", _costs(results), ""]
     if results.baselines:
         lines += [*_natural(results.baselines), ""]
     lines += [f"- Not complete: {line}." for line in results.missing()]
@@ -26,37 +27,32 @@ def markdown_table(results: Results) -> str:
 
 
 def _origin(results: Results) -> list[str]:
-    """The origin of the figures; one line for each kind of machine and commit."""
+    """One line for each kind of machine and commit."""
     lines = []
-    for result in results.rows:
-        for run in result.runs.values():
-            origin, versions = run.provenance, run.provenance["versions"]
-            lines.append(
-                f"Device {origin['device']}, commit {origin['commit']}, {origin['started'][:10]}, "
-                f"Python {versions['python']}, torch {versions['torch']}, lightning {versions['lightning']}."
-            )
+    for run in (run for result in results.rows for run in result.runs.values()):
+        origin, versions = run.provenance, run.provenance["versions"]
+        lines.append(
+            f"Device {origin['device']}, commit {origin['commit']}, {origin['started'][:10]}, "
+            f"Python {versions['python']}, torch {versions['torch']}, lightning {versions['lightning']}."
+        )
     return list(dict.fromkeys(lines))
 
 
-def _accuracies(results: Results) -> list[str]:
+def _accuracies(results: Results) -> str:
     columns = ["row", "what", "size", "seeds"]
-    columns += [f"{split}: ours | interval | published | difference" for split in SPLIT_NAMES]
-    lines = heading(" | ".join(columns).split(" | "))
+    for split in SPLIT_NAMES:
+        columns += [f"{split}: ours", "interval", "published", "difference"]
+    rows = []
     for result in results.rows:
         cells = [str(result.row.number), result.row.title, result.size.removeprefix("gpt2-"), str(len(result.runs))]
-        for split in SPLIT_NAMES:
-            cells += _beside(result, split)
-        lines.append(line(cells))
+        rows.append(cells + [cell for split in SPLIT_NAMES for cell in _beside_published(result, split)])
     for baseline in results.baselines:
-        cells = ["", baseline.name, "", ""]
-        for split in SPLIT_NAMES:
-            count = baseline.counts[split]
-            cells += [percent(count), interval(count), "", ""]
-        lines.append(line(cells))
-    return lines
+        counts = [baseline.counts[split] for split in SPLIT_NAMES]
+        rows.append(["", baseline.name, "", ""] + [c for n in counts for c in (percent(n), interval(n), "", "")])
+    return markdown_table(columns, rows, left=3)
 
 
-def _beside(result: RowResult, split: SplitName) -> list[str]:
+def _beside_published(result: RowResult, split: SplitName) -> list[str]:
     """Our share, its interval, the published share, and the difference in points."""
     published = result.row.published.get(split)
     theirs = percent(published) if published else "impossible"
@@ -67,20 +63,22 @@ def _beside(result: RowResult, split: SplitName) -> list[str]:
     return [percent(ours), interval(ours), theirs, difference]
 
 
-def _costs(results: Results) -> list[str]:
+def _costs(results: Results) -> str:
     columns = ["row", "what", "test texts in train", "not in train", "trained parameters", "of", "training, s"]
-    lines = heading([*columns, "published (A100), s", "peak GPU memory, GB"])
+    columns += ["published (A100), s", "peak GPU memory, GB"]
+    rows = []
     for number, result in results.finished().items():
         runs = list(result.runs.values())
         peak = max(run.peak_gpu_memory or 0 for run in runs)
-        cells = [str(number), result.row.title, _mean([run.seen for run in runs]), _mean([run.unseen for run in runs])]
-        cells += [f"{runs[0].trained:,}", f"{runs[0].parameters:,}", f"{result.mean_seconds():.1f}"]
-        lines.append(line([*cells, f"{60 * result.row.minutes:.0f}", f"{peak / 1e9:.1f}" if peak else ""]))
+        seen, unseen = mean_count([run.seen for run in runs]), mean_count([run.unseen for run in runs])
+        cells = [str(number), result.row.title, percent(seen), percent(unseen), f"{runs[0].trained:,}"]
+        cells += [f"{runs[0].parameters:,}", f"{result.mean_seconds():.1f}", f"{60 * result.row.minutes:.0f}"]
+        rows.append([*cells, f"{peak / 1e9:.1f}" if peak else ""])
     for baseline in results.baselines:
         parameters = f"{baseline.parameters:,}"
         cells = ["", baseline.name, percent(baseline.seen), percent(baseline.unseen), parameters, parameters]
-        lines.append(line([*cells, f"{baseline.seconds:.1f}", "", ""]))
-    return lines
+        rows.append([*cells, f"{baseline.seconds:.1f}", "", ""])
+    return markdown_table(columns, rows, left=2)
 
 
 def _natural(baselines: list[BaselineResult]) -> list[str]:
@@ -89,38 +87,23 @@ def _natural(baselines: list[BaselineResult]) -> list[str]:
     rare = min(labels, key=lambda name: labels[name]["share"])
     texts = {name: figures["recall"][1] for name, figures in labels.items()}
     counted = 100 * texts[rare] / sum(texts.values())  # the mix of these texts as they are
-    lines = [
-        f"At the natural mix ({100 * labels[rare]['share']:.1f} % {rare}), from the predictions for the test texts and "
-        "for those left out of the balanced sample, weighted; the last column is not:",
-        "",
-        *heading(
-            ["baseline", "accuracy", f"{rare} recall", f"{rare} precision", f"the same at {counted:.1f} % {rare}"]
-        ),
-    ]
+    columns = ["baseline", "accuracy", f"{rare} recall", f"{rare} precision", f"the same at {counted:.1f} % {rare}"]
+    rows = []
     for baseline in baselines:
         figures = baseline.natural["labels"][rare]
         precision = "n/a" if figures["precision"] is None else f"{100 * figures['precision']:.1f}"
         cells = [baseline.name, f"{100 * baseline.natural['accuracy']:.2f}", percent(figures["recall"]), precision]
-        lines.append(line([*cells, percent(figures["precision_counted"])]))
-    return lines
+        rows.append([*cells, percent(figures["precision_counted"])])
+    return [
+        f"At the natural mix ({100 * labels[rare]['share']:.1f} % {rare}), from the predictions for the test texts and "
+        "for those left out of the balanced sample, weighted; the last column is not:",
+        "",
+        markdown_table(columns, rows, left=1),
+    ]
 
 
-def _mean(counts: Sequence[Count]) -> str:
-    k, n = (sum(values) / len(counts) for values in zip(*counts, strict=True))
-    return percent((k, int(n)))
-
-
-def percent(count: tuple[float, int]) -> str:
-    """A share in percent, with its correct predictions and texts."""
-    k, n = count
-    return f"{100 * share(count):.2f} ({k:g}/{n})" if n else "n/a"
-
-
-def heading(columns: Sequence[str], left: Collection[str] = ("row", "what", "size", "baseline")) -> list[str]:
-    """The two lines above a table's rows; columns not in `left` are aligned to the right."""
-    return [line(columns), "|" + "|".join("---" if column in left else "---:" for column in columns) + "|"]
-
-
-def line(cells: Sequence[str]) -> str:
-    """One row of a table."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """The lines of a table, without a line break at the end; all but the first `left` columns hold numbers."""
+    rule = ["---" if i < left else "---:" for i in range(len(columns))]
+    names, *lines = [[escape_markdown(cell) for cell in row] for row in (columns, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (names, rule, *lines))

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class ProcessResult:
-    """Exit code of a process, and how long it took, until its training and in it."""
+    """Exit code of a process, and its seconds: in all, until its training, and in it."""
 
     code: int
     seconds: float
@@ -62,65 +61,60 @@ class ProcessResult:
 
 
 def run_process(words: Sequence[str], log: Path, kill: Kill | None = None) -> ProcessResult:
-    """Runs lit_cls in a process of its own, to its end or to its kill.
-
-    Args:
-        words: its command line.
-        log: file to which its output is added.
-        kill: the signal it gets, if it still runs then.
-    """
+    """Runs lit_cls in a process of its own, to its end or to its kill; its output is added to the log."""
     started = time.monotonic()
     seen: dict[str, float] = {}
-    with log.open("a", encoding="utf-8") as stream, _process(words) as process:
-        print(f"$ lit_cls {' '.join(words)}   # {kill or 'uninterrupted'}", file=stream, flush=True)
-        if kill is not None and kill.early:
-            _send_later(process, kill)
-        assert process.stdout is not None
-        for line in process.stdout:
-            stream.write(line)
-            if kill is not None and not kill.early and line.startswith(_BEGIN) and _BEGIN not in seen:
+    command = [sys.executable, "-m", "lit_cls", *words]
+    text: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace"}
+    with (
+        log.open("a", encoding="utf-8") as stream,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **text) as process,
+    ):
+        try:
+            print(f"$ lit_cls {' '.join(words)}   # {kill or 'uninterrupted'}", file=stream, flush=True)
+            if kill is not None and kill.early:
                 _send_later(process, kill)
-            for mark in (_BEGIN, _END):
-                if line.startswith(mark):
-                    seen[mark] = time.monotonic()
-        code = process.wait()
-        print(f"# ended with {code}", file=stream)
+            assert process.stdout is not None
+            for line in process.stdout:
+                stream.write(line)
+                if kill is not None and not kill.early and line.startswith(_BEGIN) and _BEGIN not in seen:
+                    _send_later(process, kill)
+                seen |= {mark: time.monotonic() for mark in (_BEGIN, _END) if line.startswith(mark)}
+            print(f"# ended with {process.wait()}", file=stream)
+        finally:
+            process.kill()  # nothing once it has ended
     ended = time.monotonic()
     begun = seen.get(_BEGIN, ended)
-    return ProcessResult(code, ended - started, begun - started, seen.get(_END, ended) - begun)
+    return ProcessResult(process.returncode, ended - started, begun - started, seen.get(_END, ended) - begun)
+
+
+def _send_later(process: "subprocess.Popen[str]", kill: Kill) -> None:
+    """Sends the signal when its time has passed; it does nothing once the process has ended."""
+    timer = threading.Timer(kill.after, process.send_signal, [kill.number])
+    timer.daemon = True
+    timer.start()
 
 
 def compare_runs(one: Path, other: Path) -> list[Comparison]:
-    """Compares two run folders bit by bit.
-
-    Args:
-        one: the folder of a run.
-        other: that of another.
-    """
+    """Compares two run folders bit by bit."""
     compared = []
     for name in (LAST, BEST):
-        paths = [folder / name for folder in (one, other)]
-        if not any(path.exists() for path in paths):
-            continue
-        if not all(path.exists() for path in paths):
+        paths = [folder / name for folder in (one, other) if (folder / name).exists()]
+        if len(paths) == 1:
             compared.append(Comparison(name, "", "only one of the runs has it"))
-            continue
-        contents = [read_checkpoint(path) for path in paths]
-        for entry in ("state_dict", "optimizer_states", "lr_schedulers"):
-            compared.append(_compare(f"{name}: {entry}", *(content[entry] for content in contents)))
-        ours = [
-            {name: content[RUN_KEY][name] for name in ("place", "best_loss", "processes", "metrics_rows")}
-            for content in contents
-        ]
-        compared.append(_compare(f"{name}: place, lowest loss, random states", *ours))
-    files = ["metrics.csv", *(f"predictions_{split}.csv" for split in SPLIT_NAMES)]
-    for file in files:
+        elif paths:
+            contents = [read_checkpoint(path) for path in paths]
+            for entry in ("state_dict", "optimizer_states", "lr_schedulers"):
+                compared.append(_compare(f"{name}: {entry}", *(content[entry] for content in contents)))
+            keys = ("place", "best_loss", "processes", "metrics_rows")
+            ours = [{key: content[RUN_KEY][key] for key in keys} for content in contents]
+            compared.append(_compare(f"{name}: place, lowest loss, random states", *ours))
+    for file in ("metrics.csv", *(f"predictions_{split}.csv" for split in SPLIT_NAMES)):
         texts = [(folder / file).read_bytes() if (folder / file).exists() else None for folder in (one, other)]
         if any(text is not None for text in texts):
             lines = (texts[0] or b"").count(b"\n")
-            compared.append(
-                Comparison(file, f"{lines:,} lines", None if texts[0] == texts[1] else "not the same bytes")
-            )
+            difference = None if texts[0] == texts[1] else "not the same bytes"
+            compared.append(Comparison(file, f"{lines:,} lines", difference))
     return compared
 
 
@@ -130,19 +124,16 @@ def _compare(name: str, one: Any, other: Any) -> Comparison:
     size = f"{len(tensors):,} tensors, {sum(value.numel() for value in tensors):,} numbers"
     if leaves.keys() != others.keys():
         return Comparison(name, size, f"entries of one alone: {sorted(leaves.keys() ^ others.keys())[:3]}")
-    for leaf, value in leaves.items():
-        if not _equal(value, others[leaf]):
-            return Comparison(name, size, f"{leaf} differs")
-    return Comparison(name, size, None)
+    different = (f"{leaf} differs" for leaf, value in leaves.items() if not _equal(value, others[leaf]))
+    return Comparison(name, size, next(different, None))
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _leaves(part, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for i, part in enumerate(value):
-            yield from _leaves(part, f"{name}.{i}")
     else:
         yield name, value
 
@@ -158,9 +149,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def comparison_table(compared: Sequence[Comparison]) -> Table:
     """One row per compared part."""
-    table = Table(title="Uninterrupted and killed", title_justify="left")
-    for column in ("part", "size", "verdict"):
-        table.add_column(column)
+    table = Table("part", "size", "verdict", title="Uninterrupted and killed", title_justify="left")
     for part in compared:
         table.add_row(part.name, part.size, part.difference or "identical")
     return table
@@ -174,30 +163,4 @@ def saved_steps(folder: Path | None) -> int:
 
 def started_folders(out: Path, first: int) -> list[Path]:
     """The folders of this command's killed run: one, once it has its configuration."""
-    folders = version_folders(out / "stopped")[first:]
-    return [folder for folder in folders if (folder / "config.yaml").exists()]
-
-
-def _send_later(process: "subprocess.Popen[str]", kill: Kill) -> None:
-    """Sends the signal when its time has passed; it does nothing once the process has ended."""
-    timer = threading.Timer(kill.after, process.send_signal, [kill.number])
-    timer.daemon = True
-    timer.start()
-
-
-@contextmanager
-def _process(words: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
-    """A process of lit_cls, killed when the block ends before it."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "lit_cls", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+    return [folder for folder in version_folders(out / "stopped")[first:] if (folder / "config.yaml").exists()]

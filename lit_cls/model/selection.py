@@ -53,10 +53,15 @@ def select_trained(backbone: Backbone, trainable_layers: TrainableLayers) -> Non
         trainable_layers: a choice that `check_trainable_layers` accepts.
     """
     blocks = backbone.trf_blocks
-    n = trainable_layers if isinstance(trainable_layers, int) else _LAST_BLOCKS.get(trainable_layers, len(blocks))
+    n = n_selected_blocks(trainable_layers, len(blocks))
     backbone.requires_grad_(trainable_layers == "all")
     for module in [*blocks[len(blocks) - n :], backbone.final_norm] if n else []:
         module.requires_grad_(True)
+
+
+def n_selected_blocks(trainable_layers: TrainableLayers | None, n_layers: int) -> int:
+    """Number of last blocks that a resolved choice trains, in a network of `n_layers` blocks."""
+    return trainable_layers if isinstance(trainable_layers, int) else _LAST_BLOCKS.get(str(trainable_layers), n_layers)
 
 
 def trains(module: nn.Module | Backbone) -> bool:
