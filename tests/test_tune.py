@@ -283,7 +283,7 @@ def test_three_files_that_have_moved(
 ) -> None:
     path, texts = three_labels
     tune("--ckpt_path", path, "--label", "yes", "--out", "a.ckpt")
-    shutil.copytree(Path(texts.split[0]).parent, "new")  # type: ignore[arg-type]
+    shutil.copytree(Path(texts.options.split[0]).parent, "new")  # type: ignore[arg-type]
     capsys.readouterr()
     tune("--ckpt_path", path, "--label", "yes", "--out", "b.ckpt", "--data.path", "new")
     files = "[new/train.csv, new/validation.csv, new/test.csv]"
