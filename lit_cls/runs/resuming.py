@@ -51,6 +51,8 @@ def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool)
                 settings[name] = value
     settings["trainer.precision"] = described["precision"]
     network = {**described["model"], "adapter": adapter_as_config(described["model"]["adapter"])}
+    if settings.get("model.trainable_layers", "") is None:
+        del network["trainable_layers"]  # the run's default, which follows from its other options
     settings.update({f"model.{name}": value for name, value in network.items()})
     settings.update({f"data.{name}": value for name, value in checkpoint[DATA_KEY]["settings"].items()})
     if other_data:
