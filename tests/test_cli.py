@@ -133,7 +133,7 @@ def test_predict_prints_label_and_probabilities(quickstart: tuple[Path, str]) ->
         assert line == f"{prediction.label}\t{shares}\t{text}"
     assert [line.split("\t")[0] for line in lines[:2]] == ["spam", "ham"]
     long = lit("predict", "--config", str(CONFIGS / "quickstart.yaml"), "--ckpt_path", "last", "w " * 1500, cwd=folder)
-    assert "(cut: longer than the classifier reads)" in long.stdout
+    assert "(truncated: longer than the classifier reads)" in long.stdout
 
 
 def test_a_saved_configuration_repeats_the_run(quickstart: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

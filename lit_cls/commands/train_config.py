@@ -136,6 +136,9 @@ def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_
     for name, lowest in least.items():
         if config[name] is not None and config[name] < lowest:
             raise UserError(f"trainer.{name} {config[name]} is less than {lowest}")
+    interval = config["val_check_interval"]
+    if isinstance(interval, int | float) and interval <= 0:
+        raise UserError(f"trainer.val_check_interval {interval:g} is not more than 0")
     most = max(16, os.cpu_count() or 1)  # a small machine may still try out what a large one will do
     devices = str(config["devices"])
     if re.fullmatch(r"\d{1,99}", devices) and int(devices) > most:
