@@ -138,6 +138,7 @@ def test_bfloat16_on_a_gpu_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--trainer.devices", "1000000"], "trainer.devices 1000000 is more processes than this machine runs"),
         (["--trainer.num_nodes", "1000"], "trainer.num_nodes 1000: nothing says where the other machines are"),
         (["--trainer.num_nodes", "0"], "trainer.num_nodes 0 is less than 1"),
+        (["--trainer.val_check_interval", "0"], "trainer.val_check_interval 0 is not more than 0"),
         (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch 0 is less than 1"),
         (["--data.num_workers", "1000000"], "data.num_workers 1000000 is not between 0 and"),
         (["--trainer.max_time", "99999999999:00:00:00"], "the trainer cannot be created"),
