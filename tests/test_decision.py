@@ -13,7 +13,7 @@ def test_without_tuning_it_is_softmax_and_argmax() -> None:
     decision = Decision()
     torch.testing.assert_close(decision.probabilities(logits), logits.softmax(1))
     assert torch.equal(decision.labels(decision.probabilities(logits)), logits.argmax(1))
-    assert decision.told(["a", "b", "c"]) is None
+    assert decision.describe(["a", "b", "c"]) is None
 
 
 def test_the_temperature_divides_the_logits() -> None:
@@ -44,7 +44,7 @@ def test_a_high_threshold_leaves_the_most_probable_label_out() -> None:
 
 
 def test_the_rule_is_told() -> None:
-    told = Decision(0.5, 1, 0.9, "precision>=0.99 for spam on 149 validation texts").told(["ham", "spam"])
+    told = Decision(0.5, 1, 0.9, "precision>=0.99 for spam on 149 validation texts").describe(["ham", "spam"])
     assert told == (
         "temperature 0.5, spam if its probability is at least 0.9 "
         "(tuned: precision>=0.99 for spam on 149 validation texts)"
