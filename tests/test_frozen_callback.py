@@ -234,9 +234,8 @@ def test_what_a_run_tells_of_time_is_that_of_the_one_that_computed(files: Files,
         note["seconds"] = 61.5
         path.write_text(json.dumps(note))
     module = network(files.weights, cache_dir=str(tmp_path / "cache"))
-    frozen = CacheFeatures(lambda line: None, tmp_path)
-    trainer(tmp_path, callbacks=[frozen]).fit(module, datamodule=texts(files.texts))
-    assert frozen.seconds == {"train": 61.5, "validation": 61.5}
+    trainer(tmp_path, callbacks=[CacheFeatures(lambda line: None, tmp_path)]).fit(module, datamodule=texts(files.texts))
+    assert module.feature_cache.seconds == {"train": 61.5, "validation": 61.5}
 
 
 @pytest.mark.parametrize(
