@@ -246,8 +246,8 @@ def test_a_killed_process_leaves_no_lock_behind_nor_does_its_worker(tmp_path: Pa
         "from lit_cls.io.atomic import locked\n"
         f"with locked(Path({str(tmp_path)!r})):\n"
         "    child = os.fork()\n"
-        "    if child:\n"
-        "        print(child, flush=True)\n"
+        "    if not child:\n"
+        "        print(os.getpid(), flush=True)\n"
         "    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
