@@ -121,7 +121,7 @@ class TextClassifier(nn.Module):
     @property
     def head_alone(self) -> bool:
         """Whether nothing of the backbone trains."""
-        return not trains(self.backbone)
+        return not trains(self.backbone.final_norm) and not trains(self.backbone)
 
     def features(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """The output of the frozen layers, below the first one that trains: (B, T) to (B, T, C).

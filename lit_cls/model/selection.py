@@ -70,11 +70,13 @@ def trains(module: nn.Module | Backbone) -> bool:
 
 
 def first_trained_block(backbone: Backbone) -> int:
-    """Index of the first block of which anything trains; the number of blocks where none does.
+    """Index of the first block whose output training changes; the number of blocks where none is changed.
 
-    The blocks before it give the same output in every step, unless the embeddings train.
+    It is 0 where anything before the blocks trains.
     """
     blocks = backbone.trf_blocks
+    if any(trains(child) for child in backbone.children() if child not in (blocks, backbone.final_norm)):
+        return 0
     return next((i for i, block in enumerate(blocks) if trains(block)), len(blocks))
 
 

@@ -98,12 +98,12 @@ class ModelSettings:
         copied = {name.removeprefix("backbone.") for name, p in sketch.named_parameters() if p.requires_grad}
         with torch.device("meta"), _NoNumbers():
             backbone = self.spec.family.backbone(self.config)
+        in_place = {name for name, _ in backbone.named_parameters()}
         put_weights(backbone, path, stored, cache, copied)
         with torch.device("cpu"):
             net = self._complete(backbone, num_classes)
-        added = {name for name, _ in net.named_parameters() if not name.startswith("backbone.")} | net.adapter_names
-        own = {name: stored[name] for name in stored if name in {a.removeprefix("backbone.") for a in added}}
-        put_weights(net, path, own, cache, copied)
+        added = {name: tensor for name, tensor in stored.items() if name not in in_place}
+        put_weights(net, path, added, cache, copied)
         return net, notes
 
     def weights_path(self) -> Path | None:
