@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """Wrong input: the message names the value, the rule it breaks and the way out.
+    """Wrong input: the message names the value, the rule it breaks and a hint.
 
     The command prints it without a traceback and exits with 2.
     """
@@ -16,6 +16,6 @@ class RunError(RuntimeError):
 
 
 def quote(value: object) -> str:
-    """A value as a message quotes it: what cannot be printed is spelt out, what is long is cut."""
+    """A value as a message quotes it: characters that cannot be printed are escaped, long values are truncated."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text):,} characters)"

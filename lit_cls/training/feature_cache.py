@@ -81,9 +81,9 @@ class FeatureCache:
 
     def _reset(self) -> None:
         self.splits: dict[SplitName, Features] = {}
-        """What steps may start from."""
+        """The outputs by split."""
         self.seconds: dict[SplitName, float] = {}
-        """Of computing each split; of the run that did, where they were found."""
+        """Time to compute each split; where a file was found, the time of the run that wrote it."""
         self.found: set[SplitName] = set()
         """Splits whose outputs an earlier run had kept."""
         self._in_memory: dict[SplitName, int] = {}  # bytes
@@ -229,7 +229,7 @@ class FeatureCache:
         return self._place(training, features, split), f"in {self.folder}"
 
     def _find(self, training: _Training, dataset: TextDataset, weights: str) -> tuple[Features, float] | None:
-        """What an earlier run has kept, and the seconds that computing it took."""
+        """The outputs of an earlier run, and the seconds that it took to compute them."""
         assert self.folder is not None, "asked for where it is given"
         net, weight = training.net, training.net.embeddings.weight
         kept, key = kept_positions(net, dataset), training.key(dataset, weights)

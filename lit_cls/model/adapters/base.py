@@ -1,4 +1,4 @@
-"""What an adapter is, and where it can be inserted into a network.
+"""The adapter interface, and the insertion points of a network.
 
 An adapter is a frozen dataclass, one per file: its fields are the options of `model.adapter` and its docstrings
 their help. It is attached after the backbone's weights are in place; what it adds is the difference of the

@@ -1,4 +1,4 @@
-"""What a transformer family provides, and running its blocks.
+"""The interface of a transformer family, and the loop over its blocks.
 
 A backbone maps `(B, T)` token ids to `(B, T, C)` states. Its parameter names are those of Raschka's "Build a
 Large Language Model (From Scratch)" for every family, so that selections, adapters and checkpoints need no
@@ -18,7 +18,7 @@ from lit_cls.model.layers import AttentionMask
 from lit_cls.model.weight_files import StoredTensor
 
 Role = Literal["query", "key", "value", "output", "mlp_in", "mlp_gate", "mlp_out"]
-"""What a linear layer of a block does."""
+"""Role of a linear layer in a block."""
 
 
 class Backbone(Protocol):
@@ -39,7 +39,7 @@ class Backbone(Protocol):
 
     @property
     def family(self) -> "Family":
-        """What the package knows of its family."""
+        """Its family's description."""
 
     def add_positions(self, x: Tensor) -> Tensor:
         """Token embeddings to the input of the first block: (B, T, C) to (B, T, C)."""
@@ -55,7 +55,7 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """What the rest of the package needs to know about a family."""
+    """Description of a family for the rest of the package."""
 
     backbone: Callable[[Any], Backbone]
     """Builds the network with random weights from a config."""
