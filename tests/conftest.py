@@ -28,8 +28,10 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import jinja2
 import pytest
 import torch
+from templates import environment_that_compiles_once
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
@@ -131,10 +133,15 @@ def pairwise(*axes: Iterable[Any], strength: int = 2) -> list[Any]:
         for case in product
     ]
     missing = set().union(*parts)
-    chosen = set()
+    chosen: set[int] = set()
+    uses: Counter[Any] = Counter()  # of values: of two cases with as many that are missing, the one of rarer values
     while missing:
-        best = max(range(len(product)), key=lambda i: len(missing & parts[i]))
+        best = max(
+            range(len(product)),
+            key=lambda i: (len(missing & parts[i]), -sum(uses[axis, repr(v)] for axis, v in enumerate(product[i]))),
+        )
         missing -= parts[best]
+        uses.update((axis, repr(value)) for axis, value in enumerate(product[best]))
         chosen.add(best)
     return [pytest.param(*case, marks=() if i in chosen else pytest.mark.slow) for i, case in enumerate(product)]
 
@@ -231,6 +238,8 @@ def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(
             "lit_cls.report.content.find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
         )
+        monkeypatch.setattr("lit_cls.commands.reproduce.draw_table_plots", lambda results, out: [])
+        monkeypatch.setattr("lit_cls.commands.sweep.draw_sweep", lambda grid, runs, out: [])
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -238,4 +247,11 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     """A run flushes some seventy times, which takes longer than its training; test_atomic_writes.py proves that."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_templates() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Environment", environment_that_compiles_once())
         yield

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import pairwise
 from torch import Tensor
 
 from benchmarks import bench, huggingface, lit, published
@@ -27,6 +28,10 @@ Layers = Literal["last_layer", "last_block", "all", "lora"]
 
 both_positions = pytest.mark.parametrize("position", ["last", "flexible"])
 all_layers = pytest.mark.parametrize("layers", ["last_layer", "last_block", "all", "lora"])
+positions_and_layers = pytest.mark.parametrize(
+    ("position", "layers"),
+    pairwise(["last", "flexible"], ["last_layer", "last_block", "all", "lora"], strength=1),
+)
 # peft asks transformers by a name that transformers is giving up.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -116,8 +121,7 @@ def test_huggingface_logits_are_ours_without_the_heads_bias(state: dict[str, Ten
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
 
 
-@both_positions
-@all_layers
+@positions_and_layers
 def test_ten_published_steps_have_our_losses(state: dict[str, Tensor], position: Position, layers: Layers) -> None:
     task = some_task(state, position, layers)
     network = our_network(task)
@@ -171,8 +175,7 @@ def test_huggingface_lora_adapts_every_matrix_of_a_block_by_the_published_scale(
     assert n_trained(model) == 3 * (4 + 2 + 5 + 5) * 48 * 16 + 2 * 48
 
 
-@both_positions
-@all_layers
+@positions_and_layers
 def test_huggingface_learns_in_bfloat16_as_in_float32(
     state: dict[str, Tensor], position: Position, layers: Layers
 ) -> None:
@@ -302,8 +305,7 @@ def nano_task(row: int, messages: Path, state: dict[str, Tensor]) -> Task:
     return replace(task, state=strong, epochs=2, learning_rate=1e-3, weight_decay=0.4)
 
 
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("row", [1, 3, 10, 16])
+@pytest.mark.parametrize(("row", "fast"), pairwise([1, 3, 10, 16], [True, False], strength=1))
 def test_our_contender_has_the_published_losses(
     row: int, fast: bool, messages: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

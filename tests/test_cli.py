@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, SHARED, closed_pipe
+from conftest import REPOSITORY, SHARED, OncePerOptions, closed_pipe
+from forked import Finished, Forked, fork
 
 import lit_cls
 from lit_cls.cli import main
@@ -109,8 +110,8 @@ def test_the_kept_checkpoint_tests_the_same_in_a_new_process(
     folder, _ = quickstart
     first = folder / "checkpoints" / "quickstart" / "version_0"
     before = {file: file.read_bytes() for file in first.rglob("*") if file.is_file()}
-    told = lit("test", "--ckpt_path", str(first / "best.ckpt"), "--run_name", "again", cwd=folder)
-    assert told.stderr == ""
+    told = fork("test", "--ckpt_path", str(first / "best.ckpt"), "--run_name", "again", cwd=folder)
+    assert (told.returncode, told.stderr) == (0, "")
     again = folder / "checkpoints" / "again" / "version_0"
     assert rows_of(again / "predictions_test.csv") == rows_of(first / "predictions_test.csv")
     monkeypatch.chdir(folder)
@@ -132,20 +133,22 @@ def test_predict_prints_label_and_probabilities(quickstart: tuple[Path, str]) ->
         shares = "  ".join(f"{label} {share:.4f}" for label, share in prediction.probabilities.items())
         assert line == f"{prediction.label}\t{shares}\t{text}"
     assert [line.split("\t")[0] for line in lines[:2]] == ["spam", "ham"]
-    long = lit("predict", "--config", str(CONFIGS / "quickstart.yaml"), "--ckpt_path", "last", "w " * 1500, cwd=folder)
+    words = ["--config", str(CONFIGS / "quickstart.yaml"), "--ckpt_path", "last", "w " * 1500]
+    long = fork("predict", *words, cwd=folder)
+    assert long.returncode == 0, long.stderr
     assert "(truncated: longer than the classifier reads)" in long.stdout
 
 
-def test_a_saved_configuration_repeats_the_run(quickstart: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_configuration_repeats_the_run(
+    finished_run: OncePerOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """config.yaml alone, in another folder, gives the same weights bit for bit."""
-    folder, _ = quickstart
-    first = folder / "checkpoints" / "quickstart" / "version_0"
-    elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    assert main(["fit", "--config", str(first / "config.yaml")]) == 0
-    again = elsewhere / "checkpoints" / "quickstart" / "version_0"
+    first = finished_run()
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", str(first / "config.yaml"), "--trainer.default_root_dir", "elsewhere"]) == 0
+    again = tmp_path / "elsewhere" / "shared" / "version_0"
     states = [torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (first, again)]
+    assert states[0].keys() == states[1].keys()
     for name, tensor in states[0].items():
         torch.testing.assert_close(states[1][name], tensor, atol=0, rtol=0, msg=name)
     assert rows_of(again / "predictions_test.csv") == rows_of(first / "predictions_test.csv")
@@ -216,7 +219,9 @@ def test_every_configuration_runs_at_a_tiny_size(
         words += ["--trainer.limit_test_batches", "4", "--trainer.limit_val_batches", "4"]
     monkeypatch.chdir(tmp_path)
     if "--trainer.devices" in words:
-        assert "majority baseline" in lit(*words, cwd=tmp_path).stdout
+        done = fork(*words, cwd=tmp_path, processes=2)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "majority baseline" in done.stdout
         return
     assert main(words) == 0
     assert "majority baseline" in capsys.readouterr().out
@@ -259,16 +264,14 @@ def test_mistakes_return_2_with_one_message(
 
 
 def test_a_mistake_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
-    told = lit("fit", "--data.source", "nowhere", cwd=tmp_path, code=2)
-    assert told.stdout == ""
+    told = fork("fit", "--data.source", "nowhere", cwd=tmp_path)
+    assert (told.returncode, told.stdout) == (2, "")
     assert told.stderr.startswith("lit_cls: error: ")
     assert "Traceback" not in told.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_exits_with_its_code(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
-    command = [str(Path(sys.executable).with_name("lit_cls")), *words]
+def test_ctrl_c_saves_and_exits_with_its_code(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("lit_cls")), *ENDLESS]
     with subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -281,13 +284,28 @@ def test_a_signal_saves_and_exits_with_its_code(number: signal.Signals, code: in
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2/"):
-                process.send_signal(number)
+                process.send_signal(signal.SIGINT)
                 break
         out, err = process.communicate(timeout=200)
-    assert process.returncode == code
-    assert f"stopped by {number.name} after " in out
-    assert "resume with: lit_cls resume checkpoints/quickstart/version_0\n" in out
-    assert err == f"\nlit_cls: {number.name}: saving after this step; a second signal ends at once\n"
+    check_stopped(Finished(process.returncode, out, err), signal.SIGINT, 130)
+
+
+def test_a_termination_saves_and_exits_with_its_code(tmp_path: Path) -> None:
+    run = Forked(*ENDLESS, cwd=tmp_path)
+    run.wait_for("\nepoch 2/")
+    run.process.terminate()
+    check_stopped(run.finished(), signal.SIGTERM, 143)
+
+
+ENDLESS = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
+ENDLESS += ["--trainer.limit_train_batches", "10"]
+
+
+def check_stopped(run: Finished, number: signal.Signals, code: int) -> None:
+    assert run.returncode == code
+    assert f"stopped by {number.name} after " in run.stdout
+    assert "resume with: lit_cls resume checkpoints/quickstart/version_0\n" in run.stdout
+    assert run.stderr == f"\nlit_cls: {number.name}: saving after this step; a second signal ends at once\n"
 
 
 def test_module_and_script_are_the_same_command(tmp_path: Path) -> None:

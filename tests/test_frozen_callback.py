@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -70,6 +70,26 @@ def run(
 ) -> Fitted:
     module = network(**{"weights": files.weights, **model})
     return fitted(folder, module, texts(files.texts, **(data or {})), **options)
+
+
+@pytest.fixture(scope="module")
+def shared_run(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Fitted]:
+    """As `run`, once for each set of options; for tests that only read what it gives."""
+    made: dict[str, Fitted] = {}
+
+    def shared(model: dict[str, Any], data: dict[str, Any] | None = None, **options: Any) -> Fitted:
+        key = repr((model, data, sorted(options.items())))
+        if key not in made:
+            made[key] = run(tmp_path_factory.mktemp("shared"), files, model, data, **options)
+        return made[key]
+
+    return shared
+
+
+@pytest.fixture
+def sizes(shared_run: Callable[..., Fitted]) -> list[int]:
+    """Bytes of each split's outputs."""
+    return [states.values.nbytes for states in shared_run({}).module.feature_cache.splits.values()]
 
 
 def test_the_texts_are_not_all_alike(files: Files) -> None:
@@ -208,8 +228,22 @@ def names(folder: Path, suffix: str = ".features") -> set[str]:
     return {path.name for path in (folder / "cache").glob(f"*{suffix}")}
 
 
-def test_a_second_run_computes_nothing(files: Files, tmp_path: Path) -> None:
-    plain = run(tmp_path, files, {"fast": False})
+@pytest.fixture(scope="module")
+def first_cache(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `cache` a training without further options has filled."""
+    folder = tmp_path_factory.mktemp("first")
+    with small_evaluation_batches():
+        cached(folder, files)
+    return folder
+
+
+@pytest.fixture
+def filled_cache(first_cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(first_cache / "cache", tmp_path / "cache")
+
+
+def test_a_second_run_computes_nothing(shared_run: Callable[..., Fitted], files: Files, tmp_path: Path) -> None:
+    plain = shared_run({"fast": False})
     first, computed = cached(tmp_path, files)
     assert computed == 48
     assert len(names(tmp_path)) == len(names(tmp_path, ".json")) == 3
@@ -227,8 +261,8 @@ def test_a_second_run_computes_nothing(files: Files, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == before
 
 
+@pytest.mark.usefixtures("filled_cache")
 def test_what_a_run_tells_of_time_is_that_of_the_one_that_computed(files: Files, tmp_path: Path) -> None:
-    cached(tmp_path, files)
     for path in (tmp_path / "cache").glob("*.json"):
         note = json.loads(path.read_text())
         note["seconds"] = 61.5
@@ -238,6 +272,7 @@ def test_what_a_run_tells_of_time_is_that_of_the_one_that_computed(files: Files,
     assert module.feature_cache.seconds == {"train": 61.5, "validation": 61.5}
 
 
+@pytest.mark.usefixtures("filled_cache")
 @pytest.mark.parametrize(
     ("model", "data", "options"),
     [
@@ -257,14 +292,15 @@ def test_what_a_run_tells_of_time_is_that_of_the_one_that_computed(files: Files,
 def test_another_run_does_not_find_the_file(
     model: dict[str, Any], data: dict[str, Any], options: dict[str, Any], files: Files, tmp_path: Path
 ) -> None:
-    cached(tmp_path, files)
     before = names(tmp_path)
-    other = files._replace(weights=files.others) if model.pop("weights", None) else files
-    found, computed = cached(tmp_path, other, model, data=data, **options)
+    assert len(before) == 3
+    other = files._replace(weights=files.others) if "weights" in model else files
+    model = {name: value for name, value in model.items() if name != "weights"}
+    found, computed = cached(tmp_path, other, model, data=data, max_epochs=1, **options)
     assert computed == 48
     assert len(names(tmp_path) - before) == 3
     if options.get("precision", "32-true") == "32-true":
-        assert_same(found, run(tmp_path, other, {**model, "fast": False}, data, **options))
+        assert_same(found, run(tmp_path, other, {**model, "fast": False}, data, max_epochs=1, **options))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +325,12 @@ def test_another_run_does_not_find_the_file(
     ids=str,
 )
 def test_a_file_with_more_positions_serves_a_run_that_needs_fewer(
-    first: tuple[Any, ...], second: tuple[Any, ...], computed: int, files: Files, tmp_path: Path
+    first: tuple[Any, ...],
+    second: tuple[Any, ...],
+    computed: int,
+    shared_run: Callable[..., Fitted],
+    files: Files,
+    tmp_path: Path,
 ) -> None:
     def choices(case: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
         position, padding, mask = case
@@ -298,9 +339,9 @@ def test_a_file_with_more_positions_serves_a_run_that_needs_fewer(
 
     for case, expected in ((first, 48), (second, computed)):
         model, data = choices(case)
-        found, n = cached(tmp_path, files, model, data=data)
+        found, n = cached(tmp_path, files, model, data=data, max_epochs=1)
         assert n == expected, case
-    assert_same(found, run(tmp_path, files, {**model, "fast": False}, data))
+    assert_same(found, shared_run({**model, "fast": False}, data, max_epochs=1))
 
 
 @pytest.mark.parametrize("damage", ["short", "long", "empty"])
@@ -368,17 +409,11 @@ def test_too_little_disk_is_told_with_both_numbers(
         assert not any(path.stat().st_size for path in (tmp_path / folder).iterdir())
 
 
-def sizes_on_disk(files: Files, folder: Path) -> list[int]:
-    """Bytes of each split's outputs."""
-    return [states.values.nbytes for states in run(folder, files, {}).module.feature_cache.splits.values()]
-
-
 @pytest.mark.parametrize("kept_in", ["cache", "scratch"])
 @pytest.mark.parametrize("short_of", [1, 0])
 def test_room_for_all_splits_is_looked_for_before_the_first(
-    short_of: int, kept_in: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_of: int, kept_in: str, sizes: list[int], files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = sizes_on_disk(files, tmp_path)
     room = [sum(sizes) - short_of]
     plain = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: plain._replace(free=room[0]))
@@ -399,8 +434,9 @@ def test_room_for_all_splits_is_looked_for_before_the_first(
     assert list(found.module.feature_cache.splits) == ["train", "validation"]
 
 
-def test_splits_in_memory_need_no_room_on_disk(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = sizes_on_disk(files, tmp_path)
+def test_splits_in_memory_need_no_room_on_disk(
+    sizes: list[int], files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sizes[1] < sizes[2] < sizes[0]
     plain, free = shutil.disk_usage(tmp_path), [sizes[2]]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: plain._replace(free=free[0]))
@@ -415,9 +451,15 @@ def test_splits_in_memory_need_no_room_on_disk(files: Files, tmp_path: Path, mon
 @pytest.mark.parametrize("kept_in", ["cache", "scratch"])
 @pytest.mark.parametrize("failure", ["full", "broken"])
 def test_a_disk_that_fills_up_during_the_training_does_not_end_it(
-    failure: str, kept_in: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failure: str,
+    kept_in: str,
+    sizes: list[int],
+    shared_run: Callable[..., Fitted],
+    files: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = sizes_on_disk(files, tmp_path)
+    plain_run = shared_run({"fast": False})
     plain, n_looks = shutil.disk_usage(tmp_path), []
     plain_new_file = frozen_callback.new_file
 
@@ -444,15 +486,17 @@ def test_a_disk_that_fills_up_during_the_training_does_not_end_it(
     for line, split in zip(found.told[1:], ("validation", "test"), strict=True):
         why = "the outputs of the frozen layers take 0.0 GB, .* has 0.0 GB free" if failure == "full" else ".*output"
         assert re.match(rf"note: the frozen layers of the {split} split are computed in every step: {why}", line)
-    assert_same(found, run(tmp_path, files, {"fast": False}))
+    assert_same(found, plain_run)
 
 
 # Memory.
 
 
 @pytest.mark.parametrize("layers", ["last_layer", "last_block"])
-def test_beyond_the_budget_values_are_mapped_and_nothing_stays(layers: str, files: Files, tmp_path: Path) -> None:
-    in_memory = run(tmp_path, files, {"trainable_layers": layers})
+def test_beyond_the_budget_values_are_mapped_and_nothing_stays(
+    layers: str, shared_run: Callable[..., Fitted], files: Files, tmp_path: Path
+) -> None:
+    in_memory = shared_run({"trainable_layers": layers})
     mapped = run(tmp_path, files, {"trainable_layers": layers, "cache_gb": 0.0})
     assert mapped.losses == in_memory.losses
     for split in SPLIT_NAMES:
@@ -465,17 +509,20 @@ def test_beyond_the_budget_values_are_mapped_and_nothing_stays(layers: str, file
     assert len(unlinked) >= 3
 
 
-def test_the_budget_is_that_of_all_splits_together(files: Files, tmp_path: Path) -> None:
+def test_the_budget_is_that_of_all_splits_together(
+    sizes: list[int], shared_run: Callable[..., Fitted], files: Files, tmp_path: Path
+) -> None:
     """Each in its turn is in memory as long as there is room."""
-    sizes = [states.values.nbytes for states in run(tmp_path, files, {}).module.feature_cache.splits.values()]
     found = run(tmp_path, files, {"cache_gb": (sizes[0] + sizes[2] + 1) / 1e9})
     assert sizes[1] < sizes[2] < sizes[0]
     assert [line.split(" GB ")[1].split(" (")[0] for line in found.told] == ["in memory", "in memory", "on disk"]
-    assert_same(found, run(tmp_path, files, {}), atol=0)
+    assert_same(found, shared_run({}), atol=0)
 
 
-def test_the_budget_is_free_again_when_a_checkpoint_has_other_weights(files: Files, tmp_path: Path) -> None:
-    random = {"weights": "random", "cache_gb": sum(sizes_on_disk(files, tmp_path)) / 1e9}
+def test_the_budget_is_free_again_when_a_checkpoint_has_other_weights(
+    sizes: list[int], files: Files, tmp_path: Path
+) -> None:
+    random = {"weights": "random", "cache_gb": sum(sizes) / 1e9}
     seed_everything(1, verbose=False)
     other, runner = network(**random), trainer(tmp_path)
     runner.fit(other, datamodule=texts(files.texts))
@@ -490,10 +537,14 @@ def test_the_budget_is_free_again_when_a_checkpoint_has_other_weights(files: Fil
 
 @pytest.mark.parametrize("layers", ["last_layer", "last_block"])
 def test_values_on_a_device_are_picked_there(
-    layers: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layers: str,
+    shared_run: Callable[..., Fitted],
+    files: Files,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a GPU a batch carries places alone; here the processor is taken for one."""
-    in_memory = run(tmp_path, files, {"trainable_layers": layers})
+    in_memory = shared_run({"trainable_layers": layers})
     monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda self: False), raising=False)
     seen: list[bool] = []
     plain = TextClassifier.from_features

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import pairwise
 
 from lit_cls.cli import main
 from lit_cls.runs.presets import PRESETS
@@ -65,27 +66,30 @@ def test_a_preset_can_be_named_in_a_configuration(capsys: pytest.CaptureFixture[
     assert settings["data.split"] == "ch06"
 
 
+OVERRIDDEN = [
+    ("seed_everything", 7),
+    ("keep", "best"),
+    ("data.split", [0.5, 0.2, 0.3]),
+    ("data.padding", "longest_in_batch"),
+    ("data.padding", 64),
+    ("data.batch_size", 16),
+    ("model.size", "gpt2-nano"),
+    ("model.token_position", "flexible"),  # the default without the preset
+    ("model.trainable_layers", 3),
+    ("model.causal", False),
+    ("model.learning_rate", 0.001),
+    ("trainer.max_epochs", 1),
+]
+
+
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("seed_everything", 7),
-        ("keep", "best"),
-        ("data.split", [0.5, 0.2, 0.3]),
-        ("data.padding", "longest_in_batch"),
-        ("data.padding", 64),
-        ("data.batch_size", 16),
-        ("model.size", "gpt2-nano"),
-        ("model.token_position", "flexible"),  # the default without the preset
-        ("model.trainable_layers", 3),
-        ("model.causal", False),
-        ("model.learning_rate", 0.001),
-        ("trainer.max_epochs", 1),
-    ],
+    ("overridden", "where"),
+    pairwise(OVERRIDDEN, ["option", "configuration", "both in the configuration"], strength=1),
 )
-@pytest.mark.parametrize("where", ["option", "configuration", "both in the configuration"])
 def test_options_and_configurations_stand_above_a_preset(
-    option: str, value: Any, where: str, capsys: pytest.CaptureFixture[str]
+    overridden: tuple[str, Any], where: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    option, value = overridden
     group, _, name = option.rpartition(".")
     in_file = yaml.safe_dump({group: {name: value}} if group else {name: value})
     words = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import REPOSITORY
+from forked import fork
 from stopped_runs import CPU, NANO, At, fit
 
 from lit_cls.commands.train import TrainCommand
@@ -39,6 +40,13 @@ def launch(folder: Path, *options: str, code: int = 0) -> str:
     )
     assert told.returncode == code, told.stdout + told.stderr
     return told.stdout
+
+
+def two_processes(folder: Path, *options: str, code: int = 0) -> str:
+    """The same, but that the other process is there already, as in a cluster: neither imports torch anew."""
+    done = fork("fit", *options, cwd=folder, env={"OMP_NUM_THREADS": "1"}, processes=2)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
 
 
 def stop_after(folder: Path, batches: int) -> list[str]:
@@ -80,7 +88,7 @@ def test_from_two_processes_to_one_and_back(reviews: str, tmp_path: Path, monkey
     with pytest.raises(Stopped):
         command.start()
     assert len(read_checkpoint(many / "version_1" / "last.ckpt")["lit_cls_run"]["processes"]) == 1
-    out = launch(tmp_path, "--ckpt_path", "last", "--run_name", "many", *DDP)
+    out = two_processes(tmp_path, "--ckpt_path", "last", "--run_name", "many", *DDP)
     assert "note: trainer.devices is 2; until now it was 1" in out
     assert "note: model" not in out
     assert "class weights (by name; the texts of the train split weigh 1 on average): no 0.5, yes 1.5" in out
@@ -96,9 +104,9 @@ def test_weights_in_parts(reviews: str, tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "parts.yaml").write_text(yaml.safe_dump({"trainer": {"devices": 2, "strategy": FSDP2}}))
     parts = ["--config", str(tmp_path / "parts.yaml"), "--data.batch_size", "4", "--run_name", "many"]
     # In the middle of a step: it is completed first.
-    launch(tmp_path, *words(reviews, *options), *stop_after(tmp_path, 3), *parts, code=143)
+    two_processes(tmp_path, *words(reviews, *options), *stop_after(tmp_path, 3), *parts, code=143)
     many = tmp_path / "checkpoints" / "many"
     last = read_checkpoint(many / "version_0" / "last.ckpt")
     assert last["lit_cls_run"]["place"] == {"epochs": 0, "batches": 4, "steps": 2}
-    launch(tmp_path, "--ckpt_path", "last", *parts)
+    two_processes(tmp_path, "--ckpt_path", "last", *parts)
     assert_close(straight, many / "version_1")

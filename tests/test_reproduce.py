@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, SHARED
-from test_cli import lit
+from forked import Finished, Forked, fork
 
 from lit_cls.cli import main
 from lit_cls.commands.reproduce import reproduce
@@ -36,13 +35,15 @@ def results_of(folder: Path) -> dict[int, dict]:
 
 
 @pytest.fixture(scope="module")
-def all_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+def all_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     folder = tmp_path_factory.mktemp("reproduce")
-    return folder / "out", lit("reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", cwd=folder)
+    done = fork("reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out", done
 
 
 @pytest.mark.shared
-def test_all_rows_run_and_are_written_down(all_rows: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+def test_all_rows_run_and_are_written_down(all_rows: tuple[Path, Finished]) -> None:
     out, told = all_rows
     assert told.stderr == ""
     assert "19 of 19" not in told.stdout.splitlines()[1]  # the plan is told before anything has run
@@ -77,7 +78,7 @@ def test_all_rows_run_and_are_written_down(all_rows: tuple[Path, "subprocess.Com
 
 
 @pytest.mark.shared
-def test_baselines_stand_in_the_same_table(all_rows: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+def test_baselines_stand_in_the_same_table(all_rows: tuple[Path, Finished]) -> None:
     out, _ = all_rows
     baselines = {line["name"]: line for line in json.loads((out / "results.json").read_text())["baselines"]}
     assert {name: line["test"] for name, line in baselines.items()} == {
@@ -94,7 +95,7 @@ def test_baselines_stand_in_the_same_table(all_rows: tuple[Path, "subprocess.Com
 
 @pytest.mark.shared
 def test_a_finished_folder_is_not_run_again(
-    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"],
+    all_rows: tuple[Path, Finished],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -114,7 +115,7 @@ def test_a_finished_folder_is_not_run_again(
 
 @pytest.mark.shared
 def test_the_rows_are_compared_with_the_published_counts(
-    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"], capsys: pytest.CaptureFixture[str]
+    all_rows: tuple[Path, Finished], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reproduce(["--check", str(all_rows[0])]) == 1
     printed = capsys.readouterr().out
@@ -124,9 +125,7 @@ def test_the_rows_are_compared_with_the_published_counts(
 
 
 @pytest.mark.shared
-def test_a_row_is_what_fit_makes_of_its_file(
-    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path
-) -> None:
+def test_a_row_is_what_fit_makes_of_its_file(all_rows: tuple[Path, Finished], tmp_path: Path) -> None:
     out, _ = all_rows
     config = ROWS[16].config
     words = ["--config", str(config), "--model.size", "gpt2-nano", "--model.weights", "random", *TINY[4:], *DATA]
@@ -139,23 +138,19 @@ def test_a_row_is_what_fit_makes_of_its_file(
 
 @pytest.mark.shared
 def test_terminated_it_is_resumed(
-    all_rows: tuple[Path, "subprocess.CompletedProcess[str]"],
+    all_rows: tuple[Path, Finished],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """After a SIGTERM; test_sweep.py kills a series by SIGKILL."""
     words = ["reproduce", *TINY, *DATA, "--seeds", "123", "--out", "out", "--rows"]
-    command = [sys.executable, "-m", "lit_cls", *words, "2,1"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "trained in" in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate(timeout=60)
-        assert process.returncode == 143
-        assert f"stopped; to resume: lit_cls {' '.join(words)} 2,1" in rest
+    stopped = Forked(*words, "2,1", cwd=tmp_path)
+    stopped.wait_for("trained in")
+    stopped.process.terminate()
+    done = stopped.finished()
+    assert done.returncode == 143
+    assert f"stopped; to resume: lit_cls {' '.join(words)} 2,1" in done.stdout
     # The second command has other rows: the one that is finished stays in the table.
     monkeypatch.chdir(tmp_path)
     assert main([*words, "2,5"]) == 0

@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from stopped_runs import CPU, NANO, At, DiedError, assert_same, fit
 
 from lit_cls.cli import main
@@ -265,19 +264,14 @@ def test_changed_twice_all_the_options_are_kept(stopped: Path) -> None:
 def test_workers_leave_signals_to_the_run(reviews: str, tmp_path: Path) -> None:
     """Ctrl-C in a terminal goes to every process of the group."""
     words = ["--data.path", reviews, "--data.balance", "none", "--data.num_workers", "2", *NANO, *CPU]
-    command = [sys.executable, "-m", "lit_cls", "fit", *words, "--trainer.max_epochs", "1000"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch 2/"):
-                os.killpg(process.pid, signal.SIGINT)
-                break
-        out, err = process.communicate(timeout=200)
-    assert process.returncode == 130, out + err
-    assert "stopped by SIGINT after " in out
-    assert err.count("SIGINT: saving after this step") == 1
+    run = Forked("fit", *words, "--trainer.max_epochs", "1000", cwd=tmp_path)
+    run.wait_for("\nepoch 2/")
+    assert run.process.pid is not None
+    os.killpg(run.process.pid, signal.SIGINT)
+    done = run.finished()
+    assert done.returncode == 130, done
+    assert "stopped by SIGINT after " in done.stdout
+    assert done.stderr.count("SIGINT: saving after this step") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 import csv
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from test_cli import lit
+from forked import Forked, fork
 
 from lit_cls.commands.sweep import _requests, parse_grid, sweep
 from lit_cls.errors import UserError
@@ -43,15 +41,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A sweep that was killed after its first run and resumed; its folder, and what the second command printed."""
     folder = write_inputs(tmp_path_factory.mktemp("sweep"))
-    command = [sys.executable, "-m", "lit_cls", "sweep", *WORDS]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "trained in" in line:
-                break
-        process.send_signal(signal.SIGKILL)
-    done = lit("sweep", *WORDS, cwd=folder)
-    assert done.stderr == ""
+    killed = Forked("sweep", *WORDS, cwd=folder)
+    killed.wait_for("trained in")
+    killed.process.kill()
+    assert killed.finished().returncode == -signal.SIGKILL
+    done = fork("sweep", *WORDS, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
     return folder, done.stdout
 
 
