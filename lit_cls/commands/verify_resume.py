@@ -3,6 +3,8 @@
 import random
 from collections.abc import Sequence
 
+from rich.table import Table
+
 from lit_cls.commands.series_options import SeriesParser, folder_path
 from lit_cls.errors import RunError, UserError
 from lit_cls.experiments.verify_resume import (
@@ -11,7 +13,6 @@ from lit_cls.experiments.verify_resume import (
     STOPPED_CODES,
     Kill,
     compare_runs,
-    comparison_table,
     run_process,
     saved_steps,
     started_folders,
@@ -63,7 +64,10 @@ def verify_resume(words: Sequence[str]) -> int:
         print_to(console, f"  kill {n_kills} of {own.kills}: {kill}")
     [folder] = started_folders(out, first)
     compared = compare_runs(version_folders(out / "straight")[-1], folder)
-    console.print(comparison_table(compared))
+    table = Table("part", "size", "verdict", title="Uninterrupted and killed", title_justify="left")
+    for part in compared:
+        table.add_row(part.name, part.size, part.difference or "identical")
+    console.print(table)
     same = not any(part.difference for part in compared)
     verdict = "identical, bit by bit" if same else "DIFFERENT"
     print_to(console, f"{verdict}: an uninterrupted run, and one that was killed {n_kills} times")

@@ -1,17 +1,16 @@
 """Kills a run again and again, and compares it bit by bit with an uninterrupted one (`lit_cls verify-resume`)."""
 
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
+from threading import Timer
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from lit_cls.data.splits import SPLIT_NAMES
@@ -65,20 +64,22 @@ def run_process(words: Sequence[str], log: Path, kill: Kill | None = None) -> Pr
     started = time.monotonic()
     seen: dict[str, float] = {}
     command = [sys.executable, "-m", "lit_cls", *words]
-    text: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace"}
     with (
         log.open("a", encoding="utf-8") as stream,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **text) as process,
+        Popen(command, stdout=PIPE, stderr=STDOUT, encoding="utf-8", errors="replace") as process,
     ):
         try:
             print(f"$ lit_cls {' '.join(words)}   # {kill or 'uninterrupted'}", file=stream, flush=True)
-            if kill is not None and kill.early:
-                _send_later(process, kill)
+            if kill is not None:
+                timer = Timer(kill.after, process.send_signal, [kill.number])  # nothing once the process has ended
+                timer.daemon = True
+                if kill.early:
+                    timer.start()
             assert process.stdout is not None
             for line in process.stdout:
                 stream.write(line)
                 if kill is not None and not kill.early and line.startswith(_BEGIN) and _BEGIN not in seen:
-                    _send_later(process, kill)
+                    timer.start()
                 seen |= {mark: time.monotonic() for mark in (_BEGIN, _END) if line.startswith(mark)}
             print(f"# ended with {process.wait()}", file=stream)
         finally:
@@ -86,13 +87,6 @@ def run_process(words: Sequence[str], log: Path, kill: Kill | None = None) -> Pr
     ended = time.monotonic()
     begun = seen.get(_BEGIN, ended)
     return ProcessResult(process.returncode, ended - started, begun - started, seen.get(_END, ended) - begun)
-
-
-def _send_later(process: "subprocess.Popen[str]", kill: Kill) -> None:
-    """Sends the signal when its time has passed; it does nothing once the process has ended."""
-    timer = threading.Timer(kill.after, process.send_signal, [kill.number])
-    timer.daemon = True
-    timer.start()
 
 
 def compare_runs(one: Path, other: Path) -> list[Comparison]:
@@ -107,14 +101,13 @@ def compare_runs(one: Path, other: Path) -> list[Comparison]:
             for entry in ("state_dict", "optimizer_states", "lr_schedulers"):
                 compared.append(_compare(f"{name}: {entry}", *(content[entry] for content in contents)))
             keys = ("place", "best_loss", "processes", "metrics_rows")
-            ours = [{key: content[RUN_KEY][key] for key in keys} for content in contents]
+            ours = ({key: content[RUN_KEY][key] for key in keys} for content in contents)
             compared.append(_compare(f"{name}: place, lowest loss, random states", *ours))
     for file in ("metrics.csv", *(f"predictions_{split}.csv" for split in SPLIT_NAMES)):
-        texts = [(folder / file).read_bytes() if (folder / file).exists() else None for folder in (one, other)]
-        if any(text is not None for text in texts):
-            lines = (texts[0] or b"").count(b"\n")
-            difference = None if texts[0] == texts[1] else "not the same bytes"
-            compared.append(Comparison(file, f"{lines:,} lines", difference))
+        first, second = ((run / file).read_bytes() if (run / file).exists() else None for run in (one, other))
+        if first is not None or second is not None:
+            lines = (first or b"").count(b"\n")
+            compared.append(Comparison(file, f"{lines:,} lines", None if first == second else "not the same bytes"))
     return compared
 
 
@@ -145,14 +138,6 @@ def _equal(one: Any, other: Any) -> bool:
         return False
     # As bytes, to compare NaN and the sign of zero too.
     return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)))
-
-
-def comparison_table(compared: Sequence[Comparison]) -> Table:
-    """One row per compared part."""
-    table = Table("part", "size", "verdict", title="Uninterrupted and killed", title_justify="left")
-    for part in compared:
-        table.add_row(part.name, part.size, part.difference or "identical")
-    return table
 
 
 def saved_steps(folder: Path | None) -> int:
