@@ -296,7 +296,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets the free memory and disk."""
 
     def of(memory: int = 10**12, disk: int = 10**12) -> None:
-        free = Machine(torch.device("cpu"), memory, disk)
+        free = Machine(memory, disk)
         monkeypatch.setattr(series_module, "free_resources", lambda device, folder: free)
 
     return of

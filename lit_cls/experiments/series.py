@@ -26,7 +26,7 @@ from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.machine import Machine, free_resources, matmul_rate
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun, duration, series_table
 from lit_cls.io.terminal import print_to
-from lit_cls.model.backbones import BACKBONES, BackboneName
+from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.pretrained import hub_file
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.model.weights import WeightsCache, match_weights
@@ -55,6 +55,9 @@ class Series:
     runs: list[SeriesRun] = field(default_factory=list)
     parts: SplitData | None = None
     """The data of the first run, once it is planned."""
+    _machines: dict[torch.device, Machine] = field(default_factory=dict)
+    _rates: dict[tuple[torch.device, str], float] = field(default_factory=dict)
+    """Operations per second, by device and precision."""
 
     def plan(self) -> None:
         """Checks every run, reads its data, and decides which are to run.
@@ -62,31 +65,27 @@ class Series:
         A UserError refuses a mistake in the options or the data, or runs of other settings in the folder.
         """
         print_to(self.console, f"checking {len(self.requests)} runs")
-        rates: dict[tuple[torch.device, str], float] = {}
-        machines: dict[torch.device, Machine] = {}
         planned: list[Fit] = []
-        downloaded: set[BackboneName] = set()
-        features: set[str] = set()  # outputs of frozen layers, for several runs
+        shared: set[str] = set()  # downloaded weights and outputs of frozen layers, for several runs
         disk = 0
         for request in self.requests:
-            run, fit = self._plan_one(request, rates, machines)
+            run, fit = self._plan_one(request)
             self.runs.append(run)
             self.parts = self.parts or fit.datamodule.split_data
             if not request.rerun:
                 self._find_finished(run, fit)
             if run.state == "finished":
                 continue
-            pretrained = fit.model.settings.weights == "pretrained"
-            shared = download_size(run.size) if pretrained and run.size not in downloaded else 0
-            shared += run.cost.shared_disk if run.cost.shared_name not in features else 0
-            run.cost = replace(run.cost, disk=run.cost.disk + shared)
-            free = machines[fit.trainer.strategy.root_device]
+            files = {run.cost.shared_name: run.cost.shared_disk}
+            if fit.model.settings.weights == "pretrained":
+                files[run.size] = download_size(run.size)
+            new = sum(size for name, size in files.items() if name not in shared)
+            run.cost = replace(run.cost, disk=run.cost.disk + new)
+            free = self._machines[fit.trainer.strategy.root_device]
             _skip_if_too_large(run, replace(free, disk=free.disk - disk))
             if run.state == "waiting":  # a skipped run leaves nothing that others could share
                 disk += run.cost.disk
-                features.add(run.cost.shared_name)
-                if pretrained:
-                    downloaded.add(run.size)
+                shared |= files.keys()
                 planned.append(fit)
         _check_weights(planned)
         try:  # whether it can be written to is known before the first run
@@ -96,13 +95,10 @@ class Series:
         except OSError as error:
             raise UserError(f"nothing can be written to {self.out}: {error.strerror}. Give another --out") from error
 
-    def _plan_one(
-        self, request: RunRequest, rates: dict[tuple[torch.device, str], float], machines: dict[torch.device, Machine]
-    ) -> tuple[SeriesRun, Fit]:
-        """Checks one run; each device is measured once, into `rates` and `machines`."""
-        root = str(self.out / "runs")
-        fixed = ("--run_name", request.name, "--trainer.default_root_dir", root, "--trainer.enable_progress_bar=false")
-        words = ["fit", *request.options, *fixed]
+    def _plan_one(self, request: RunRequest) -> tuple[SeriesRun, Fit]:
+        """Checks one run; each device is measured once."""
+        words = ["fit", *request.options, "--run_name", request.name]
+        words += ["--trainer.default_root_dir", str(self.out / "runs"), "--trainer.enable_progress_bar=false"]
         fit = self.open_fit(words)
         if fit.trainer.world_size > 1:
             raise UserError(
@@ -115,11 +111,12 @@ class Series:
         fit.model.take_labels(fit.datamodule.label_names)
         fit.model.weigh_classes(fit.datamodule.splits["train"].label_ids)
         device, precision = fit.trainer.strategy.root_device, str(fit.trainer.precision)
-        if device not in machines:
-            machines[device] = free_resources(device, self.out)
-        if (device, precision) not in rates:
-            rates[device, precision] = matmul_rate(device, precision)
-        return SeriesRun(request, words, fit.model.settings.size, expected_cost(fit, rates[device, precision])), fit
+        if device not in self._machines:
+            self._machines[device] = free_resources(device, self.out)
+        if (device, precision) not in self._rates:
+            self._rates[device, precision] = matmul_rate(device, precision)
+        cost = expected_cost(fit, self._rates[device, precision])
+        return SeriesRun(request, words, fit.model.settings.size, cost), fit
 
     def _find_finished(self, run: SeriesRun, fit: Fit) -> None:
         """Takes over a finished run of the same settings; one of other settings is refused."""
@@ -155,7 +152,7 @@ class Series:
         # By size: a weights file is then read once.
         waiting = [run for size in BACKBONES for run in self.runs if run.state == "waiting" and run.size == size]
         weights_cache = WeightsCache()
-        live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=False)
+        live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2)
         # Lightning leaves a handler of ours alone; its own would end some of its loops and not others.
         before = signal.signal(signal.SIGTERM, _terminate)
         on_terminal = self.console.is_terminal
