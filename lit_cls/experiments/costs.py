@@ -83,21 +83,18 @@ class _Estimate:
     def cost(self, rate: float) -> Cost:
         copies = {None: 0, "last": 1, "best": 2}[self.run.run.keep]
         disk = copies * checkpoint_size(self.net, frozen_are_named=self.from_file) + 1_000_000
-        features = self._features()
+        features, features_in_memory = self._features()
         memory, host_memory = self._memory(), 0
         in_folder = self.run.model.options.cache_dir is not None
         # A CPU reads from the mapped file what is kept in a folder.
         if not (self.on_cpu and in_folder):
-            memory += self._features_in_memory(features)
+            memory += features_in_memory
         if not self.on_cpu:
             # At its end a run moves the network with gradients and averages there, beside the file's tensors.
             host_memory = _LIBRARIES + 4 * self.n_parameters * (1 + self.from_file) + 12 * self.n_trained
-        total, name = sum(features.values()), ""
-        if in_folder and total:
-            name = self._features_name()
-        else:
-            disk += total - self._features_in_memory(features)
-        return Cost(memory, disk, self._seconds(rate), total if in_folder else 0, name, host_memory)
+        if in_folder and features:
+            return Cost(memory, disk, self._seconds(rate), features, self._features_name(), host_memory)
+        return Cost(memory, disk + features - features_in_memory, self._seconds(rate), host_memory=host_memory)
 
     def _count_step(self, n_tokens: int) -> StepCounts:
         settings, sizes = replace(self.settings, weights="random"), (len(self.data.label_names), self.batch_size)
@@ -120,8 +117,7 @@ class _Estimate:
         n_tokens = round(sum(train) / len(train))
         step = self._count_step(n_tokens)
         operations = 0.0
-        passes: list[tuple[SplitName, int, int]] = [("train", epochs, 1), ("validation", 0, epochs + 1), ("test", 0, 1)]
-        for name, trained, evaluated in passes:
+        for name, trained, evaluated in zip(SPLIT_NAMES, (epochs, 0, 0), (1, epochs + 1, 1), strict=True):
             frozen = 1 if self._is_cached(name) else trained + evaluated
             one_pass = frozen * step.features + (trained + evaluated) * step.forward + trained * step.backward
             operations += one_pass * sum(self.lengths[name]) / (n_tokens * self.batch_size)
@@ -141,21 +137,16 @@ class _Estimate:
     def _is_cached(self, name: SplitName) -> bool:
         return self.fast and why_not(self.net, self.datasets[name]) is None
 
-    def _features(self) -> dict[SplitName, int]:
-        """Bytes of the frozen layers' outputs that are kept, by split."""
-        return {
-            name: int(count_kept(kept_positions(self.net, dataset), dataset).sum()) * self.step.bytes_per_position
-            for name, dataset in self.datasets.items()
-            if self._is_cached(name)
-        }
-
-    def _features_in_memory(self, features: dict[SplitName, int]) -> int:
-        """Bytes of them that the budget lets into memory: each split in its turn, as long as it fits."""
-        taken = 0
-        for size in features.values():
-            if taken + size <= self.run.model.options.cache_gb * GB:
-                taken += size
-        return taken
+    def _features(self) -> tuple[int, int]:
+        """Bytes of the frozen layers' outputs that are kept, and of those splits that the budget lets into memory."""
+        total = in_memory = 0
+        for name in filter(self._is_cached, SPLIT_NAMES):
+            dataset = self.datasets[name]
+            size = int(count_kept(kept_positions(self.net, dataset), dataset).sum()) * self.step.bytes_per_position
+            total += size
+            if in_memory + size <= self.run.model.options.cache_gb * GB:
+                in_memory += size
+        return total, in_memory
 
     def _features_name(self) -> str:
         """The name that the train split's file would have; all splits follow from the same options."""
