@@ -43,15 +43,11 @@ class Evaluation:
         return [number for split in SPLIT_NAMES for number in self.counts[split]]
 
 
-def count_right(right: Sequence[bool]) -> Count:
-    """Correct predictions, and all."""
-    return sum(right), len(right)
-
-
 def count_seen(train: list[str], test: list[str], right: Sequence[bool]) -> tuple[Count, Count]:
     """Counts of the test texts that also occur in the train split, and of the others."""
-    flags = list(zip(right, seen_in(train, test), strict=True))
-    return count_right([ok for ok, seen in flags if seen]), count_right([ok for ok, seen in flags if not seen])
+    seen = seen_in(train, test)
+    k, n = sum(ok and is_seen for ok, is_seen in zip(right, seen, strict=True)), sum(seen)
+    return (k, n), (sum(right) - k, len(right) - n)
 
 
 def mean_count(counts: Sequence[Count]) -> MeanCount:

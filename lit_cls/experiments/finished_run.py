@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from lit_cls.data.splits import SPLIT_NAMES, SplitName
+from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
-from lit_cls.experiments.counts import Count, Evaluation, count_seen
+from lit_cls.experiments.counts import Evaluation, count_seen
 
 _REPORT = Path("report") / "report.json"
 
@@ -32,8 +32,6 @@ class FinishedRun(Evaluation):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON; predictions, curve and command stay in the folder's own files."""
-        # Without what may hold paths of a machine: the hashes say which files they were.
-        provenance = {name: value for name, value in self.provenance.items() if name not in ("command", "weights")}
         return {
             "folder": self.place,
             **self.counts_as_dict(),
@@ -41,7 +39,8 @@ class FinishedRun(Evaluation):
             "parameters": self.parameters,
             "trained_parameters": self.trained,
             "peak_gpu_memory": self.peak_gpu_memory,
-            "provenance": provenance,
+            # Without what may hold paths of a machine: the hashes say which files they were.
+            "provenance": {k: value for k, value in self.provenance.items() if k not in ("command", "weights")},
         }
 
     @property
@@ -63,12 +62,17 @@ def read_finished_run(folder: Path) -> FinishedRun:
         csv.field_size_limit(1 << 30)  # a text may be longer than the 128 KiB that csv allows by itself
         texts = {split: _read_csv(folder / f"predictions_{split}.csv") for split in SPLIT_NAMES}
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        if not (isinstance(settings, dict) and isinstance(provenance, dict)):
+            raise ValueError("config.yaml or provenance.json holds no settings")
         counts = {row["split"]: (row["correct"], row["n"]) for row in report["accuracy"]}
-        _check_consistent(settings, provenance, texts, counts)
+        for split, rows in texts.items():
+            if any(value is None for row in rows for value in row.values()):
+                raise ValueError(f"predictions_{split}.csv ends in the middle of a line")
+            if len(rows) != counts[split][1]:
+                raise ValueError(f"predictions_{split}.csv and report.json do not agree")
         right = [row["label"] == row["predicted"] for row in texts["test"]]
-        seen, unseen = count_seen(
-            [row["text"] for row in texts["train"]], [row["text"] for row in texts["test"]], right
-        )
+        train, test = ([row["text"] for row in texts[split]] for split in ("train", "test"))
+        seen, unseen = count_seen(train, test, right)
         return FinishedRun(
             folder=folder,
             counts=counts,
@@ -89,19 +93,6 @@ def read_finished_run(folder: Path) -> FinishedRun:
             f"the finished run {folder} cannot be read ({type(error).__name__}: {error}): "
             "move that folder away and run again"
         ) from error
-
-
-def _check_consistent(
-    settings: Any, provenance: Any, texts: dict[SplitName, list[dict[str, str]]], counts: dict[SplitName, Count]
-) -> None:
-    """Refuses files that were truncated, or that come from different runs."""
-    if not (isinstance(settings, dict) and isinstance(provenance, dict)):
-        raise ValueError("config.yaml or provenance.json holds no settings")
-    for split, rows in texts.items():
-        if any(value is None for row in rows for value in row.values()):
-            raise ValueError(f"predictions_{split}.csv ends in the middle of a line")
-        if len(rows) != counts[split][1]:
-            raise ValueError(f"predictions_{split}.csv and report.json do not agree")
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """`lit_cls reproduce --check DIR`: compares a finished folder with the published counts."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from lit_cls.experiments.counts import mean_count, share
 from lit_cls.experiments.rows import ROWS, TableRow
 from lit_cls.io.terminal import print_to
 
+_OUTSIDE = "OUTSIDE"
+
 
 def check_published(folder: Path, console: Console) -> int:
     """Compares every finished row, split by split, and prints the comparison; the exit code is 1 if a row is outside.
@@ -26,9 +29,8 @@ def check_published(folder: Path, console: Console) -> int:
     path = folder / "results.json"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        finished = [line for line in content["rows"] if line["runs"]]
-        compared = [(ROWS[line["row"]], _compare(ROWS[line["row"]], line["runs"])) for line in finished]
-        notes = _notes(content, {row.number for row, _ in compared})
+        compared = {line["row"]: _compare(ROWS[line["row"]], line["runs"]) for line in content["rows"] if line["runs"]}
+        notes = _notes(content, compared.keys())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. --check takes the --out of a lit_cls reproduce") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -39,52 +41,42 @@ def check_published(folder: Path, console: Console) -> int:
     for column in ("ours", "published", "difference in points, 95 %"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
-    outside: dict[int, list[str]] = {}
-    for row, lines in compared:
-        for split, cells, agrees in lines:
-            table.add_row(Text(f"{row.number} {row.title}"), split, *cells, "agrees" if agrees else "OUTSIDE")
-            if not agrees:
-                outside.setdefault(row.number, []).append(split)
+    outside = []
+    for number, lines in compared.items():
+        for cells in lines:
+            table.add_row(Text(f"{number} {ROWS[number].title}"), *cells)
+        if splits := [split for split, *_, verdict in lines if verdict == _OUTSIDE]:
+            outside.append(f"row {number} ({', '.join(splits)})")
     console.print(table)
     for line in notes:
         print_to(console, f"note: {line}")
-    if not outside:
-        print_to(console, f"all {len(compared)} compared rows agree with the published counts")
-        return 0
-    rows = "; ".join(f"row {number} ({', '.join(splits)})" for number, splits in outside.items())
-    print_to(console, f"outside: {rows}")
-    return 1
+    agree = f"all {len(compared)} compared rows agree with the published counts"
+    print_to(console, f"outside: {'; '.join(outside)}" if outside else agree)
+    return 1 if outside else 0
 
 
-def _compare(row: TableRow, runs: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """Split, cells of the table, and whether it agrees; impossible published figures are left out."""
-    lines: list[tuple[str, list[str], bool]] = []
+def _compare(row: TableRow, runs: list[dict[str, Any]]) -> list[list[str]]:
+    """Cells of the table after the first, for each split; impossible published figures are left out."""
+    lines = []
     for split in SPLIT_NAMES:
         ours, theirs = mean_count([run[split] for run in runs]), row.published.get(split)
         if theirs is None or not ours[1]:
             continue
         low, high = newcombe_interval(theirs, ours)
         difference = share(ours) - share(theirs)
-        cells = [
-            f"{ours[0]:g}/{ours[1]} {100 * share(ours):.2f} %",
-            f"{theirs[0]}/{theirs[1]} {100 * share(theirs):.2f} %",
-            f"{100 * difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]",
-        ]
-        lines.append((split, cells, low <= 0 <= high))
+        cells = [f"{k:g}/{n} {100 * k / n:.2f} %" for k, n in (ours, theirs)]
+        cells.append(f"{100 * difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]")
+        lines.append([split, *cells, "agrees" if low <= 0 <= high else _OUTSIDE])
     return lines
 
 
-def _notes(content: dict[str, Any], compared: set[int]) -> list[str]:
+def _notes(content: dict[str, Any], compared: Collection[int]) -> list[str]:
     """What the comparison leaves out, and what limits it."""
     rows, options = content["rows"], content["options"]
     missing = [str(number) for number in ROWS if number not in compared]
     partly = [str(line["row"]) for line in rows if line["runs"] and set(line["states"]) != {"finished"}]
-    empty = [
-        f"{line['row']} ({split})"
-        for line in rows
-        for split in SPLIT_NAMES
-        if any(not run[split][1] for run in line["runs"])
-    ]
+    pairs = [(line, split) for line in rows for split in SPLIT_NAMES]
+    empty = [f"{line['row']} ({split})" for line, split in pairs if any(not run[split][1] for run in line["runs"])]
     notes = {
         "the intervals are those of texts; how much a row varies from seed to seed is not in them, and of many "
         "comparisons at 95 % some fall outside by chance": True,

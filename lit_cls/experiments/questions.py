@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from lit_cls.evaluation.paired import Comparison, compare, holm
@@ -37,13 +38,12 @@ QUESTIONS = [
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """Two sides whose runs are finished, compared."""
+    """Two sides whose runs are finished, before and after, compared."""
 
-    sides: tuple[Side, Side]
-    """Before and after."""
+    sides: Sequence[Side]
     comparison: Comparison
-    accuracies: tuple[float, ...]
-    times: tuple[float, ...]
+    accuracies: Sequence[float]
+    times: Sequence[float]
     """Seconds of training."""
 
 
@@ -70,8 +70,7 @@ def _decisive(question: Question, results: Results) -> MeasuredPair | str:
     """The comparison that decides, or the reason why there is none."""
     measured = next((m for sides in question.main if (m := _measure(sides, results))), None)
     if measured is None:
-        needs = " and ".join(_side(side) for side in question.main[0])
-        return f"Not measured: it takes {needs}, with a seed in common."
+        return f"Not measured: it takes {' and '.join(map(_side, question.main[0]))}, with a seed in common."
     if question.about_size and results.options["size"] is not None:
         return f"Not measured: every row ran at {results.options['size']}, so that the sizes do not differ."
     return measured
@@ -79,7 +78,6 @@ def _decisive(question: Question, results: Results) -> MeasuredPair | str:
 
 def _measure(sides: Sequence[Side], results: Results) -> MeasuredPair | None:
     """Compares two rows on the seeds they share, or a row with a baseline, which has none."""
-    before, after = sides
     rows, baselines = results.finished(), {baseline.name: baseline for baseline in results.baselines}
     if any(side not in rows and side not in baselines for side in sides):
         return None
@@ -95,24 +93,19 @@ def _measure(sides: Sequence[Side], results: Results) -> MeasuredPair | None:
     if not common:
         return None
     right = [[[run[row] for row in common] for run in of_side] for of_side in correct]
-    return MeasuredPair(
-        (before, after),
-        compare(right[0], right[1]),
-        tuple(share((sum(map(sum, of_side)), len(of_side) * len(common))) for of_side in right),
-        tuple(sum(run.seconds for run in of_side) / len(of_side) for of_side in runs),
-    )
+    times = np.mean([[run.seconds for run in of_side] for of_side in runs], axis=1)
+    return MeasuredPair(sides, compare(*right), np.mean(right, axis=(1, 2)).tolist(), times.tolist())
 
 
 def _sentence(question: Question, measured: MeasuredPair, adjusted: float) -> str:
     """The answer in one sentence, also where the figures cannot decide."""
     difference = measured.comparison.difference
+    answer = question.better if difference > 0 else question.worse
     # One seed that points the other way is enough to leave the question open.
-    agreed = all(change * difference > 0 for change in measured.comparison.by_seed)
-    decided = adjusted < _LEVEL and agreed
-    words = (question.better if difference > 0 else question.worse) if decided else question.open
-    verdict = "" if decided else " cannot be decided from these figures"
+    if adjusted >= _LEVEL or any(change * difference <= 0 for change in measured.comparison.by_seed):
+        answer = f"{question.open} cannot be decided from these figures"
     named = " → ".join(map(_side, measured.sides))
-    return f"**{words}{verdict}**: {named}, {_figures(measured)}, {_p(adjusted)} after Holm's correction."
+    return f"**{answer}**: {named}, {_figures(measured)}, {_p(adjusted)} after Holm's correction."
 
 
 def _figures(measured: MeasuredPair) -> str:
@@ -135,8 +128,8 @@ def _p(value: float) -> str:
 
 
 def _named(measured: MeasuredPair, finished: dict[int, RowResult]) -> str:
-    titles = [f" ({finished[side].row.title})" if isinstance(side, int) else "" for side in measured.sides]
-    return " → ".join(f"{_side(side)}{title}" for side, title in zip(measured.sides, titles, strict=True))
+    sides = measured.sides
+    return " → ".join(_side(s) + (f" ({finished[s].row.title})" if isinstance(s, int) else "") for s in sides)
 
 
 def _side(side: Side) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.evaluation.baselines import Baseline, baselines
-from lit_cls.experiments.counts import COUNT_COLUMNS, Evaluation, MeanCount, count_right, count_seen, mean_count
+from lit_cls.experiments.counts import COUNT_COLUMNS, Evaluation, MeanCount, count_seen, mean_count
 from lit_cls.experiments.finished_run import FinishedRun
 from lit_cls.experiments.rows import TableRow
 from lit_cls.io.atomic import write_json, write_text
@@ -104,27 +105,23 @@ def run_baselines(data: SplitData, folder: Path) -> list[BaselineResult]:
     texts["left_out"] = data.left_out.texts
     fitted = baselines(texts["train"], data.splits["train"].label_ids, len(data.label_names), texts)
     for baseline in fitted:
-        out = folder / baseline.name.lower().replace(" ", "_")
         for name, split in data.splits.items():
+            path = folder / baseline.name.lower().replace(" ", "_") / f"predictions_{name}.csv"
             rows, chances = split.rows, baseline.probabilities[name]
-            path = out / f"predictions_{name}.csv"
             write_predictions(path, rows.texts, rows.numbers, rows.labels, chances, data.label_names)
     return [_baseline_result(baseline, data) for baseline in fitted]
 
 
 def _baseline_result(baseline: Baseline, data: SplitData) -> BaselineResult:
     predicted = {group: [int(np.argmax(p)) for p in chances] for group, chances in baseline.probabilities.items()}
-    right = {
-        name: [a == b for a, b in zip(predicted[name], data.splits[name].label_ids, strict=True)]
-        for name in SPLIT_NAMES
-    }
+    right = {name: list(map(eq, predicted[name], split.label_ids)) for name, split in data.splits.items()}
     test, counts = data.splits["test"], data.source_counts()
     seen, unseen = count_seen(data.splits["train"].rows.texts, test.rows.texts, right["test"])
     labels = test.label_ids + [data.label_names.index(label) for label in data.left_out.labels]
     shares = [count / sum(counts) for count in counts]
     return BaselineResult(
         name=baseline.name,
-        counts={name: count_right(right[name]) for name in SPLIT_NAMES},
+        counts={name: (sum(right[name]), len(right[name])) for name in SPLIT_NAMES},
         test_rows=test.rows.numbers,
         test_right=right["test"],
         seen=seen,
@@ -140,39 +137,34 @@ def natural_mix(
 ) -> dict[str, Any]:
     """Figures where labels have their natural shares (of the whole source), not those of the balanced sample.
 
-    The predictions of each label are counted on the test texts and on those left out of the balanced sample, on which
-    nothing was trained (though some repeat a text of the train split, as the test split's do); the counts are then
-    weighted by the natural shares.
+    The predictions are those for the test texts and for those left out of the balanced sample, on which nothing was
+    trained (though some repeat a text of the train split, as the test split's do).
 
     Returns:
-        Accuracy, and per label its share, texts, recall and precision; also the precision on these texts as they are
-        counted, unweighted. None where nothing was predicted so.
+        Accuracy, and per label its share, recall and precision; also the precision as these texts are counted,
+        unweighted. None where nothing was predicted so.
     """
     counts = np.zeros((len(label_names), len(label_names)), dtype=np.int64)  # (K, K), by label and prediction
     np.add.at(counts, (list(labels), list(predicted)), 1)
     totals = counts.sum(axis=1)
     # Shares of all texts, by label and prediction.
     mass = np.asarray(shares)[:, None] * (counts / np.maximum(totals, 1)[:, None])
-    figures: dict[str, Any] = {}
-    for c, name in enumerate(label_names):
-        as_label = float(mass[:, c].sum())
-        figures[name] = {
+    figures = {
+        name: {
             "share": shares[c],
             "recall": [int(counts[c, c]), int(totals[c])],
-            "precision": float(mass[c, c]) / as_label if as_label else None,
+            "precision": float(mass[c, c] / mass[:, c].sum()) if mass[:, c].any() else None,
             "precision_counted": [int(counts[c, c]), int(counts[:, c].sum())],
         }
+        for c, name in enumerate(label_names)
+    }
     return {"accuracy": float(mass.trace()), "labels": figures}
 
 
 def write_results(results: Results, out: Path) -> None:
     """results.json and results.csv: every count of every run."""
-    content = {
-        "command": results.command,
-        "options": results.options,
-        "rows": [result.as_dict() for result in results.rows],
-        "baselines": [baseline.as_dict() for baseline in results.baselines],
-    }
+    rows, fitted = [row.as_dict() for row in results.rows], [baseline.as_dict() for baseline in results.baselines]
+    content = {"command": results.command, "options": results.options, "rows": rows, "baselines": fitted}
     write_json(out / "results.json", content)
     lines: list[Sequence[Any]] = [_COLUMNS]
     for result in results.rows:

@@ -28,13 +28,12 @@ def results_markdown(results: Results) -> str:
 
 def _origin(results: Results) -> list[str]:
     """One line for each kind of machine and commit."""
-    lines = []
-    for run in (run for result in results.rows for run in result.runs.values()):
-        origin, versions = run.provenance, run.provenance["versions"]
-        lines.append(
-            f"Device {origin['device']}, commit {origin['commit']}, {origin['started'][:10]}, "
-            f"Python {versions['python']}, torch {versions['torch']}, lightning {versions['lightning']}."
-        )
+    lines = (
+        "Device {device}, commit {commit}, {started:.10}, "
+        "Python {versions[python]}, torch {versions[torch]}, lightning {versions[lightning]}.".format(**run.provenance)
+        for result in results.rows
+        for run in result.runs.values()
+    )
     return list(dict.fromkeys(lines))
 
 
