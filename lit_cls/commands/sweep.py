@@ -12,11 +12,10 @@ from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
 from lit_cls.experiments.counts import COUNT_COLUMNS, interval, percent
 from lit_cls.experiments.plots import draw_sweep, require_reports
-from lit_cls.experiments.results import write_csv
 from lit_cls.experiments.series import Series
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun
 from lit_cls.experiments.tables import markdown_table
-from lit_cls.io.atomic import write_json, write_text
+from lit_cls.io.atomic import write_csv, write_json, write_text
 from lit_cls.io.terminal import print_to, stdout_console
 
 Grid = dict[str, list[str]]
@@ -28,8 +27,6 @@ _FIXED = {
     "--trainer.default_root_dir": "give --out",
     "--trainer.fast_dev_run": "it leaves no results",
 }
-
-
 _NOTE = """\
 Percent, with 95 % Wilson intervals. Choose by the validation split: the highest of several test
 accuracies is higher than the same network would reach on new texts.
@@ -51,9 +48,8 @@ def sweep(words: Sequence[str]) -> int:
     series.plan()
     series.run(on_change=lambda runs: _write(command, grid, runs, out))
     _write(command, grid, series.runs, out)
-    draw_sweep(
-        grid, {run.request.cells: (run.result.counts, run.result.seconds) for run in series.runs if run.result}, out
-    )
+    finished = {run.request.cells: (run.result.counts, run.result.seconds) for run in series.runs if run.result}
+    draw_sweep(grid, finished, out)
     unfinished = [run for run in series.runs if run.result is None]
     for run in unfinished:
         print_to(console, f"{run.request.name} is not complete: {run.reason}")
@@ -110,12 +106,13 @@ def _parser() -> SeriesParser:
 def _requests(grid: Grid, others: Sequence[str], rerun: bool) -> list[RunRequest]:
     requests: dict[str, RunRequest] = {}
     for values in itertools.product(*grid.values()):
-        chosen = [f"--{option}={value}" for option, value in zip(grid, values, strict=True)]
-        words = (f"{option.rpartition('.')[2]}={value}" for option, value in zip(grid, values, strict=True))
+        chosen = dict(zip(grid, values, strict=True))
+        words = (f"{option.rpartition('.')[2]}={value}" for option, value in chosen.items())
         name = "_".join(re.sub(r"[^\w.=-]+", "-", word).strip("-") for word in words)
         if name in requests:  # two values that differ in characters that no folder name has
             name = f"{name}_{len(requests)}"
-        requests[name] = RunRequest(values, name, (*others, *chosen), rerun)
+        options = (*others, *(f"--{option}={value}" for option, value in chosen.items()))
+        requests[name] = RunRequest(values, name, options, rerun)
     return list(requests.values())
 
 
@@ -127,17 +124,14 @@ def _write(command: str, grid: Grid, runs: Sequence[SeriesRun], out: Path) -> No
         for run in runs
     ]
     write_json(out / "results.json", {"command": command, "grid": grid, "runs": described})
-    lines: list[Sequence[object]] = [
-        [*grid, *COUNT_COLUMNS, "seconds_training", "trained_parameters", "parameters", "folder"]
-    ]
-    columns = [column for split in SPLIT_NAMES for column in (f"{split}: accuracy", "interval")]
-    table = []
+    lines, table = [], []
     for values, result in ((run.request.cells, run.result) for run in runs if run.result):
         costs = (f"{result.seconds:.3f}", result.trained, result.parameters)
         lines.append([*values, *result.flat_counts(), *costs, result.place])
         cells = [f(result.counts[split]) for split in SPLIT_NAMES for f in (percent, interval)]
         table.append([*values, *cells, f"{result.seconds:.1f}", f"{result.trained:,}"])
-    write_csv(out / "results.csv", lines)
-    columns = [*grid, *columns, "training, s", "trained parameters"]
-    rendered = markdown_table(columns, table, left=len(grid))
+    columns = [*grid, *COUNT_COLUMNS, "seconds_training", "trained_parameters", "parameters", "folder"]
+    write_csv(out / "results.csv", columns, lines)
+    columns = [column for split in SPLIT_NAMES for column in (f"{split}: accuracy", "interval")]
+    rendered = markdown_table([*grid, *columns, "training, s", "trained parameters"], table, left=len(grid))
     write_text(out / "table.md", f"# {', '.join(grid)}\n\n`{command}`\n\n{rendered}\n\n{_NOTE}")

@@ -1,7 +1,5 @@
 """Results of the rows and the baselines: results.json and results.csv."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import eq
@@ -16,7 +14,7 @@ from lit_cls.evaluation.baselines import Baseline, baselines
 from lit_cls.experiments.counts import COUNT_COLUMNS, Evaluation, MeanCount, count_seen, mean_count
 from lit_cls.experiments.finished_run import FinishedRun
 from lit_cls.experiments.rows import TableRow
-from lit_cls.io.atomic import write_json, write_text
+from lit_cls.io.atomic import write_csv, write_json
 from lit_cls.report.split_results import write_predictions
 
 _ORIGIN = ("device", "commit", "started")
@@ -166,7 +164,7 @@ def write_results(results: Results, out: Path) -> None:
     rows, fitted = [row.as_dict() for row in results.rows], [baseline.as_dict() for baseline in results.baselines]
     content = {"command": results.command, "options": results.options, "rows": rows, "baselines": fitted}
     write_json(out / "results.json", content)
-    lines: list[Sequence[Any]] = [_COLUMNS]
+    lines: list[list[Any]] = []
     for result in results.rows:
         about = (result.row.number, result.row.title, result.size)
         for seed, run in result.runs.items():
@@ -175,15 +173,8 @@ def write_results(results: Results, out: Path) -> None:
         lines += [[*about, "", state] for state in result.states if state != "finished"]
     for baseline in results.baselines:
         lines.append(["", baseline.name, "", "", "finished", *_cells(baseline, baseline.parameters, None)])
-    write_csv(out / "results.csv", lines)
+    write_csv(out / "results.csv", _COLUMNS, lines)
 
 
 def _cells(one: Evaluation, trained: int, peak_gpu_memory: int | None) -> list[Any]:
     return [*one.flat_counts(), *one.seen, *one.unseen, f"{one.seconds:.3f}", trained, peak_gpu_memory]
-
-
-def write_csv(path: Path, lines: Sequence[Sequence[Any]]) -> None:
-    """A csv file, as a whole."""
-    stream = io.StringIO(newline="")
-    csv.writer(stream).writerows(lines)
-    write_text(path, stream.getvalue())

@@ -4,12 +4,14 @@ A file is written under a new name beside its own, flushed to disk, renamed, and
 name is the old content or the new, whoever else writes it and whenever the power goes.
 """
 
+import csv
+import io
 import itertools
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +44,14 @@ def write_text(path: Path, content: str, overwrite: bool = True) -> None:
     """Writes a UTF-8 file as a whole; see `whole_file`."""
     with whole_file(path, overwrite) as stream:
         stream.write(content.encode("utf-8"))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file as a whole."""
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerow(columns)
+    csv.writer(stream).writerows(rows)
+    write_text(path, stream.getvalue())
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:

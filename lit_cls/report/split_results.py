@@ -1,7 +1,5 @@
 """Results of the evaluated splits, and the file with their predictions."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.evaluation.figures import Predictions
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
-from lit_cls.io.atomic import write_text
+from lit_cls.io.atomic import write_csv
 from lit_cls.model.decision import Decision
 
 
@@ -76,9 +74,6 @@ def write_predictions(
     """Writes predictions for labelled texts as CSV; `predicted` defaults to the most probable labels."""
     if predicted is None:
         predicted = [label_names[max(range(len(shares)), key=shares.__getitem__)] for shares in probabilities]
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    writer.writerow(["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)])
-    for row, text, label, best, shares in zip(source_rows, texts, labels, predicted, probabilities, strict=True):
-        writer.writerow([row, text, label, best, *(f"{share:.6g}" for share in shares)])
-    write_text(path, stream.getvalue())
+    columns = ["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)]
+    rows = zip(source_rows, texts, labels, predicted, probabilities, strict=True)
+    write_csv(path, columns, ([*row, *(f"{share:.6g}" for share in shares)] for *row, shares in rows))
