@@ -1,7 +1,6 @@
-"""Estimates of a run's memory, disk and time, before it starts.
+"""Estimates of a run's memory, disk and time, from the operations and bytes of one step and a measured matrix product.
 
-From the operations and bytes of one step (see `step_counts`) and one measured matrix product; the time is
-corrected by the runs that have finished (see `series`).
+The time that is left is corrected by the runs that have finished (see `series`).
 """
 
 from dataclasses import dataclass, replace
@@ -41,9 +40,8 @@ class Cost:
     seconds: float
     """Training and evaluation."""
     shared_disk: int = 0
-    """Bytes for outputs of frozen layers in `model.cache_dir`, which runs with the same ones share."""
+    """Bytes for outputs of frozen layers in `model.cache_dir`, which runs with the same `shared_name` share."""
     shared_name: str = ""
-    """Of these outputs; the same where all is the same that they follow from."""
     host_memory: int = 0
     """Bytes beside a GPU, to which Lightning moves what was trained when a run ends; 0 without one."""
 
@@ -131,8 +129,7 @@ class _Estimate:
         needs = self.net.needs if self.fast else "all"
         if needs == "all" and dataset.pad_to is None:
             needs = "text"
-        found: list[int] = count_positions(needs, lengths, dataset.pad_to or 0).tolist()
-        return found
+        return cast("list[int]", count_positions(needs, lengths, dataset.pad_to or 0).tolist())
 
     def _is_cached(self, name: SplitName) -> bool:
         return self.fast and why_not(self.net, self.datasets[name]) is None

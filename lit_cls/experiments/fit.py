@@ -1,7 +1,4 @@
-"""What a series uses of `lit_cls.commands.train.TrainCommand`, which its command hands in.
-
-Experiments import no commands, so that imports run one way.
-"""
+"""What a series uses of `lit_cls.commands.train.TrainCommand`, which its command hands in: imports run one way."""
 
 from typing import Any, Protocol
 

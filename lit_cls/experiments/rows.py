@@ -1,9 +1,8 @@
 """The published table (rasbt/LLMs-from-scratch, ch06/02_bonus_additional-experiments): 19 design choices.
 
-The configuration file of a row says what it is; published_rows.csv has its title and the figures that were published
-for it, as the numbers of correct predictions that the percentages stand for. A published percentage that is impossible
-is left out. The published loader drops the last, incomplete batch of the train split: 1,040 of its 1,045 texts are
-trained on and evaluated, all of them where a batch is one text.
+The configuration file of a row says what it is; published_rows.csv has the numbers of correct predictions that the
+published percentages stand for, without one that is impossible. The published loader drops the last, incomplete batch
+of the train split: 1,040 of its 1,045 texts are trained on and evaluated, all of them where a batch is one text.
 """
 
 import csv
@@ -51,17 +50,13 @@ class TableRow:
 
 
 def _read_rows() -> dict[int, TableRow]:
+    rows = {}
     with Path(__file__).with_name("published_rows.csv").open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream))
-    return {
-        int(line["row"]): TableRow(
-            int(line["row"]),
-            line["title"],
-            {split: (int(line[split]), int(line[f"{split}_texts"])) for split in SPLIT_NAMES if line[split]},
-            float(line["minutes_a100"]),
-        )
-        for line in lines
-    }
+        for line in csv.DictReader(stream):
+            counts = {split: (int(line[split]), int(line[f"{split}_texts"])) for split in SPLIT_NAMES if line[split]}
+            number = int(line["row"])
+            rows[number] = TableRow(number, line["title"], counts, float(line["minutes_a100"]))
+    return rows
 
 
 ROWS = _read_rows()

@@ -1,7 +1,7 @@
 """A series of fits, one after the other: planned, shown in one table, and resumed where it was stopped.
 
-`OUT/runs/<name>/version_<n>/` are the run folders, as `lit_cls fit` leaves them; `OUT/logs/<name>.log`
-is the output of each run. A run whose folder has a report is finished and is not run again.
+`OUT/runs/<name>/version_<n>/` are the folders of runs, which are finished once they have a report;
+`OUT/logs/<name>.log` is the output of each.
 """
 
 import gc
@@ -183,7 +183,6 @@ class Series:
         with log.open("a", encoding="utf-8") as stream:
             try:
                 # Built now, not when it was planned: a Trainer sets switches of the whole process.
-                # The series has comparisons of its own, of all runs.
                 console = Console(file=stream, width=120)
                 run.fit = self.open_fit(run.words, console=console, comparisons=False, weights_cache=weights_cache)
                 run.fit.start()

@@ -1,8 +1,7 @@
 """Floating-point operations and memory of one training step, counted on a network without memory.
 
-The network is built of fake tensors, which have shapes but no numbers, and runs one batch forward and backward:
-whatever the architecture and the adapter are, each operation is counted where it happens. The blocks of a network are
-alike, so that two shallow ones give the counts of a deep one.
+The network is built of fake tensors, which have shapes but no numbers, and runs one batch forward and backward, so
+that each operation is counted where it happens. Blocks are alike: two shallow networks give the counts of a deep one.
 """
 
 from dataclasses import astuple, dataclass, replace
