@@ -8,11 +8,9 @@ from rich.table import Table
 from lit_cls.commands.series_options import SeriesParser, folder_path
 from lit_cls.errors import RunError, UserError
 from lit_cls.experiments.verify_resume import (
-    EARLY_SHARE,
-    SIGNALS,
     STOPPED_CODES,
-    Kill,
     compare_runs,
+    draw_kill,
     run_process,
     saved_steps,
     started_folders,
@@ -50,11 +48,7 @@ def verify_resume(words: Sequence[str]) -> int:
         command = [*fit, "--run_name", "stopped"] if folder is None else ["resume", str(folder)]
         kill = None
         if n_kills < own.kills:
-            number, early = SIGNALS[draw.randrange(len(SIGNALS))], draw.random() < EARLY_SHARE
-            # So much of the remaining time that every kill still finds a running process.
-            left = straight.seconds_training * (1 - saved_steps(folder) / n_steps)
-            window = straight.seconds_starting if early else 1.5 * left / (own.kills - n_kills + 1)
-            kill = Kill(number, early, draw.uniform(0, window))
+            kill = draw_kill(draw, straight, 1 - saved_steps(folder) / n_steps, own.kills - n_kills)
         process = run_process(command, log, kill)
         if process.code == 0:
             break

@@ -6,17 +6,20 @@
 
 import gc
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError
@@ -24,7 +27,7 @@ from lit_cls.experiments.costs import download_size, expected_cost
 from lit_cls.experiments.finished_run import is_finished, read_finished_run
 from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.machine import Machine, free_resources, matmul_rate
-from lit_cls.experiments.series_runs import RunRequest, SeriesRun, duration, series_table
+from lit_cls.experiments.series_runs import STATE_COLUMNS, RunRequest, SeriesRun, duration, state_cells
 from lit_cls.io.terminal import print_to
 from lit_cls.model.backbones import BACKBONES
 from lit_cls.model.pretrained import hub_file
@@ -151,30 +154,27 @@ class Series:
         """
         # By size: a weights file is then read once.
         waiting = [run for size in BACKBONES for run in self.runs if run.state == "waiting" and run.size == size]
-        weights_cache = WeightsCache()
+        weights_cache, on_terminal = WeightsCache(), self.console.is_terminal
         live = Live(get_renderable=self.table, console=self.console, refresh_per_second=2)
         # Lightning leaves a handler of ours alone; its own would end some of its loops and not others.
-        before = signal.signal(signal.SIGTERM, _terminate)
-        on_terminal = self.console.is_terminal
+        before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         try:
-            if on_terminal:
-                live.start()
-            else:
+            if not on_terminal:
                 self.console.print(self.table())
-            for run in waiting:
-                self._run_one(run, weights_cache)
-                if not on_terminal:
-                    print_to(self.console, self._summary(run))
-                try:
-                    on_change(self.runs)
-                except OSError as error:  # the runs go on; their results can be written later
-                    print_to(self.console, f"note: the results could not be written to {self.out}: {error.strerror}")
+            with live if on_terminal else nullcontext():
+                for run in waiting:
+                    self._run_one(run, weights_cache)
+                    if not on_terminal:
+                        print_to(self.console, self._summary(run))
+                    try:
+                        on_change(self.runs)
+                    except OSError as error:  # the runs go on; their results can be written later
+                        note = f"note: the results could not be written to {self.out}: {error.strerror}"
+                        print_to(self.console, note)
         except (KeyboardInterrupt, SystemExit):
-            live.stop()
             print_to(self.console, f"stopped; to resume: {self.command}")
             raise
         finally:
-            live.stop()
             signal.signal(signal.SIGTERM, before)
 
     def _run_one(self, run: SeriesRun, weights_cache: WeightsCache) -> None:
@@ -211,8 +211,21 @@ class Series:
         return factor * sum(waiting) + sum(max(0.0, seconds) for seconds in running)
 
     def table(self) -> Table:
-        """The table of its runs as they are now."""
-        return series_table(self.columns, self.runs, self.seconds_left())
+        """One line per `RunRequest.cells`, with the state of its runs as they are now."""
+        states = [run.state for run in self.runs]
+        title = f"{states.count('finished')} of {len(states)} runs finished"
+        if "waiting" in states or "running" in states:
+            title += f", about {duration(self.seconds_left())} left"
+        title += "".join(f"; now {' '.join(run.request.cells)}" for run in self.runs if run.state == "running")
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+        for column in (*self.columns, *STATE_COLUMNS):
+            table.add_column(Text(column), justify="left" if column in (*self.columns, "state") else "right")
+        lines: dict[tuple[str, ...], list[SeriesRun]] = {}
+        for run in self.runs:
+            lines.setdefault(run.request.cells, []).append(run)
+        for cells, of_line in lines.items():
+            table.add_row(*map(Text, (*cells, *state_cells(of_line))))
+        return table
 
     def _summary(self, run: SeriesRun) -> str:
         name = f"{' '.join(cell for cell in run.request.cells if cell)} ({run.request.name})"
@@ -247,10 +260,6 @@ def _check_weights(planned: Sequence[Fit]) -> None:
         if not (pretrained and downloaded) and (path := settings.weights_path()) is not None:
             match_weights(settings.build_empty(len(fit.datamodule.label_names)), path)
         downloaded = downloaded or pretrained
-
-
-def _terminate(number: int, frame: Any) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,11 +1,8 @@
-"""The runs of a series: what is asked for, their state, and the table of it."""
+"""The runs of a series: what is asked for, and their state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-from rich.table import Table
-from rich.text import Text
 
 from lit_cls.experiments.costs import Cost
 from lit_cls.experiments.counts import share
@@ -48,24 +45,6 @@ class SeriesRun:
     """Of the whole run, evaluation included; 0 where an earlier command finished it."""
 
 
-def series_table(columns: Sequence[str], runs: Sequence[SeriesRun], seconds_left: float) -> Table:
-    """One line per `RunRequest.cells`, of which `columns` are the headings, with the state of its runs."""
-    states = [run.state for run in runs]
-    title = f"{states.count('finished')} of {len(states)} runs finished"
-    if "waiting" in states or "running" in states:
-        title += f", about {duration(seconds_left)} left"
-    title += "".join(f"; now {' '.join(run.request.cells)}" for run in runs if run.state == "running")
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for column in (*columns, "memory", "disk", "time", "test accuracy", "state"):
-        table.add_column(Text(column), justify="left" if column in (*columns, "state") else "right")
-    lines: dict[tuple[str, ...], list[SeriesRun]] = {}
-    for run in runs:
-        lines.setdefault(run.request.cells, []).append(run)
-    for cells, of_line in lines.items():
-        table.add_row(*map(Text, (*cells, *_costs(of_line), _accuracy(of_line), _state(of_line))))
-    return table
-
-
 def duration(seconds: float) -> str:
     """A time for a person: 45 s, 12 min, 3 h 05 min."""
     if seconds < 90:
@@ -74,20 +53,25 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _costs(runs: Sequence[SeriesRun]) -> tuple[str, str, str]:
-    """Expected memory, disk and time; the time that was taken, where the runs have finished."""
+STATE_COLUMNS = ("memory", "disk", "time", "test accuracy", "state")
+
+
+def state_cells(runs: Sequence[SeriesRun]) -> tuple[str, ...]:
+    """`STATE_COLUMNS` of runs that share a line: sums, but the memory of one, and the mean accuracy of the finished.
+
+    Memory, disk and time are expected; the time is the one that was taken, where all have finished.
+    """
     disk = sum(run.cost.disk for run in runs)
     known = all(run.state == "finished" and run.seconds for run in runs)
     time = sum(run.seconds if known else run.cost.seconds for run in runs)
-    shown = f"{disk / 1e9:.1f} GB" if disk >= 1e8 else f"{disk / 1e6:.0f} MB"
-    return f"{runs[0].cost.memory / 1e9:.1f} GB", shown, f"{'' if known else '~'}{duration(time)}"
-
-
-def _accuracy(runs: Sequence[SeriesRun]) -> str:
-    """The mean over the seeds that have finished."""
-    counts = [run.result.counts["test"] for run in runs if run.result]
-    shares = [share(count) for count in counts if count[1]]
-    return f"{sum(shares) / len(shares):.2%}" if shares else ""
+    shares = [share(run.result.counts["test"]) for run in runs if run.result and run.result.counts["test"][1]]
+    return (
+        f"{runs[0].cost.memory / 1e9:.1f} GB",
+        f"{disk / 1e9:.1f} GB" if disk >= 1e8 else f"{disk / 1e6:.0f} MB",
+        f"{'' if known else '~'}{duration(time)}",
+        f"{sum(shares) / len(shares):.2%}" if shares else "",
+        _state(runs),
+    )
 
 
 def _state(runs: Sequence[SeriesRun]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from subprocess import PIPE, STDOUT, Popen
 from threading import Timer
 from typing import Any
@@ -19,8 +20,7 @@ from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, newest_checkpoint,
 
 _BEGIN, _END = "What trains", "Accuracy"
 """Lines that a run prints before its first step, and after its evaluation."""
-SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-EARLY_SHARE = 0.2  # of the kills: before the training, in imports, data and weights
+_EARLY_SHARE = 0.2  # of the kills: before the training, in imports, data and weights
 STOPPED_CODES = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 
 
@@ -57,6 +57,14 @@ class ProcessResult:
     seconds: float
     seconds_starting: float
     seconds_training: float
+
+
+def draw_kill(draw: Random, straight: ProcessResult, share_left: float, n_left: int) -> Kill:
+    """The first of the kills that are left, with that share of the training of the uninterrupted process ahead."""
+    number, early = draw.choice((signal.SIGKILL, signal.SIGTERM)), draw.random() < _EARLY_SHARE
+    # So much of the remaining time that every kill still finds a running process.
+    left = 1.5 * straight.seconds_training * share_left / (n_left + 1)
+    return Kill(number, early, draw.uniform(0, straight.seconds_starting if early else left))
 
 
 def run_process(words: Sequence[str], log: Path, kill: Kill | None = None) -> ProcessResult:
