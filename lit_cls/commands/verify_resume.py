@@ -7,14 +7,7 @@ from rich.table import Table
 
 from lit_cls.commands.series_options import SeriesParser, folder_path
 from lit_cls.errors import RunError, UserError
-from lit_cls.experiments.verify_resume import (
-    STOPPED_CODES,
-    compare_runs,
-    draw_kill,
-    run_process,
-    saved_steps,
-    started_folders,
-)
+from lit_cls.experiments.verify_resume import compare_runs, draw_kill, run_process, saved_steps, started_folders
 from lit_cls.io.terminal import print_to, stdout_console
 from lit_cls.runs.folder import version_folders
 
@@ -52,7 +45,7 @@ def verify_resume(words: Sequence[str]) -> int:
         process = run_process(command, log, kill)
         if process.code == 0:
             break
-        if kill is None or process.code not in STOPPED_CODES:
+        if kill is None or not process.was_stopped:
             raise RunError(f"a run ended with {process.code}: see {log}")
         n_kills += 1
         print_to(console, f"  kill {n_kills} of {own.kills}: {kill}")

@@ -1,6 +1,7 @@
 """The memory, the disk and the speed of the machine that a series runs on."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from timeit import repeat
@@ -23,13 +24,9 @@ class Machine:
 
 def free_resources(device: torch.device, folder: Path) -> Machine:
     """Asks the device and the disk; the folder need not exist yet."""
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()  # of a container
-    except OSError:
-        limit = ""
     host = psutil.virtual_memory().available
-    if limit.isdecimal():
-        host = min(host, int(limit))
+    with suppress(OSError, ValueError):  # there may be no limit of a container
+        host = min(host, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     memory = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return Machine(memory, shutil.disk_usage(existing).free, host)

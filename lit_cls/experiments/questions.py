@@ -30,10 +30,8 @@ class Question:
     about_size: bool = False
 
 
-QUESTIONS = [
-    Question(**entry)
-    for entry in yaml.safe_load(Path(__file__).with_name("questions.yaml").read_text(encoding="utf-8"))
-]
+_FILE = Path(__file__).with_name("questions.yaml")
+QUESTIONS = [Question(**entry) for entry in yaml.safe_load(_FILE.read_text(encoding="utf-8"))]
 
 
 @dataclass(frozen=True)
@@ -176,12 +174,10 @@ def _checks(finished: dict[int, RowResult]) -> list[str]:
         equal = all((a.test_rows, a.test_right) == (b.test_rows, b.test_right) for a, b in pairs)
         verdict = "gave the very same predictions as" if equal else "differs from"
         lines.append(f"Row 18 {verdict} row 1, to which it is identical by construction.")
-    tested = [result for result in finished.values() if result.mean("test")[1]]
-    if tested:
-        best = max(tested, key=lambda result: share(result.mean("test")))
-        n = best.mean("test")[1]
+    if tested := {row: mean for row, result in finished.items() if (mean := result.mean("test"))[1]}:
+        row, best = max(tested.items(), key=lambda item: share(item[1]))
         lines.append(
-            f"The highest test accuracy is row {best.row.number}'s, {100 * share(best.mean('test')):.2f} % "
-            f"[{interval(best.mean('test'))}]; on {n} texts, rows whose intervals overlap cannot be ranked."
+            f"The highest test accuracy is row {row}'s, {100 * share(best):.2f} % [{interval(best)}]; on {best[1]} "
+            "texts, rows whose intervals overlap cannot be ranked."
         )
     return ["## Checks", "", *[f"- {line}" for line in lines], ""] if lines else []

@@ -47,7 +47,6 @@ class Series:
     """Fits that belong together, in the order of their table."""
 
     out: Path
-    """The folder of all of them."""
     columns: Sequence[str]
     """Headings of `RunRequest.cells`."""
     requests: Sequence[RunRequest]
@@ -198,8 +197,7 @@ class Series:
         run.seconds = time.perf_counter() - run.started
         run.fit = None
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # does nothing without a GPU
 
     def seconds_left(self) -> float:
         """Of what is waiting or running, corrected by how long the finished runs took."""

@@ -15,14 +15,12 @@ State = Literal["waiting", "running", "finished", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One fit of a series."""
+    """One fit of a series, with its options of `lit_cls fit`; its folder has its name."""
 
     cells: tuple[str, ...]
     """First cells of its line in the table; runs with the same cells share the line."""
     name: str
-    """Of its folder."""
     options: tuple[str, ...]
-    """Of `lit_cls fit`."""
     rerun: bool = False
 
 
@@ -32,7 +30,7 @@ class SeriesRun:
 
     request: RunRequest
     words: list[str]
-    """Of the command that runs it."""
+    """`fit` and its options."""
     size: BackboneName
     cost: Cost
     state: State = "waiting"

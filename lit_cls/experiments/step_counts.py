@@ -24,14 +24,15 @@ from lit_cls.training.precision import MIXED, TRUE
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Counts of one batch; operations are those of matrix products and attention."""
+    """Counts of one batch.
+
+    Operations are those of matrix products and attention: `features` of the frozen layers, `forward` and `backward` of
+    the trained ones.
+    """
 
     features: int
-    """Operations of the frozen layers."""
     forward: int
-    """Operations of the trained layers, forward."""
     backward: int
-    """Operations of the trained layers, backward."""
     saved: int
     """Bytes kept from the forward pass for the backward pass, without parameters."""
     bytes_per_position: int

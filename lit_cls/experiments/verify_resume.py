@@ -21,7 +21,6 @@ from lit_cls.training.checkpoints import BEST, LAST, RUN_KEY, newest_checkpoint,
 _BEGIN, _END = "What trains", "Accuracy"
 """Lines that a run prints before its first step, and after its evaluation."""
 _EARLY_SHARE = 0.2  # of the kills: before the training, in imports, data and weights
-STOPPED_CODES = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,11 @@ class ProcessResult:
     seconds: float
     seconds_starting: float
     seconds_training: float
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it has ended by a signal."""
+        return self.code in (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 
 
 def draw_kill(draw: Random, straight: ProcessResult, share_left: float, n_left: int) -> Kill:
