@@ -1,6 +1,7 @@
 """A report's templates are compiled once in each process: for every report it is a third of a tiny run."""
 
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import jinja2
 
@@ -19,6 +20,14 @@ class _BytecodeInMemory(jinja2.BytecodeCache):
         self._code[bucket.key, bucket.checksum] = bucket.bytecode_to_string()
 
 
-def environment_that_compiles_once() -> "partial[jinja2.Environment]":
-    """What to put in the place of `jinja2.Environment`."""
-    return partial(jinja2.Environment, bytecode_cache=_BytecodeInMemory())
+def environment_that_compiles_once() -> Callable[..., jinja2.Environment]:
+    """What to put in the place of `jinja2.Environment`; what is compiled depends on the function `finalize` too."""
+    caches: dict[Any, _BytecodeInMemory] = {}
+    plain = jinja2.Environment
+
+    def make(finalize: Any = None, **options: Any) -> jinja2.Environment:
+        used = [cell.cell_contents.__code__ for cell in getattr(finalize, "__closure__", None) or ()]
+        key = (getattr(finalize, "__code__", None), *used)
+        return plain(finalize=finalize, bytecode_cache=caches.setdefault(key, _BytecodeInMemory()), **options)
+
+    return make
