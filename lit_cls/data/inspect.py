@@ -18,7 +18,7 @@ from lit_cls.data.lines import check_file
 from lit_cls.data.options import DataOptions
 from lit_cls.data.reader import Table, open_file
 from lit_cls.data.sniff import beginning, guess_columns, guess_format, guess_separator, refuse_binary
-from lit_cls.data.sources import LabelledTexts, UncheckedTexts, file_sha256, is_blank, judge, keep, read_columns
+from lit_cls.data.sources import LabelledTexts, file_sha256, is_blank, judge, read_columns
 from lit_cls.data.split_data import read_source
 from lit_cls.data.splits import alike_labels, check_enough_of_each, check_labels, near_key, too_few_of
 from lit_cls.errors import UserError, quote
@@ -90,7 +90,7 @@ def _inspect_source(options: DataOptions, found: Findings) -> Inspection:
         label_column="label",
         n_rows=len(rows.texts),
         sha256=rows.sha256,
-        first_rows=_first_rows(UncheckedTexts(list(rows.texts), list(rows.labels), rows.numbers)),
+        first_rows=_first_rows(rows),
         labels=dict(Counter(rows.labels).most_common()),
         rows=_usable(rows, options, found),
         findings=found,
@@ -113,7 +113,6 @@ def _inspect_file(options: DataOptions, file: Path, sha256: str) -> Inspection:
         options = replace(options, empty="drop")
     refused = {n for finding in judged if finding.refuses for n in finding.rows}
     kept = [i for i, n in enumerate(raw.numbers) if n not in refused]
-    usable = UncheckedTexts([raw.texts[i] for i in kept], [raw.labels[i] for i in kept], [raw.numbers[i] for i in kept])
     assert selected.label_column is not None, "it is required"
     assert table.n_rows is not None, "it is held"
     return Inspection(
@@ -126,8 +125,8 @@ def _inspect_file(options: DataOptions, file: Path, sha256: str) -> Inspection:
         n_rows=table.n_rows,
         sha256=sha256,
         first_rows=_first_rows(raw),
-        labels=dict(Counter(label for label in raw.labels if label and not is_blank(label)).most_common()),
-        rows=_usable(keep(usable, options.empty, sha256, []), options, found),
+        labels=dict(Counter(label for label in raw.labels if not is_blank(label)).most_common()),
+        rows=_usable(raw.pick(kept).after(options.empty), options, found),
         findings=found,
         options=options,
         needed_name=name,
@@ -214,9 +213,8 @@ def _name_of(at: int, names: list[str]) -> str:
     return name if name and [other.strip() for other in names].count(name) == 1 else str(at)
 
 
-def _first_rows(rows: UncheckedTexts) -> list[tuple[int, str, str]]:
-    first = zip(rows.numbers[:_SHOWN_ROWS], rows.labels[:_SHOWN_ROWS], rows.texts[:_SHOWN_ROWS], strict=True)
-    return [(number, label or "", text or "") for number, label, text in first]
+def _first_rows(rows: LabelledTexts) -> list[tuple[int, str, str]]:
+    return list(zip(rows.numbers[:_SHOWN_ROWS], rows.labels[:_SHOWN_ROWS], rows.texts[:_SHOWN_ROWS], strict=True))
 
 
 def _usable(rows: LabelledTexts, options: DataOptions, found: Findings) -> LabelledTexts:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from lit_cls.data import demo
 from lit_cls.data.downloads import SMS_SPAM, fetch
@@ -46,13 +46,9 @@ class LabelledTexts:
             [texts[i] for i in chosen], [labels[i] for i in chosen], [numbers[i] for i in chosen], self.sha256
         )
 
-
-class UncheckedTexts(NamedTuple):
-    """Texts, labels and row numbers as a file has them; None is a missing value."""
-
-    texts: list[str | None]
-    labels: list[str | None]
-    numbers: list[int]
+    def after(self, empty: EmptyPolicy) -> "LabelledTexts":
+        """All of them, or those with a text where the policy is to drop the others; without the notes."""
+        return self.pick([i for i, text in enumerate(self.texts) if empty != "drop" or not is_blank(text)])
 
 
 def read_demo(seed: int) -> LabelledTexts:
@@ -96,11 +92,11 @@ def read_file(path: str, choice: ColumnChoice, empty: EmptyPolicy) -> LabelledTe
         )
     table = open_file(file, format, choice.header, hold=True)
     refuse(table.findings())
-    texts, found = read_columns(table.select(choice), file)
+    rows, found = read_columns(table.select(choice), file)
     refuse(found)
-    found += judge(texts, file, empty)
+    found += judge(rows, file, empty)
     refuse(found)
-    return keep(texts, empty, file_sha256(file), [finding.message for finding in found])
+    return replace(rows.after(empty), notes=[finding.message for finding in found])
 
 
 def file_sha256(file: Path) -> str:
@@ -113,22 +109,22 @@ def file_sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def read_columns(rows: TextTable, file: Path) -> tuple[UncheckedTexts, Findings]:
-    """The texts and labels of a table, and all findings about it."""
-    read = UncheckedTexts([], [], [])
+def read_columns(rows: TextTable, file: Path) -> tuple[LabelledTexts, Findings]:
+    """The texts and labels of a table, missing ones empty, and all findings about it."""
+    read = LabelledTexts([], [], [], file_sha256(file))
     for number, _, text, label in rows.rows(all_fields=False):
-        read.texts.append(text)
-        read.labels.append(label)
+        read.texts.append(text or "")
+        read.labels.append(label or "")
         read.numbers.append(number)
     found = rows.table.findings()
     pairs = zip(read.numbers, read.texts, strict=True) if rows.table.format == "tsv" else ()
-    if quoted := [number for number, text in pairs if text and len(text) > 1 and text[0] == text[-1] == '"']:
+    if quoted := [number for number, text in pairs if len(text) > 1 and text[0] == text[-1] == '"']:
         message = f"{len(quoted):,} texts of {file} begin and end with a quote; tab-separated files are read literally"
         found.append(Finding("quotes", message, quoted, refuses=False))
     return read, found
 
 
-def judge(rows: UncheckedTexts, file: Path, empty: EmptyPolicy) -> Findings:
+def judge(rows: LabelledTexts, file: Path, empty: EmptyPolicy) -> Findings:
     """Findings about rows: each needs a label that can be a name; empty texts are treated as `empty` says."""
     found = _findings_of_labels(rows, file)
     blank = [i for i, text in zip(rows.numbers, rows.texts, strict=True) if is_blank(text)]
@@ -142,18 +138,18 @@ def judge(rows: UncheckedTexts, file: Path, empty: EmptyPolicy) -> Findings:
     return found
 
 
-def _findings_of_labels(rows: UncheckedTexts, file: Path) -> Findings:
+def _findings_of_labels(rows: LabelledTexts, file: Path) -> Findings:
     found: Findings = []
     names = set(rows.labels)  # few labels stand in many rows: each is checked once
 
-    def numbers_of(wrong: set[str | None]) -> list[int]:
+    def numbers_of(wrong: set[str]) -> list[int]:
         return [i for i, label in zip(rows.numbers, rows.labels, strict=True) if label in wrong] if wrong else []
 
     if unlabelled := numbers_of({name for name in names if is_blank(name)}):
         message = f"{file}: {rows_named(unlabelled)} no label. Label them or remove them"
         found.append(Finding("unlabelled", message, unlabelled))
-    control: set[str | None] = {name for name in names if name and any(unicodedata.category(c) == "Cc" for c in name)}
-    long: set[str | None] = {name for name in names if name and len(name) > LONGEST_LABEL}
+    control = {name for name in names if any(unicodedata.category(c) == "Cc" for c in name)}
+    long = {name for name in names if len(name) > LONGEST_LABEL}
     more = f"more characters than the {LONGEST_LABEL:,} of a name"
     for kind, wrong, fault, hint in (
         ("control", control, "a line break or another control character", ""),
@@ -166,15 +162,6 @@ def _findings_of_labels(rows: UncheckedTexts, file: Path) -> Findings:
     return sorted(found, key=lambda finding: (finding.kind != "unlabelled", finding.rows[0]))
 
 
-def is_blank(value: str | None) -> bool:
+def is_blank(value: str) -> bool:
     """Whether there is nothing in it, or white space alone."""
-    return value is None or not value.strip()
-
-
-def keep(rows: UncheckedTexts, empty: EmptyPolicy, sha256: str, notes: list[str]) -> LabelledTexts:
-    """The rows to work with, once nothing in them is to be refused."""
-    texts, labels = [text or "" for text in rows.texts], [label or "" for label in rows.labels]
-    whole = LabelledTexts(texts, labels, rows.numbers, sha256, notes)
-    if empty != "drop":
-        return whole
-    return replace(whole.pick([i for i, text in enumerate(texts) if not is_blank(text)]), notes=notes)
+    return not value.strip()
