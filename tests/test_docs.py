@@ -23,6 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "docs"))
 
 import generate
 
+import lit_cls
 from lit_cls.cli import COMMANDS, main
 from lit_cls.data import demo
 
@@ -118,7 +119,9 @@ def test_every_command_of_a_page_runs(page: Path) -> None:
 def run(command: str) -> None:
     """Runs a command as a reader types it; in a shell if it is more than lit_cls and its options."""
     if is_python(command):
-        exec(command, {})
+        names: dict[str, object] = {}
+        exec(command, names)
+        assert callable(names.get("classify")) or isinstance(names.get("classifier"), lit_cls.Classifier), command
         return
     words = shlex.split(command)
     if is_plain(command):

@@ -67,8 +67,10 @@ def test_on_a_terminal_there_is_a_bar(with_results: bool) -> None:
     assert (seen if with_results else process.stdout).replace(b"\r", b"") == b"a prediction\n"
 
 
-def test_standard_error_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_error_may_be_closed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`print(file=None)` would write to standard output."""
     monkeypatch.setattr(module, "LINE_EVERY", 0.0)
     monkeypatch.setattr(sys, "stderr", None)
     with Progress(40) as progress:
         progress.advance(10)
+    assert capsys.readouterr() == ("", "")

@@ -74,7 +74,7 @@ def test_what_is_no_text(content: bytes, printed: str) -> None:
 @pytest.mark.parametrize("text", ["text,label\na,x\n", "نص 中文 🙂\tx", "a\0b,x\n" + "long " * 100, "one\ftwo\x0b"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_what_is_text(text: str, encoding: str) -> None:
-    refuse_binary(text.encode(encoding), FILE)
+    assert refuse_binary(text.encode(encoding), FILE) is None  # type: ignore[func-returns-value]
 
 
 @pytest.mark.parametrize(

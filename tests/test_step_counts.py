@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import pairwise
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -72,28 +73,24 @@ def test_gradient_checkpointing_saves_one_block_and_the_inputs_of_all() -> None:
     assert plain.saved / LAYERS + inputs <= checkpointed.saved < plain.saved / LAYERS + 3 * inputs < plain.saved
 
 
-@pytest.mark.parametrize(
-    ("trainable_layers", "token_position", "causal", "precision", "checkpointing"),
-    [
-        ("last_layer", "last", True, "bf16-true", True),
-        ("last_block", "flexible", False, "bf16-mixed", False),
-        ("last_two_blocks", "mean", True, "32-true", True),
-        (3, "flexible", True, "bf16-true", False),
-        ("all", "mean_flexible", False, "32-true", False),
-        ("all", "flexible", True, "bf16-mixed", True),
-    ],
-)
-@pytest.mark.parametrize("adapter", [None, LoRA(rank=2)])
+CHOICES: list[tuple[TrainableLayers, TokenPosition, bool, str, bool]] = [
+    ("last_layer", "last", True, "bf16-true", True),
+    ("last_block", "flexible", False, "bf16-mixed", False),
+    ("last_two_blocks", "mean", True, "32-true", True),
+    (3, "flexible", True, "bf16-true", False),
+    ("all", "mean_flexible", False, "32-true", False),
+    ("all", "flexible", True, "bf16-mixed", True),
+]
+
+
+@pytest.mark.parametrize(("choices", "adapter"), pairwise(CHOICES, [None, LoRA(rank=2)], strength=1))
 def test_counts_of_a_deep_network_follow_from_two_shallow_ones(
-    trainable_layers: TrainableLayers,
+    choices: tuple[TrainableLayers, TokenPosition, bool, str, bool],
     adapter: LoRA | None,
-    token_position: TokenPosition,
-    causal: bool,
-    precision: str,
-    checkpointing: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seven blocks, so that the shallow networks differ from the deep one for every choice."""
+    trainable_layers, token_position, causal, precision, checkpointing = choices
     spec = BACKBONES["gpt2-nano"]
     deep = replace(spec, config=replace(spec.config, n_layers=7, emb_dim=12))
     monkeypatch.setitem(BACKBONES, "gpt2-nano", deep)

@@ -22,10 +22,14 @@ def test_lines_as_they_are_and_tables_of_120_columns(capsys: pytest.CaptureFixtu
     assert stdout_console().width == 120
 
 
-def test_a_line_that_nobody_reads_stops_no_work() -> None:
+def test_a_line_that_nobody_reads_stops_no_work(capsys: pytest.CaptureFixture[str]) -> None:
+    done = []
     with closed_pipe():
-        print_line("a note")
-        print_line("another")
+        for line in ("a note", "another"):
+            print_line(line)
+            done.append(line)
+    assert done == ["a note", "another"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_standard_error_that_is_closed_stops_no_work(

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,18 +14,18 @@ from lit_cls.experiments.verify_resume import compare_runs
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_run_that_is_killed_ends_like_an_uninterrupted_one(kills: int, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_ends_like_an_uninterrupted_one(
+    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--config", str(REPOSITORY / "configs" / "quickstart.yaml"), "--trainer.max_epochs", str(kills)]
     options += ["--save_every_n_steps", "10", "--kills", str(kills), "--seed", "5", "--trainer.log_every_n_steps", "1"]
-    command = [sys.executable, "-m", "lit_cls", "verify-resume", *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    killed = re.search(
-        "identical, bit by bit: an uninterrupted run, and one that was killed ([1-4]) times", done.stdout
-    )
-    assert killed, done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify-resume", *options]) == 0
+    printed = capsys.readouterr().out
+    killed = re.search("identical, bit by bit: an uninterrupted run, and one that was killed ([1-4]) times", printed)
+    assert killed, printed
     assert max(1, kills - 1) <= int(killed[1]) <= kills  # the last ones may come after the end
-    assert "DIFFERENT" not in done.stdout
+    assert "DIFFERENT" not in printed
     stopped = tmp_path / "checkpoints" / "verify-resume" / "stopped" / "version_0"
     assert stopped.is_dir()
     assert not list(stopped.glob("*.partial"))
