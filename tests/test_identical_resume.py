@@ -112,10 +112,10 @@ def test_on_top_of_weights_from_a_file(trained: list[str], reviews: str, tmp_pat
 
 
 def test_every_step_is_a_place_to_stop(reviews: str, tmp_path: Path) -> None:
-    options = ["--trainer.max_epochs", "2", "--trainer.val_check_interval", "0.3", "--model.drop_rate", "0.1"]
-    options += ["--trainer.accumulate_grad_batches", "2", "--model.trainable_layers", "all"]
+    options = ["--trainer.max_epochs", "2", "--trainer.val_check_interval", "0.34", "--model.drop_rate", "0.1"]
+    options += ["--trainer.accumulate_grad_batches", "2", "--model.trainable_layers", "all", "--data.batch_size", "13"]
     straight = fit(words(reviews, tmp_path / "straight", *options))
-    moments = [At("on_train_batch_end", 1, TERM) for _ in range(10)]  # a whole epoch
+    moments = [At("on_train_batch_end", 1, TERM) for _ in range(6)]  # a whole epoch
     assert_same(straight, fit(words(reviews, tmp_path / "stopped", *options), *moments))
 
 

@@ -325,7 +325,12 @@ def write_hugging_face_file(path: Path, config: GPTConfig) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
 @pytest.mark.parametrize(
-    "size", ["gpt2-medium", pytest.param("gpt2-xl", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "size",
+    [
+        "gpt2-small",
+        pytest.param("gpt2-medium", marks=pytest.mark.slow),
+        pytest.param("gpt2-xl", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
 )
 def test_loading_never_holds_the_weights_twice(tmp_path: Path, size: str) -> None:
     """Peak memory of the load, beyond what the imports took, is at most 1.15 times the file."""
