@@ -39,15 +39,16 @@ class Forked:
         words: the command and its options.
         cwd: the folder to work in.
         env: environment variables beside those of this process.
+        stdin: the path of what standard input is; without it, there is none.
     """
 
-    def __init__(self, *words: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *words: str, cwd: Path, env: dict[str, str] | None = None, stdin: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._outputs = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
         for path in self._outputs:
             path.touch()
         environment = {**os.environ, "LIT_CLS_OFFLINE": "1", "COLUMNS": "200", **(env or {})}
-        self.process = _SERVER.Process(target=_run, args=(words, str(cwd), environment, self._outputs))
+        self.process = _SERVER.Process(target=_run, args=(words, str(cwd), environment, self._outputs, stdin))
         self.process.start()
 
     def wait_for(self, printed: str, timeout: float = 200) -> None:
@@ -91,7 +92,9 @@ def fork(*words: str, cwd: Path, env: dict[str, str] | None = None, processes: i
     return first
 
 
-def _run(words: tuple[str, ...], cwd: str, environment: dict[str, str], outputs: list[Path]) -> None:
+def _run(
+    words: tuple[str, ...], cwd: str, environment: dict[str, str], outputs: list[Path], stdin: Path | None
+) -> None:
     from lit_cls.cli import main
 
     os.setsid()
@@ -99,6 +102,9 @@ def _run(words: tuple[str, ...], cwd: str, environment: dict[str, str], outputs:
     jinja2.Environment = environment_that_compiles_once()  # type: ignore[assignment,misc]
     for descriptor, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    if stdin is not None:
+        os.dup2(os.open(stdin, os.O_RDONLY), 0)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

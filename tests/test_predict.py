@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import data, module, save
+from forked import Forked
 
 import lit_cls
 from lit_cls.cli import main
@@ -386,25 +387,28 @@ def test_a_closed_standard_output(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_an_interrupted_file_is_not_taken_for_a_whole_one(number: int, code: int, checkpoint: str) -> None:
+def test_an_interrupted_file_is_not_taken_for_a_whole_one(
+    number: signal.Signals, code: int, checkpoint: str, tmp_path: Path
+) -> None:
+    os.mkfifo("texts")
     words = ["--ckpt_path", checkpoint, "--output", "out.csv"]
-    handle = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    with start(*words, preexec_fn=handle) as process:
-        assert process.stdin is not None
-        process.stdin.write(b"good film\n" * 100)
+    run = Forked("predict", *words, cwd=tmp_path, stdin=tmp_path / "texts")
+    with open("texts", "wb") as texts:
+        texts.write(b"good film\n" * 100)
+        texts.flush()
         deadline, polls = time.monotonic() + 60, 0
         while polls < 3 and time.monotonic() < deadline:  # for a moment at the start, it is there for trying
             polls = polls + 1 if Path("out.csv.partial").exists() else 0
             time.sleep(0.2)
-        process.send_signal(number)
-        assert process.wait(timeout=30) == code
-        assert process.stderr is not None
-        printed = process.stderr.read().decode()
+        assert run.process.pid is not None
+        os.kill(run.process.pid, number)
+        done = run.finished()
+    assert done.returncode == code
     assert not Path("out.csv").exists()
     assert Path("out.csv.partial").exists()
-    assert "Traceback" not in printed
+    assert "Traceback" not in done.stderr
     if number != signal.SIGKILL:
-        assert f"lit_cls: stopped by {signal.Signals(number).name}: out.csv is not whole" in printed
+        assert f"lit_cls: stopped by {number.name}: out.csv is not whole" in done.stderr
     assert main(["predict", "--ckpt_path", checkpoint, "--output", "out.csv", "good film"]) == 0
     assert len(rows_of(Path("out.csv").read_text())) == 1
     assert not Path("out.csv.partial").exists()
