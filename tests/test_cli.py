@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY, SHARED, OncePerOptions, closed_pipe
-from forked import Finished, Forked, fork
+from forked import Forked, fork
 
 import lit_cls
 from lit_cls.cli import main
@@ -270,42 +270,18 @@ def test_a_mistake_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in told.stderr
 
 
-def test_ctrl_c_saves_and_exits_with_its_code(tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("lit_cls")), *ENDLESS]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch 2/"):
-                process.send_signal(signal.SIGINT)
-                break
-        out, err = process.communicate(timeout=200)
-    check_stopped(Finished(process.returncode, out, err), signal.SIGINT, 130)
-
-
-def test_a_termination_saves_and_exits_with_its_code(tmp_path: Path) -> None:
-    run = Forked(*ENDLESS, cwd=tmp_path)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_exits_with_its_code(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    words = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
+    run = Forked(*words, "--trainer.limit_train_batches", "10", cwd=tmp_path)
     run.wait_for("\nepoch 2/")
-    run.process.terminate()
-    check_stopped(run.finished(), signal.SIGTERM, 143)
-
-
-ENDLESS = ["fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_epochs", "1000"]
-ENDLESS += ["--trainer.limit_train_batches", "10"]
-
-
-def check_stopped(run: Finished, number: signal.Signals, code: int) -> None:
-    assert run.returncode == code
-    assert f"stopped by {number.name} after " in run.stdout
-    assert "resume with: lit_cls resume checkpoints/quickstart/version_0\n" in run.stdout
-    assert run.stderr == f"\nlit_cls: {number.name}: saving after this step; a second signal ends at once\n"
+    assert run.process.pid is not None
+    os.kill(run.process.pid, number)
+    done = run.finished()
+    assert done.returncode == code
+    assert f"stopped by {number.name} after " in done.stdout
+    assert "resume with: lit_cls resume checkpoints/quickstart/version_0\n" in done.stdout
+    assert done.stderr == f"\nlit_cls: {number.name}: saving after this step; a second signal ends at once\n"
 
 
 def test_module_and_script_are_the_same_command(tmp_path: Path) -> None:

@@ -189,12 +189,13 @@ def test_two_that_fill_the_same_have_a_file_each(tmp_path: Path) -> None:
     assert seconds == 2.0
 
 
-def test_any_number_may_publish_the_same_at_the_same_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [100, pytest.param(400, marks=pytest.mark.slow)])
+def test_any_number_may_publish_the_same_at_the_same_moment(n: int, tmp_path: Path) -> None:
     def one(_: int) -> None:
         publish(filled(tmp_path)[0], tmp_path / "x.features", key(), "text", 1.0)
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, range(400)))
+        list(pool.map(one, range(n)))
     assert find(tmp_path / "x.features", 6, 4, torch.float32) is not None
     assert {path.name for path in tmp_path.iterdir()} == {"x.features", "x.json"}
 

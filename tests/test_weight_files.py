@@ -76,7 +76,7 @@ def f32(shape: list[int], *offsets: int) -> dict[str, object]:
 
 def bomb(file: Path) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb/data.pkl", bytes(1 << 30))
+        archive.writestr("bomb/data.pkl", bytes(1 << 26))
 
 
 def save(content: object, zipped: bool = True) -> Callable[[Path], object]:
