@@ -1,7 +1,9 @@
 """How long an answer takes is measured on a real checkpoint, in a program of its own and in this process."""
 
 import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import data, module, save
@@ -12,8 +14,17 @@ from lit_cls.data.tokenizers import tokenizer_for
 TOKENIZER = tokenizer_for("gpt2")
 
 
-def test_a_program_and_single_texts_are_timed(tmp_path: Path, reviews: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_and_single_texts_are_timed(
+    tmp_path: Path, reviews: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = save(tmp_path, module(), data(reviews), limit_train_batches=1)
+    start, ended = subprocess.run, []
+
+    def start_once(*words: Any, **options: Any) -> Any:
+        ended.append(ended[0] if ended else start(*words, **options))
+        return ended[-1]
+
+    monkeypatch.setattr(subprocess, "run", start_once)
     capsys.readouterr()
     latency.main([str(path), "--precision", "32-true"])
     said = capsys.readouterr().out.splitlines()
@@ -21,6 +32,8 @@ def test_a_program_and_single_texts_are_timed(tmp_path: Path, reviews: str, caps
     assert re.fullmatch(r"a program with one answer: \d+\.\d\d, \d+\.\d\d, \d+\.\d\d s", said[1])
     assert [int(line.split()[0]) for line in said[2:]] == [len(ids) for ids in TOKENIZER.encode(latency.TEXTS)]
     assert all(re.fullmatch(r" *\d+ tokens: [\d.]+ ms, median of 50", line) for line in said[2:])
+    assert len(ended) == 3
+    assert ended[0].stdout.count("Prediction(") == 1
 
 
 def test_no_checkpoint_is_told(capsys: pytest.CaptureFixture[str]) -> None:

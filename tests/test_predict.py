@@ -399,7 +399,7 @@ def test_an_interrupted_file_is_not_taken_for_a_whole_one(
         deadline, polls = time.monotonic() + 60, 0
         while polls < 3 and time.monotonic() < deadline:  # for a moment at the start, it is there for trying
             polls = polls + 1 if Path("out.csv.partial").exists() else 0
-            time.sleep(0.2)
+            time.sleep(0.1)
         assert run.process.pid is not None
         os.kill(run.process.pid, number)
         done = run.finished()
