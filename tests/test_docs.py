@@ -130,7 +130,8 @@ def run(command: str) -> None:
             words += TINY
         if words[0] in TRAINING and "max_epochs" not in command:
             words += ["--trainer.max_epochs", "1"]
-            if "cache_dir" not in command:  # of which a part of the texts would make no use
+            # Others read the quickstart's checkpoint; a part of the texts would make no use of a folder for outputs.
+            if command != QUICKSTART and "cache_dir" not in command:
                 words += ["--trainer.limit_train_batches", "8"]
         if words[0] == "reproduce":
             if not SHARED.is_dir():
