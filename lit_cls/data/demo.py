@@ -17,11 +17,7 @@ LABEL_NOISE = 0.04
 
 
 def generate(seed: int) -> tuple[list[str], list[str]]:
-    """Messages and labels (`ham`, `spam`), half of each before label noise, all different.
-
-    Args:
-        seed: the same seed gives the same messages.
-    """
+    """Different messages and their labels (`ham`, `spam`, half of each before label noise), the same for a seed."""
     phrases = yaml.safe_load(files("lit_cls.data").joinpath("demo_phrases.yaml").read_text(encoding="utf-8"))
     words = {place: listed.split("|") for place, listed in phrases["words"].items()}
     rng = random.Random(seed)

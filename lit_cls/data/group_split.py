@@ -12,18 +12,11 @@ from lit_cls.data.splits import Split, check_fractions, rows_by_label, split_siz
 def split_in_groups(
     labels: Sequence[str], keys: Sequence[str], fractions: tuple[float, float, float], seed: int, stratify: bool
 ) -> Split:
-    """Splits the rows into train, validation and test, keeping rows of one key together.
+    """`split_by_fractions`, except that rows of one key (see `near_key`) stay together, whatever their labels.
 
-    Sizes, and with `stratify` the mix of labels, are those of `split_by_fractions` as nearly as the groups allow:
-    groups of several rows are assigned first, the largest before the others, each to the split that it fills
-    least; single rows fill up what is missing.
-
-    Args:
-        labels: of each row.
-        keys: rows with the same one stay together, whatever their labels; see `near_key`.
-        fractions: as for `split_by_fractions`.
-        seed: of the order in which groups are assigned.
-        stratify: give the splits the same mix of labels.
+    Sizes, and with `stratify` the mix of labels, are the same as nearly as the groups allow: groups of several rows
+    are assigned first, the largest before the others, each to the split that it fills least; single rows fill up what
+    is missing. The seed decides the order of groups of one size.
     """
     check_fractions(fractions)
     rng = np.random.default_rng([seed, 2])

@@ -150,12 +150,7 @@ def alike_labels(labels: Iterable[str]) -> list[list[str]]:
 
 
 def check_enough_of_each(labels: Sequence[str], keys: Sequence[str] | None = None) -> None:
-    """Refuses, with a UserError, a label that cannot occur in each of the three splits.
-
-    Args:
-        labels: the label of each row.
-        keys: rows with the same one stay together; see `near_key`.
-    """
+    """Refuses, with a UserError, a label that cannot occur in each of the splits; rows of one key stay together."""
     short = too_few_of(labels, keys)
     if short:
         found = ", ".join(f"{quote(label)} has {n}" for label, n in list(short.items())[:5])

@@ -15,11 +15,7 @@ from lit_cls.model.classifier import TextClassifier
 
 
 class PackedLinear(nn.Module):
-    """A linear layer for prediction: its weight is in oneDNN's layout alone.
-
-    Args:
-        linear: float32 or bfloat16, on the CPU.
-    """
+    """A linear layer, float32 or bfloat16, for prediction on the CPU: its weight is in oneDNN's layout alone."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

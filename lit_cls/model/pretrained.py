@@ -33,13 +33,7 @@ def hub_file(size: str) -> HubFile:
 
 
 def hub_source(size: str, weights: str, weights_sha256: str | None) -> HubFile | None:
-    """The hub's file that a network was trained from; None where it was another one, or it is not known.
-
-    Args:
-        size: of the network.
-        weights: as `ModelSettings` has it.
-        weights_sha256: of their file.
-    """
+    """The hub's file that a network was trained from; None where it was another one, or it is not known."""
     published = BACKBONES[size].pretrained
     is_same = published is not None and weights_sha256 is not None and weights_sha256 == published.sha256
     return published if weights == "pretrained" or is_same else None

@@ -46,12 +46,7 @@ def check_trainable_layers(trainable_layers: TrainableLayers, n_layers: int) -> 
 
 
 def select_trained(backbone: Backbone, trainable_layers: TrainableLayers) -> None:
-    """Freezes a backbone but for the last blocks, with the final norm behind them, or nothing of it.
-
-    Args:
-        backbone: the network.
-        trainable_layers: a choice that `check_trainable_layers` accepts.
-    """
+    """Freezes a backbone but for the last blocks, with the final norm behind them, or nothing of it."""
     blocks = backbone.trf_blocks
     n = n_selected_blocks(trainable_layers, len(blocks))
     backbone.requires_grad_(trainable_layers == "all")

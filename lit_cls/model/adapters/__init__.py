@@ -49,12 +49,7 @@ def adapter_as_config(plain: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def moved_option_hint(name: str, value: str = "") -> str:
-    """The new form of an option that moved to `model.adapter` in 0.2.0; nothing for others.
-
-    Args:
-        name: as `group.option`.
-        value: as given.
-    """
+    """The new form of an option, named `group.option`, that moved to `model.adapter` in 0.2.0; nothing for others."""
     if name.split(".")[:2] != ["model", "lora"] and (name, value.lower()) != ("model.trainable_layers", "lora"):
         return ""
     return ".\nLoRA is an option of its own: --model.adapter LoRA --model.adapter.rank 8 (in YAML, adapter: LoRA)"
