@@ -12,20 +12,13 @@ from lit_cls.errors import UserError
 class SeriesParser(CommandParser):
     """Parses the options of a series and passes on those of `fit`.
 
-    Args:
-        command: its name.
-        description: its purpose.
-        fixed: options of `fit`, or groups of them, that are refused, with a hint for each.
-        free: options of such a group that are allowed.
+    Of the latter, those in `fixed`, options or groups of them, are refused with a hint, except those in `free`.
     """
 
     def __init__(self, command: str, description: str, fixed: dict[str, str], free: Sequence[str] = ()) -> None:
-        super().__init__(
-            command,
-            description,
-            "Every other option goes to each fit: --data.path FILE, --trainer.precision bf16-mixed, "
-            "--trainer.accelerator cpu, …; lit_cls fit --help lists them.",
-        )
+        others = "Every other option goes to each fit: --data.path FILE, --trainer.precision bf16-mixed, "
+        others += "--trainer.accelerator cpu, …; lit_cls fit --help lists them."
+        super().__init__(command, description, others)
         self.fixed, self.free = fixed, free
 
     def split(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

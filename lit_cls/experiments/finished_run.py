@@ -89,10 +89,8 @@ def read_finished_run(folder: Path) -> FinishedRun:
             provenance=provenance,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError) as error:
-        raise UserError(
-            f"the finished run {folder} cannot be read ({type(error).__name__}: {error}): "
-            "move that folder away and run again"
-        ) from error
+        what = f"the finished run {folder} cannot be read ({type(error).__name__}: {error})"
+        raise UserError(f"{what}: move that folder away and run again") from error
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

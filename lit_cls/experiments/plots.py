@@ -48,8 +48,7 @@ def draw_sweep(
 ) -> list[Path]:
     """Accuracy and training time against the first varied option, a line for each value of the others.
 
-    `grid` has values by option, `runs` by their values the counts of each split, and seconds of training. Without a
-    run nothing is drawn.
+    `grid` has values by option, `runs` by their values the counts of each split, and seconds of training.
     """
     from matplotlib import colormaps
 
@@ -65,19 +64,17 @@ def draw_sweep(
         chosen = [runs[(value, *rest)] for value in values]
         color = colormaps["tab10"](i % 10)
         about = ", ".join(f"{option.rpartition('.')[2]} {value}" for option, value in zip(others, rest, strict=True))
+        about = _plain(f" ({about})") if about else ""
         shares, reach = _bars([counts["test"] for counts, _ in chosen])
-        label = _plain(f"test, 95 % interval{f' ({about})' if about else ''}")
+        label = f"test, 95 % interval{about}"
         top.errorbar(places, shares, yerr=reach, fmt="o-", color=color, capsize=2, linewidth=1, label=label)
         shares, _ = _bars([counts["validation"] for counts, _ in chosen])
-        label = label.replace("test, 95 % interval", "validation")
-        top.plot(places, shares, "s:", color=color, markersize=4, linewidth=1, label=label)
+        top.plot(places, shares, "s:", color=color, markersize=4, linewidth=1, label=f"validation{about}")
         bottom.plot(places, [seconds for _, seconds in chosen], "o-", color=color, linewidth=1)
-    top.set_ylabel("accuracy, %")
-    bottom.set_ylabel("training, s")
-    bottom.set_ylim(bottom=0)
+    top.set(ylabel="accuracy, %")
+    bottom.set(xlabel=_plain(first), ylabel="training, s", ylim=(0, None))
     for ax in (top, bottom):
         ax.set_xticks(range(len(grid[first])), [_plain(value) for value in grid[first]])
-    bottom.set_xlabel(_plain(first))
     top.legend(fontsize=8, frameon=False)
     return [_save(figure, out / "sweep.png")]
 
@@ -88,8 +85,7 @@ def _plain(text: str) -> str:
 
 
 def _figure(width: float, height: float, n_axes: int = 1, stacked: bool = False) -> "tuple[Figure, list[Axes]]":
-    # Not pyplot: nothing is shown, and no state is kept between plots.
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # not pyplot, which would keep state between plots
 
     figure = Figure(figsize=(width, height), layout="constrained")
     shape = (n_axes, 1) if stacked else (1, n_axes)
@@ -109,10 +105,9 @@ def _save(figure: "Figure", path: Path) -> Path:
 
 def _bars(counts: Sequence[tuple[float, int]]) -> tuple[list[float], list[list[float]]]:
     """Percentages, and how far the 95 % interval reaches below and above each."""
-    shares = [share(count) for count in counts]
-    limits = [wilson_interval(*count) for count in counts]
-    reach = [(100 * (p - low), 100 * (high - p)) for p, (low, high) in zip(shares, limits, strict=True)]
-    return [100 * p for p in shares], [[below for below, _ in reach], [above for _, above in reach]]
+    bounds = [(*wilson_interval(*count), share(count)) for count in counts]
+    reach = [[100 * (p - low) for low, _, p in bounds], [100 * (high - p) for _, high, p in bounds]]
+    return [100 * p for _, _, p in bounds], reach
 
 
 def _accuracy_by_row(rows: Sequence[RowResult], results: Results) -> "Figure":
@@ -155,8 +150,7 @@ def _against(rows: Sequence[RowResult], amounts: Sequence[float], label: str) ->
             set_formatter(
                 lambda amount, _: f"{amount:{',.0f' if amount >= 1 else 'g'}}" if f"{amount:e}"[0] in labelled else ""
             )
-    ax.set_xlabel(label)
-    ax.set_ylabel("test accuracy, %")
+    ax.set(xlabel=label, ylabel="test accuracy, %")
     ax.set_title("Rows by number; bars are 95 % intervals", fontsize=9, loc="left")
     return figure
 

@@ -22,9 +22,8 @@ _OUTSIDE = "OUTSIDE"
 def check_published(folder: Path, console: Console) -> int:
     """Compares every finished row, split by split, and prints the comparison; the exit code is 1 if a row is outside.
 
-    A row agrees when the 95 % interval of the difference between its share of correct predictions (the mean over its
-    seeds) and the published one (counts, not rounded percentages) includes 0, on every split: Newcombe's, from the two
-    Wilson intervals.
+    A row agrees when on every split Newcombe's 95 % interval of the difference between its share of correct predictions
+    (the mean over its seeds) and the published one (of the counts, not rounded) includes 0.
     """
     path = folder / "results.json"
     try:

@@ -102,11 +102,9 @@ class Series:
         words = ["fit", *request.options, "--run_name", request.name]
         words += ["--trainer.default_root_dir", str(self.out / "runs"), "--trainer.enable_progress_bar=false"]
         fit = self.open_fit(words)
-        if fit.trainer.world_size > 1:
-            raise UserError(
-                f"a series runs on one device, not on {fit.trainer.world_size}: leave trainer.devices out; "
-                "two series with different --out can run side by side"
-            )
+        if (n := fit.trainer.world_size) > 1:
+            hint = "leave trainer.devices out; two series with different --out can run side by side"
+            raise UserError(f"a series runs on one device, not on {n}: {hint}")
         if fit.model.settings.weights == "pretrained":
             hub_file(fit.model.settings.size)
         fit.datamodule.prepare_data()
