@@ -36,7 +36,7 @@ def matmul_rate(device: torch.device, precision: str) -> float:
     """Floating-point operations per second of a matrix product, measured."""
     half = {"bf16": torch.bfloat16, "16": torch.float16}
     dtype = next((kind for name, kind in half.items() if precision.startswith(name)), torch.float32)
-    M, K, N = (8192, 8192, 8192) if device.type == "cuda" else (1024, 768, 3072)
+    M, K, N, n = (8192, 8192, 8192, 10) if device.type == "cuda" else (1024, 768, 3072, 1)
     operands = {"a": torch.randn(M, K, device=device, dtype=dtype), "b": torch.randn(K, N, device=device, dtype=dtype)}
-    # `item` waits for a GPU. The first of ten is a warm-up, others may be disturbed.
-    return 2 * M * K * N / min(repeat("(a @ b)[0, 0].item()", globals=operands, number=1, repeat=10))
+    # `item` waits for a GPU. The first of ten times is a warm-up, others may be disturbed.
+    return 2 * M * K * N * n / min(repeat("(a @ b)[0, 0].item()", globals=operands, number=n, repeat=10))
