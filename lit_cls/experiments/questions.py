@@ -147,21 +147,18 @@ def _preface(results: Results) -> list[str]:
         "beside them, and a question is only decided when all seeds point the same way."
     ]
     lines += [f"Not complete: {line}." for line in results.missing()]
-    if len(seeds) == 1:
-        lines.append("With one seed, how much a row varies from run to run is not in these figures.")
-    if results.options["weights"] == "random":
-        lines.append(
-            "All weights were random: these answers are about networks that were never pretrained, not about the "
-            "published table."
-        )
-    if results.options["size"] is not None:
-        lines.append(f"Every row ran at {results.options['size']}: rows that differ in size alone repeat each other.")
-    if results.options["others"]:
-        lines.append(f"Options beyond the rows' own: `{' '.join(results.options['others'])}`.")
-    spread = {r.row.number: [share(run.counts["test"]) for run in r.runs.values()] for r in rows if len(r.runs) > 1}
-    if spread:
-        ranges = [f"row {row} {100 * min(shares):.2f}–{100 * max(shares):.2f}" for row, shares in spread.items()]
-        lines.append(f"Test accuracy from the lowest to the highest seed, in percent: {', '.join(ranges)}.")
+    options = results.options
+    shares = {r.row.number: [share(run.counts["test"]) for run in r.runs.values()] for r in rows if len(r.runs) > 1}
+    ranges = [f"row {row} {100 * min(of_row):.2f}–{100 * max(of_row):.2f}" for row, of_row in shares.items()]
+    notes = {
+        "With one seed, how much a row varies from run to run is not in these figures.": len(seeds) == 1,
+        "All weights were random: these answers are about networks that were never pretrained, not about the "
+        "published table.": options["weights"] == "random",
+        f"Every row ran at {options['size']}: rows that differ in size alone repeat each other.": options["size"],
+        f"Options beyond the rows' own: `{' '.join(options['others'])}`.": options["others"],
+        f"Test accuracy from the lowest to the highest seed, in percent: {', '.join(ranges)}.": ranges,
+    }
+    lines += [note for note, applies in notes.items() if applies]
     return [line for text in lines for line in (text, "")][:-1]
 
 

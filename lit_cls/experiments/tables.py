@@ -18,23 +18,18 @@ that of one run, without validation.
 
 def results_markdown(results: Results) -> str:
     """table.md: one line per row, one per baseline."""
-    lines = ["# The table", "", f"`{results.command}`", "", *_origin(results), ""]
-    lines += [_accuracies(results), "", _costs(results), ""]
-    if results.baselines:
-        lines += [*_natural(results.baselines), ""]
-    lines += [f"- Not complete: {line}." for line in results.missing()]
-    return "\n".join([*lines, "", _NOTES])
-
-
-def _origin(results: Results) -> list[str]:
-    """One line for each kind of machine and commit."""
-    lines = (
+    origins = (
         "Device {device}, commit {commit}, {started:.10}, "
         "Python {versions[python]}, torch {versions[torch]}, lightning {versions[lightning]}.".format(**run.provenance)
         for result in results.rows
         for run in result.runs.values()
     )
-    return list(dict.fromkeys(lines))
+    lines = ["# The table", "", f"`{results.command}`", "", *dict.fromkeys(origins), ""]
+    lines += [_accuracies(results), "", _costs(results), ""]
+    if results.baselines:
+        lines += [*_natural(results.baselines), ""]
+    lines += [f"- Not complete: {line}." for line in results.missing()]
+    return "\n".join([*lines, "", _NOTES])
 
 
 def _accuracies(results: Results) -> str:
