@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,7 +244,7 @@ def test_where_every_prediction_is_correct_the_temperature_stays(tmp_path: Path,
     # The middle between the probabilities of logits 3 apart.
     assert tuning.decision.threshold == pytest.approx(0.5, abs=1e-6)
     given = _predictions(tuning.decision, logits, labels, ["no", "yes"]).predictions
-    notes = _notes(SimpleNamespace(checkpoint={}, path=tmp_path / "a.ckpt"), parts, tuning, given)  # type: ignore[arg-type]
+    notes = _notes(tmp_path / "a.ckpt", Decision(), parts, tuning, given, named=True)
     assert notes[0].startswith("temperature: every prediction is correct, so any lower temperature would fit better")
 
 

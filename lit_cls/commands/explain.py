@@ -1,6 +1,5 @@
 """`lit_cls explain`: which words a prediction rests on, on the terminal and in an HTML file."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,20 +9,10 @@ from rich.style import Style
 from rich.text import Text
 
 from lit_cls.commands.checkpoint_options import add_checkpoint_options, open_checkpoint
-from lit_cls.commands.parser import CommandParser
+from lit_cls.commands.parser import CommandParser, user_path
 from lit_cls.errors import RunError, UserError
+from lit_cls.explain import html
 from lit_cls.explain.attribution import TOLERANCE, Attribution, integrated_gradients, leave_one_word_out
-from lit_cls.explain.html import (
-    LEVELS,
-    Explanation,
-    colours,
-    displayed_words,
-    explanation_page,
-    largest,
-    score_rows,
-    shade_of,
-    signed,
-)
 from lit_cls.explain.words import Word
 from lit_cls.inference import Classifier
 from lit_cls.io.atomic import check_new_file, write_text
@@ -48,12 +37,14 @@ def explain(words: list[str]) -> int:
     choices = (*_METHODS, "both")
     parser.add_argument("--method", choices=choices, default="both", help="attribution method (default: both)")
     parser.add_argument("--label", metavar="NAME", help="label to explain (default: the predicted one)")
-    parser.add_argument("--out", metavar="FILE.html", help="also write a page, complete in one new file")
+    parser.add_argument(
+        "--out", type=user_path, metavar="FILE.html", help="also write a page, complete in one new file"
+    )
     add_checkpoint_options(parser)
     args = parser.parse_intermixed_args(words)
     if not args.texts:
         raise UserError('nothing to explain: give texts, each in quotes: lit_cls explain --ckpt_path PATH "a text"')
-    out = None if args.out is None else Path(os.path.expanduser(args.out))
+    out: Path | None = args.out
     if out is not None:
         check_new_file(out)
     if (precision := getattr(args, "trainer.precision")) not in (None, "auto", "32-true"):
@@ -64,7 +55,7 @@ def explain(words: list[str]) -> int:
     explanations = _explain_all(classifier, args.texts, names, args.label, keep_on=out is not None)
     if out is not None:
         try:
-            write_text(out, explanation_page(explanations, str(trained.path), classifier.cut_to), overwrite=False)
+            write_text(out, html.explanation_page(explanations, str(trained.path), classifier.cut_to), overwrite=False)
         except OSError as error:
             raise RunError(f"{out} cannot be written: {error.strerror}") from error
         print_error(f"the page is in {out}")
@@ -73,16 +64,16 @@ def explain(words: list[str]) -> int:
 
 def _explain_all(
     classifier: Classifier, texts: Sequence[str], names: list[str], label: str | None, keep_on: bool
-) -> list[Explanation]:
+) -> list[html.Explanation]:
     """Explains and prints each text; `keep_on` even if standard output is closed."""
     console = stdout_console(plain=True)
     coloured = console.color_system is not None and not console.no_color
     if coloured:
         legend = Text("against the label ")
-        for shade in range(-LEVELS, LEVELS + 1):
+        for shade in range(-html.LEVELS, html.LEVELS + 1):
             legend.append(" ", _style(shade, console.color_system))
         legend.append(" for it, ").append(f"not read (truncated at {classifier.cut_to:,} tokens)", "dim")
-        console.print(legend, soft_wrap=True)
+        console.print(legend)
     found = []
     for number, text in enumerate(texts, start=1):
         with Progress(unit="steps") as progress:
@@ -97,14 +88,16 @@ def _explain_all(
     return found
 
 
-def _explain(classifier: Classifier, text: str, names: list[str], label: str | None, progress: Progress) -> Explanation:
+def _explain(
+    classifier: Classifier, text: str, names: list[str], label: str | None, progress: Progress
+) -> html.Explanation:
     [prediction] = classifier.predict([text])
     methods = {}
     for name in names:
         title = name.replace("_", " ")
         methods[title] = _METHODS[name](classifier, text, label, progress=partial(progress.report, title))
     first = next(iter(methods.values()))
-    notes = [f"explained: the log-odds of {first.label}, {signed(first.log_odds)}"]
+    notes = [f"explained: the log-odds of {first.label}, {html.signed(first.log_odds)}"]
     if rule := classifier.decision.describe(classifier.label_names):
         notes.append(f"rule: {rule}; the log-odds use this temperature, whatever the threshold")
     if prediction.truncated:
@@ -116,7 +109,8 @@ def _explain(classifier: Classifier, text: str, names: list[str], label: str | N
     if not first.words:
         notes.append("an empty text: it has no words")
     line = f"{prediction.label}, probability {prediction.probabilities[prediction.label]:.4f}"
-    return Explanation(line, tuple(notes), {name: (_describe_sum(method), method) for name, method in methods.items()})
+    described = {title: (_describe_sum(method), method) for title, method in methods.items()}
+    return html.Explanation(line, tuple(notes), described)
 
 
 def _describe_sum(method: Attribution) -> str:
@@ -126,43 +120,40 @@ def _describe_sum(method: Attribution) -> str:
     total = sum(word.score for word in method.words if word.score is not None)
     share = f", {abs(complete.gap / change):.2%}," if change else ""
     description = (
-        f"sum {signed(total)}: from {signed(complete.baseline)} for <|endoftext|> in every position to "
-        f"{signed(method.log_odds)} for the text; gap {complete.gap:.4f}{share} after {complete.steps} steps"
+        f"sum {html.signed(total)}: from {html.signed(complete.baseline)} for <|endoftext|> in every position to "
+        f"{html.signed(method.log_odds)} for the text; gap {complete.gap:.4f}{share} after {complete.steps} steps"
     )
     if complete.reached:
         return description
     return f"{description}. That is more than {TOLERANCE:.0%} after the most steps allowed: do not rely on these scores"
 
 
-def _print(console: Console, one: Explanation, heading: str, coloured: bool) -> None:
+def _print(console: Console, one: html.Explanation, heading: str, coloured: bool) -> None:
     """To standard output: coloured words, or a table of scores if there are no colours."""
-
-    def line(text: Text | str = "") -> None:
-        console.print(text, soft_wrap=True)
-
-    line(f"{heading}{one.prediction}")
-    for note in one.notes:
-        line(f"  {note}")
+    for line in (f"{heading}{one.prediction}", *(f"  {note}" for note in one.notes)):
+        console.print(line)
     for name, (total, attribution) in one.methods.items():
-        words = displayed_words(attribution.words)
-        line(f"  {name}: {total}" + (f"; deepest colour {largest(words):.3f}" if coloured and words else ""))
+        words = html.displayed_words(attribution.words)
         if coloured and words:
-            line(_coloured(words, console.color_system))
-    rows = [] if coloured else score_rows(one)
+            console.print(f"  {name}: {total}; deepest colour {html.largest(words):.3f}")
+            console.print(_coloured(words, console.color_system))
+        else:
+            console.print(f"  {name}: {total}")
+    rows = [] if coloured else html.score_rows(one)
     if rows:
-        line("  ".join(f"{name:>20}" for name in one.methods) + "  word")
+        console.print("  ".join(f"{name:>20}" for name in one.methods) + "  word")
     for text, scores in rows:
-        line("  ".join(f"{score:>20}" for score in scores) + f"  {' '.join(text.split())}")
-    line()
+        console.print("  ".join(f"{score:>20}" for score in scores) + f"  {' '.join(text.split())}")
+    console.print()
 
 
 def _coloured(words: Sequence[Word], colour_system: str | None) -> Text:
-    deepest = largest(words)
+    deepest = html.largest(words)
     found = Text()
     for word in words:
         text = word.text.lstrip()
         found.append(word.text[: len(word.text) - len(text)])
-        found.append(text, "dim" if word.score is None else _style(shade_of(word.score, deepest), colour_system))
+        found.append(text, "dim" if word.score is None else _style(html.shade_of(word.score, deepest), colour_system))
     return found
 
 
@@ -170,6 +161,6 @@ def _style(shade: int, colour_system: str | None) -> Style:
     if not shade:
         return Style()
     if colour_system not in ("256", "truecolor"):  # with 16 colours the nearest one would be arbitrary
-        return Style(color="white", bgcolor="blue" if shade > 0 else "red", bold=abs(shade) > LEVELS / 2)
-    background, text = colours(shade)
+        return Style(color="white", bgcolor="blue" if shade > 0 else "red", bold=abs(shade) > html.LEVELS / 2)
+    background, text = html.colours(shade)
     return Style(color=text, bgcolor=background)

@@ -1,9 +1,16 @@
 """The parser of the subcommands that do not go through LightningCLI."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import NoReturn
 
 from lit_cls.errors import UserError
+
+
+def user_path(given: str) -> Path:
+    """The value of an option that names a file or folder; `~` is expanded."""
+    return Path(os.path.expanduser(given))
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -3,19 +3,15 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from torch import Tensor
 
-from lit_cls.commands.checkpoint_options import (
-    TrainedCheckpoint,
-    add_checkpoint_options,
-    add_data_option,
-    open_checkpoint,
-)
+from lit_cls.commands.checkpoint_options import add_checkpoint_options, add_data_option, open_checkpoint
 from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.split_data import SplitData
@@ -78,7 +74,14 @@ class TunedPredictions:
 
 def tune(words: list[str]) -> int:
     """Runs `lit_cls tune` with these arguments; returns the exit code."""
-    args = _parser().parse_args(words)
+    parser = CommandParser("tune", _DESCRIPTION, _EPILOG)
+    parser.add_argument("--goal", default="f1", metavar="GOAL", help="goal of the threshold (default: f1)")
+    label_help = "label that the goal is about (default, with two labels: the rarer one in the source)"
+    parser.add_argument("--label", action="append", metavar="NAME", help=label_help)
+    add_data_option(parser)
+    parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: tuned.ckpt beside the given one)")
+    add_checkpoint_options(parser)
+    args = parser.parse_args(words)
     trained = open_checkpoint("tune", args, words, print_line)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
@@ -99,30 +102,15 @@ def tune(words: list[str]) -> int:
     before, after = (_predictions(rule, logits, labels, names) for rule in (Decision(), tuning.decision))
     content = {**without_training(trained.checkpoint), DECISION_KEY: tuning.decision.as_dict()}
     write_checkpoint(content, target)  # before any output, whose reader may close it
-    title = f"{trained.path}: {tuning.decision.goal}"
-    print_to(stdout_console(), tuning_table(before, after, goal, title))
-    for note in _notes(trained, parts, tuning, after.predictions, named is not None):
+    print_to(stdout_console(), tuning_table(before, after, goal, f"{trained.path}: {tuning.decision.goal}"))
+    earlier = decision_of(trained.checkpoint)
+    for note in _notes(trained.path, earlier, parts, tuning, after.predictions, named is not None):
         print_line(f"note: {note}")
     print_line(f"predictions follow from: {tuning.decision.describe(names)}")
     test, predict = (shlex.join(["lit_cls", command, "--ckpt_path", str(target)]) for command in ("test", "predict"))
     print_line(f"measure it on texts that nothing was chosen on: {test}")
     print_line(f'classify texts with: {predict} "a text"')
     return 0
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser("tune", _DESCRIPTION, _EPILOG)
-    parser.add_argument("--goal", default="f1", metavar="GOAL", help="goal of the threshold (default: f1)")
-    parser.add_argument(
-        "--label",
-        action="append",
-        metavar="NAME",
-        help="label that the goal is about (default, with two labels: the rarer one in the source)",
-    )
-    add_data_option(parser)
-    parser.add_argument("--out", metavar="FILE", help="the new checkpoint (default: tuned.ckpt beside the given one)")
-    add_checkpoint_options(parser)
-    return parser
 
 
 def _class_of(labels: Sequence[str], label_names: Sequence[str]) -> int:
@@ -163,9 +151,8 @@ def _tune(logits: Tensor, labels: Ints, candidates: Sequence[int], goal: Goal, n
 
 
 def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequence[str]) -> TunedPredictions:
-    if decision.label is None:
-        rule = "most probable label"
-    else:
+    rule = "most probable label"
+    if decision.label is not None:
         rule = f"{names[decision.label]} if at least {decision.threshold:.4g}"
     probabilities = decision.probabilities(logits)
     return TunedPredictions(
@@ -176,9 +163,9 @@ def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequen
 
 
 def _notes(
-    trained: TrainedCheckpoint, parts: SplitData, tuning: _Tuning, after: Predictions, named: bool = True
+    path: Path, earlier: Decision, parts: SplitData, tuning: _Tuning, after: Predictions, named: bool
 ) -> list[str]:
-    """Whether the label was `named`, and the limits of the figures."""
+    """About the checkpoint and its `earlier` rule, a label that was not `named`, and the limits of the figures."""
     names, label = parts.label_names, tuning.decision.label
     notes = []
     if label is not None and tuning.goal.kind != "cost" and not named:
@@ -187,8 +174,8 @@ def _notes(
             f"the goal is about {names[label]}, of which the source has fewer texts ({n[label]:,} of {sum(n):,}); "
             "--label names another"
         )
-    if earlier := decision_of(trained.checkpoint).describe(names):
-        notes.append(f"{trained.path} was tuned before ({earlier}): that is ignored, this starts from its logits")
+    if rule := earlier.describe(names):
+        notes.append(f"{path} was tuned before ({rule}): that is ignored, this starts from its logits")
     if tuning.temperature_note:
         notes.append(f"temperature: {tuning.temperature_note}")
     if absent := [name for name, n in zip(names, after.confusion().sum(dim=1).tolist(), strict=True) if not n]:
@@ -199,7 +186,7 @@ def _notes(
         notes += _sample_limits(tuning.threshold, tuning.goal, names[label])
         notes += _shifted_precision(parts, after, label)
     chosen = {BEST: f", and on which {BEST} was chosen", LAST: "", PREVIOUS: ""}
-    also = chosen.get(trained.path.name, ", and on which the checkpoint may have been chosen")
+    also = chosen.get(path.name, ", and on which the checkpoint may have been chosen")
     notes.append(f"these figures are of the same texts on which this was tuned{also}: expect less of new texts")
     return notes
 
@@ -244,9 +231,8 @@ def _shifted_precision(parts: SplitData, after: Predictions, label: int) -> list
 
 def tuning_table(before: TunedPredictions, after: TunedPredictions, goal: Goal, title: str) -> Table:
     """One row per figure; shares with their counts and 95 % Wilson intervals."""
-    table = Table(title=Text(title), title_justify="left")
-    for column in ("figure", "before", "after"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
+    columns = (Column(name, justify="right") for name in ("before", "after"))
+    table = Table("figure", *columns, title=Text(title), title_justify="left")
     for (name, one), (_, other) in zip(_table_rows(before, goal), _table_rows(after, goal), strict=True):
         table.add_row(Text(name), Text(one), Text(other))
     return table

@@ -14,11 +14,7 @@ WIDTH = 120
 
 
 def stdout_console(plain: bool = False) -> "Console":
-    """Standard output for tables: as wide as a terminal, elsewhere 120 columns.
-
-    Args:
-        plain: whether everything is printed as it is, and of any width.
-    """
+    """Standard output for tables, as wide as a terminal, elsewhere 120 columns; `plain`: all as it is, of any width."""
     import rich
     from rich.console import Console
 
@@ -29,7 +25,7 @@ def stdout_console(plain: bool = False) -> "Console":
             raise  # noqa: PLE0704 - what is being handled
 
     if plain:
-        return PipeConsole(highlight=False, markup=False, emoji=False)
+        return PipeConsole(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console = rich.get_console()  # the one that Lightning's bar is drawn on: lines are printed above it
     return console if console.is_terminal else PipeConsole(width=WIDTH)
 
