@@ -37,9 +37,8 @@ def explain(words: list[str]) -> int:
     choices = (*_METHODS, "both")
     parser.add_argument("--method", choices=choices, default="both", help="attribution method (default: both)")
     parser.add_argument("--label", metavar="NAME", help="label to explain (default: the predicted one)")
-    parser.add_argument(
-        "--out", type=user_path, metavar="FILE.html", help="also write a page, complete in one new file"
-    )
+    out_help = "also write a page, complete in one new file"
+    parser.add_argument("--out", type=user_path, metavar="FILE.html", help=out_help)
     add_checkpoint_options(parser)
     args = parser.parse_intermixed_args(words)
     if not args.texts:

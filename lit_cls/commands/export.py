@@ -1,15 +1,9 @@
 """`lit_cls export`: writes a classifier in another format, and compares it with the original."""
 
-import os
 from pathlib import Path
 
-from lit_cls.commands.checkpoint_options import (
-    TrainedCheckpoint,
-    add_checkpoint_options,
-    add_data_option,
-    open_checkpoint,
-)
-from lit_cls.commands.parser import CommandParser
+from lit_cls.commands.checkpoint_options import add_checkpoint_options, add_data_option, open_checkpoint
+from lit_cls.commands.parser import CommandParser, user_path
 from lit_cls.errors import RunError, UserError
 from lit_cls.exports.huggingface import check_huggingface, write_huggingface
 from lit_cls.exports.onnx import check_onnx, write_onnx
@@ -40,7 +34,7 @@ FORMATS = {
 """By name: a check that refuses missing packages and choices that the format cannot express; and a function that
 writes the network (float32, on the CPU; its adapters may be merged in place) into an empty folder, loads it as users
 will, logs how it compares with the reference outputs, and raises RunError where they differ."""
-_MAX_TEXTS = 64
+_MAX_TEXTS = 64  # of the validation split
 
 
 def export(words: list[str]) -> int:
@@ -49,9 +43,9 @@ def export(words: list[str]) -> int:
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison, beside texts that are always compared")
     parser.add_argument("--format", choices=tuple(FORMATS), required=True, help="see above")
-    parser.add_argument("--out", metavar="DIR", required=True, help="the new folder")
+    parser.add_argument("--out", type=user_path, metavar="DIR", required=True, help="the new folder")
     args = parser.parse_args(words)
-    out = Path(os.path.expanduser(args.out))
+    out: Path = args.out
     check_new_folder(out)
     trained = open_checkpoint("export", args, words, print_line).in_float32(print_line)
     source = ExportSource.of(trained.path, trained.checkpoint, out)
@@ -59,7 +53,13 @@ def export(words: list[str]) -> int:
     check(source)
     if rule := source.decision.describe(source.label_names):
         print_line(f"exported with the decision rule: {rule}")
-    texts = _texts(trained)
+    texts = list(ODD_TEXTS)
+    try:
+        texts += trained.validation_split(print_line).rows.texts[:_MAX_TEXTS]
+    except UserError as error:
+        if trained.data_path is not None:
+            raise
+        print_line(f"note: compared on {len(texts)} odd texts alone, without the validation split: {error}")
     classifier = trained.classifier(packed=False)
     print_line(f"computing the checkpoint's logits of {len(texts)} texts, to compare with")
     with Progress(len(texts)) as progress:
@@ -72,15 +72,3 @@ def export(words: list[str]) -> int:
         raise RunError(f"{out} could not be written: {error}. Choose another place with --out") from error
     print_line(f"{args.format}: {out}")
     return 0
-
-
-def _texts(trained: TrainedCheckpoint) -> list[str]:
-    """Texts to compare on: odd ones, and some of the validation split if it can be read."""
-    try:
-        own = trained.validation_split(print_line).rows.texts
-    except UserError as error:
-        if trained.data_path is not None:
-            raise
-        print_line(f"note: compared on {len(ODD_TEXTS)} odd texts alone, without the validation split: {error}")
-        return list(ODD_TEXTS)
-    return [*ODD_TEXTS, *own[:_MAX_TEXTS]]

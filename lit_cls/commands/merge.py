@@ -1,6 +1,6 @@
 """`lit_cls merge`: adds adapters into the weights, and compares the predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,9 +46,9 @@ def merge(words: list[str]) -> int:
     before = _logits(classifier, texts, "as it is")
     n_adapters = len({name.rpartition(".")[0] for name in classifier.net.adapter_names})  # layers that have one
     content = merged(trained.checkpoint, classifier.net)
-    decision = classifier.decision
     new = classifier_of(out, content, trained.device, precision=trained.precision, packed=False)
     after = _logits(new, texts, "merged")
+    decision = classifier.decision
     labels = (decision.labels(decision.probabilities(logits)) for logits in (before, after))
     hint = f". {trained.path} works as it is, and lit_cls export --format peft keeps the adapters apart"
     line = measure(before, after, *labels).require("logits on the validation split, merged and before", hint)
@@ -65,19 +65,15 @@ def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:
         return classifier.logits(texts, progress.advance)
 
 
-def merged(checkpoint: Mapping[str, Any], net: TextClassifier) -> dict[str, Any]:
+def merged(checkpoint: dict[str, Any], net: TextClassifier) -> dict[str, Any]:
     """A checkpoint without adapters: those of `net`, in float32, are added into its weights in place."""
     merge_adapter(net)
     described = checkpoint[KEY]
-    settings = replace(
-        ModelSettings.from_dict(described["model"]),
-        # As in any checkpoint that holds every tensor itself: no file has these weights.
-        weights="random",
-        trainable_layers="all",
-        adapter=None,
-    )
+    settings = ModelSettings.from_dict(described["model"])
+    # Weights as in any checkpoint that holds every tensor itself: no file has these.
+    settings = replace(settings, weights="random", trainable_layers="all", adapter=None)
     return {
-        **without_training(dict(checkpoint)),
+        **without_training(checkpoint),
         # Not bf16-mixed, even if it was trained in that: the rounded sum may differ from the sum of rounded terms.
         KEY: describe_network(settings, tuple(described["label_names"]), None, "32-true"),
         "state_dict": {f"net.{name}": p.detach() for name, p in net.named_parameters()},

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -147,14 +147,8 @@ def check_output_file(path: Path, option: str) -> None:
 def output_file(path: Path, option: str, log: Callable[[str], None]) -> Iterator[BinaryIO]:
     """A new file that takes long to write: `<name>.partial` until it is whole, and kept if the command is stopped.
 
-    Args:
-        path: its final name.
-        option: that names it, for messages.
-        log: prints a line, about what an earlier attempt has left.
-
-    Raises:
-        UserError: another process is writing it.
-        RunError: it cannot be written: a full disk, say.
+    `option` names it in messages; `log` prints a line about what an earlier attempt has left. A UserError if another
+    process is writing it, a RunError if it cannot be written.
     """
     partial = _partial(path)
     try:
@@ -194,22 +188,14 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
     A UserError refuses a folder that another process holds, unless this one is to `wait` for that.
     """
-    held: list[int] = []
-    with suppress(OSError):  # Windows opens no folders
-        held.append(os.open(folder, os.O_RDONLY))
-
-    def release() -> None:
-        while held:
-            os.close(held.pop())
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=release)  # a data worker that outlives its run must not hold the folder
-    try:
-        for handle in held:
+    with ExitStack() as held:
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=held.close)  # a worker that outlives its run must not hold the folder
+        with suppress(OSError):  # Windows opens no folders
+            handle = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, handle)
             _lock(handle, f"{folder} belongs to a run that is still running: stop that one first", wait)
         yield
-    finally:
-        release()
 
 
 def _lock(handle: int, refusal: str, wait: bool = False) -> None:

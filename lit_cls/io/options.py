@@ -15,10 +15,8 @@ T = TypeVar("T")
 def options_from(*groups: type) -> Callable[[C], C]:
     """Gives a class's constructor a keyword parameter for each field of dataclasses, for parsers and readers.
 
-    The constructor itself takes `**options`; `pick` makes the dataclasses of them again.
-
-    Args:
-        groups: dataclasses whose docstrings have an `Args:` section; no name occurs in two of them.
+    The constructor itself takes `**options`; `pick` makes the dataclasses of them again. The dataclasses have
+    docstrings with an `Args:` section, and no name in common.
     """
 
     def decorate(cls: C) -> C:
@@ -39,9 +37,5 @@ def options_from(*groups: type) -> Callable[[C], C]:
 
 
 def pick(group: type[T], options: dict[str, Any]) -> T:
-    """Takes the options of a dataclass out of `options` and makes it.
-
-    Raises:
-        TypeError: an option that it does not have is never taken; what is left is the caller's to refuse.
-    """
+    """Takes the options of a dataclass out of `options` and makes it; what is left is the caller's to refuse."""
     return group(**{field.name: options.pop(field.name) for field in fields(group) if field.name in options})  # type: ignore[arg-type]

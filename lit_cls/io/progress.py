@@ -17,7 +17,7 @@ class Progress:
     """How much of the work is done, with a rate; on standard error.
 
     Args:
-        total: how many there are; None while that is unknown.
+        total: None while it is unknown.
         label: of the work.
         unit: of what is counted.
         log: prints a line.
@@ -34,17 +34,13 @@ class Progress:
         stdout_used: bool = False,
         bar: bool = True,
     ) -> None:
-        self._log, self._unit = log, unit
+        self._label, self._total, self._unit, self._log = label, total, unit, log
         on_terminal = bar and is_terminal(sys.stderr)
         self._silent = on_terminal and stdout_used and is_terminal(sys.stdout)
         self._may_draw = on_terminal and not self._silent
         self._bar: Any = None
-        self._last_line = time.monotonic()
-        self._begin(label, total)
-
-    def _begin(self, label: str, total: int | None) -> None:
-        self._label, self._total, self._done = label, total, 0
-        self._began = time.monotonic()
+        self._done = 0
+        self._began = self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -58,15 +54,9 @@ class Progress:
         self._update(self._done + n)
 
     def report(self, label: str, done: int, total: int) -> None:
-        """Sets how many of one phase are done; another label begins another phase.
-
-        Args:
-            label: of the phase.
-            done: in it.
-            total: of it, which may grow.
-        """
+        """Sets how many of one phase are done, of a total that may grow; another label begins another phase."""
         if label != self._label:
-            self._begin(label, total)
+            self._label, self._began = label, time.monotonic()
         self._total = total
         self._update(done)
 

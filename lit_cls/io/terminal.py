@@ -55,11 +55,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def check_stdout_is_read() -> None:
-    """Ends the command once nobody reads its standard output any more, even while it has nothing to write.
-
-    Raises:
-        BrokenPipeError: there is no reader.
-    """
+    """Raises a BrokenPipeError once nobody reads standard output any more, even while there is nothing to write."""
     closed = False
     with suppress(OSError, ValueError, AttributeError):  # not a real stream, or a system without poll
         poll = select.poll()

@@ -49,19 +49,15 @@ def check_weights_and_disk(module: ClassifierModule, n_labels: int, root: Path, 
 
 def checkpoint_size(net: TextClassifier, frozen_are_named: bool) -> int:
     """Bytes of one checkpoint: its tensors of the network, and AdamW's two averages of what trains."""
-    kept = trained_tensors(net) if frozen_are_named else {name for name, _ in net.named_parameters()}
     sizes = {name: 4 * p.numel() for name, p in net.named_parameters()}
+    kept = trained_tensors(net) if frozen_are_named else sizes
     return sum(sizes[name] for name in kept) + sum(2 * sizes[n] for n, p in net.named_parameters() if p.requires_grad)
 
 
 def check_disk(folder: Path, net: TextClassifier, frozen_are_named: bool, copies: int) -> None:
-    """Refuses to start a run that could not be saved.
+    """Refuses a run that could not be saved; `copies` are the files at once, the one being written among them.
 
-    Args:
-        folder: of all runs; it need not exist yet.
-        net: the network, perhaps on the meta device.
-        frozen_are_named: whether the checkpoint leaves out what did not train.
-        copies: files that exist at once, the one being written among them.
+    `folder`, of all runs, need not exist yet; the checkpoint leaves out what did not train if `frozen_are_named`.
     """
     one = checkpoint_size(net, frozen_are_named)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

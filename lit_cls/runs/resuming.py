@@ -34,13 +34,10 @@ class ResumeState:
 
 
 def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool) -> dict[str, Any]:
-    """A checkpoint's settings as defaults of the parser.
+    """A checkpoint's settings as defaults of the parser; `other_data` replaces the checkpoint's as a whole.
 
-    Args:
-        checkpoint: as `read_checkpoint` returns it.
-        other_data: whether other data was asked for, which replaces the checkpoint's as a whole.
-        training: whether its training is resumed, so that the options of its run hold too; but none that
-            could name a class: a checkpoint may be a stranger's.
+    For a `training` that is resumed the options of its run hold too, but none that could name a class: a checkpoint
+    may be a stranger's.
     """
     described, settings = checkpoint[KEY], {}
     if training and RUN_KEY in checkpoint:
@@ -53,8 +50,7 @@ def saved_settings(checkpoint: dict[str, Any], other_data: bool, training: bool)
     network = {**described["model"], "adapter": adapter_as_config(described["model"]["adapter"])}
     if settings.get("model.trainable_layers", "") is None:
         del network["trainable_layers"]  # the run's default, which follows from its other options
-    settings.update({f"model.{name}": value for name, value in network.items()})
-    settings.update({f"data.{name}": value for name, value in checkpoint[DATA_KEY]["settings"].items()})
+    settings |= _options({"model": network, "data": checkpoint[DATA_KEY]["settings"]})
     if other_data:
         for name in ("source", "path", "split", "group_near_duplicates"):
             settings.pop(f"data.{name}", None)  # checkpoints of earlier versions have no groups

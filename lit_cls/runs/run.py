@@ -50,13 +50,12 @@ class Run:
         root: the folder of all runs.
         name: of this run; its folder is `<root>/<name>/version_<n>`.
         command: as typed, for provenance.json.
-        keep: which checkpoint a fit tests, `best` (of the lowest val_loss) or `last`; None writes
-            no checkpoint.
+        keep: which checkpoint a fit tests, `best` (of the lowest val_loss) or `last`; None writes no checkpoint.
         config: the text of config.yaml, which checkpoints keep too; None writes none.
         save_every_n_steps: of the optimizer, beside every epoch.
         resumed: the folder of a run that was stopped, in which this one continues.
         console: where the run prints.
-        comparisons: whether the report fits baselines and draws plots; a series of runs does so once for all of them.
+        comparisons: as in `RunInfo`.
     """
 
     root: Path
@@ -111,11 +110,11 @@ class Run:
         for note in module.weigh_classes(data.splits["train"].label_ids):
             self.log(f"note: {note}")
         check_weights_and_disk(module, len(data.label_names), self.root, self._copies())
-        with self._opened(trainer, data, state) as (metrics, saver):
+        with self._opened(trainer, data, state) as saver:
             trainer.fit(module, datamodule=data, ckpt_path=None if state is None else str(state.path))
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process created it
             kept = self._kept(trainer, saver)
-            self._evaluate(trainer, module, data, ("test", "validation", "train"), kept, metrics)
+            self._evaluate(trainer, module, data, kept, "test", "validation", "train")
         if seconds := self._seconds_training(module):
             frozen = module.feature_cache.seconds.get("train")
             when = ", by the run that computed them" if "train" in module.feature_cache.found else ""
@@ -131,8 +130,8 @@ class Run:
         """Evaluates a checkpoint on one split, with a Trainer made with `callbacks`."""
         for thing in describe_data(data, module.settings.token_position):
             self.log(thing)
-        with self._opened(trainer, data, None) as (metrics, _):
-            self._evaluate(trainer, module, data, (split,), checkpoint, metrics)
+        with self._opened(trainer, data, None):
+            self._evaluate(trainer, module, data, checkpoint, split)
         self.log(f"everything is in {self.folder}")
 
     def _copies(self) -> int:
@@ -162,17 +161,15 @@ class Run:
         return kept
 
     @contextmanager
-    def _opened(
-        self, trainer: Trainer, data: ClassificationData, state: ResumeState | None
-    ) -> Iterator[tuple[MetricsFile, Saver]]:
-        """The run's folder, new or resumed, held by one process until the end, and the objects that write into it."""
+    def _opened(self, trainer: Trainer, data: ClassificationData, state: ResumeState | None) -> Iterator[Saver]:
+        """Holds the run's folder, new or resumed, for one process, with the objects that write into it."""
         with ExitStack() as stack:
             if trainer.is_global_zero and self.resumed is None:  # `lit_cls resume` holds its own
                 self.folder = new_run_folder(self.root, self.name)
                 stack.enter_context(locked(self.folder))
-            metrics = MetricsFile(self.folder)
+            self.metrics = MetricsFile(self.folder)
             saver = Saver(
-                metrics,
+                self.metrics,
                 self.signals,
                 best=self.keep == "best",
                 every_n_steps=self.save_every_n_steps,
@@ -182,39 +179,34 @@ class Run:
                 in_own_folder=state is not None and state.path.parent == self.folder,
             )
             if trainer.is_global_zero:
-                self._begin_files(metrics, state)
+                self._begin_files(state)
             record = self._provenance_callback(data, 0 if state is None else state.place["steps"])
             # The saver is the last callback: it restores the random states of the next step.
             trainer.callbacks += [record, saver]  # type: ignore[attr-defined]
-            trainer.loggers = [metrics, *trainer.loggers]
+            trainer.loggers = [self.metrics, *trainer.loggers]
             stack.enter_context(self._hint_to_resume(trainer))
             stack.enter_context(self.signals)
-            yield metrics, saver
+            yield saver
 
-    def _begin_files(self, metrics: MetricsFile, state: ResumeState | None) -> None:
+    def _begin_files(self, state: ResumeState | None) -> None:
         """Writes the configuration, and what an earlier run leaves to this one, before the first step."""
         for partial in self.folder.glob("*.partial"):  # of a process that was killed; nobody else writes here
             partial.unlink()
         if self.config is not None and (earlier := write_config(self.folder, self.config)):
             self.log(f"note: the options have changed; the earlier ones are kept as {earlier}")
         if state is None:
-            metrics.begin_with(metrics.path, 0)
+            self.metrics.begin_with(self.metrics.path, 0)
         else:
-            continue_files(state, metrics, self.keep == "best", self.log)
+            continue_files(state, self.metrics, self.keep == "best", self.log)
 
     def _provenance_callback(self, data: ClassificationData, step: int) -> Callback:
         """Writes provenance.json when the device and the weights are known and there are no figures yet."""
-        written = False
 
         @rank_zero_only
         def write(trainer: Trainer, module: ClassifierModule) -> None:
-            nonlocal written
-            if written:
-                return
-            written = True
             if not (self.folder / NAME).exists():
                 write_provenance(self.folder, self.command, data.summary, module, trainer)
-            elif self.resumed is not None:
+            elif trainer.training:  # a fit begins, and not its validation: it is resumed
                 add_resumption(self.folder, self.command, step)
 
         return LambdaCallback(on_fit_start=write, on_validation_start=write, on_test_start=write)
@@ -239,14 +231,13 @@ class Run:
         trainer: Trainer,
         module: ClassifierModule,
         data: ClassificationData,
-        splits: tuple[SplitName, ...],
         checkpoint: Path | None,
-        metrics: MetricsFile,
+        *splits: SplitName,
     ) -> None:
         """Evaluates the network, from a file when one is given, and prints and stores the predictions and figures.
 
-        Each split goes through the Trainer's own method, so that its options (limits, precision,
-        devices) hold; the train split, which has none, through predict.
+        Each split goes through the Trainer's own method, so that its options (limits, precision, devices) hold; the
+        train split, which has none, through predict.
         """
         found = []
         path = None if checkpoint is None else str(checkpoint)
@@ -267,9 +258,7 @@ class Run:
         if rule := module.decision.describe(data.label_names):
             self.log(f"note: predictions follow the checkpoint's tuning: {rule}")
         if trainer.is_global_zero:
-            device = trainer.strategy.root_device
-            peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-            self._report(found, module, data, checkpoint, metrics, peak)
+            self._report(found, module, data, checkpoint, trainer.strategy.root_device)
 
     def _report(
         self,
@@ -277,8 +266,7 @@ class Run:
         module: ClassifierModule,
         data: ClassificationData,
         tested: Path | None,
-        metrics: MetricsFile,
-        peak_gpu_memory: int | None,
+        device: torch.device,
     ) -> None:
         self.log(accuracy_table(accuracies(found, data)[::-1]))
         network = {
@@ -287,7 +275,7 @@ class Run:
             "seconds_frozen_layers": module.feature_cache.seconds,
             "texts_trained": self.epoch_log.texts_trained,
             "parameters": count_parameters(module),
-            "peak_gpu_memory": peak_gpu_memory,
+            "peak_gpu_memory": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         }
         settings = self.settings or {"model": module.settings.as_dict(), "data": data.state_dict()["settings"]}
         info = RunInfo(
@@ -298,7 +286,7 @@ class Run:
             tested=describe_checkpoint(tested, self.padding_test.place),
             decision=module.decision,
             padding=self.padding_test.found.get(found[0].split),
-            metrics=metrics.rows,
+            metrics=self.metrics.rows,
             comparisons=self.comparisons,
         )
         for thing in describe_figures(write_report(self.folder, found, data, info)):
