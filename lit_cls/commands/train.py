@@ -10,23 +10,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
+from lit_cls.commands import train_config
 from lit_cls.commands.checkpoint_options import locate_checkpoint
 from lit_cls.commands.config_safety import only_allowed_classes
 from lit_cls.commands.parser_errors import describe_class_error, parse, user_errors
-from lit_cls.commands.train_config import (
-    FIT_ONLY,
-    TRAINER_DEFAULTS,
-    add_fit_options,
-    as_list,
-    check_device,
-    check_groups,
-    check_nulls,
-    check_trainer,
-    class_that_raised,
-    make_repeatable,
-    run_name_of,
-    set_usable_defaults,
-)
+from lit_cls.commands.train_config import FIT_ONLY, as_list
 from lit_cls.data.datamodule import ClassificationData
 from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
@@ -99,7 +87,7 @@ class TrainCommand(LightningCLI):
                 ClassifierModule,
                 ClassificationData,
                 trainer_class=ClassifierTrainer,
-                trainer_defaults=TRAINER_DEFAULTS,
+                trainer_defaults=train_config.TRAINER_DEFAULTS,
                 seed_everything_default=123,
                 parser_kwargs={**strict, words[0]: strict},
                 auto_configure_optimizers=False,
@@ -125,7 +113,7 @@ class TrainCommand(LightningCLI):
             except UserError:
                 raise
             except Exception as error:
-                if (name := class_that_raised(error, self._get(self.config_init, "trainer"))) is None:
+                if (name := train_config.class_that_raised(error, self._get(self.config_init, "trainer"))) is None:
                     raise
                 raise UserError(f"{name}, which the configuration names, does not work here: {error}") from error
 
@@ -163,7 +151,7 @@ class TrainCommand(LightningCLI):
         # LightningCLI has no public place for an option of one subcommand.
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.description = _DESCRIPTIONS[subcommand]
-        add_fit_options(parser, visible=subcommand == "fit")
+        train_config.add_fit_options(parser, visible=subcommand == "fit")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -180,10 +168,9 @@ class TrainCommand(LightningCLI):
             own_parser.set_defaults({k: v for k, v in PRESETS[preset].items() if k != "keep" or name == "fit"})
         self.config = parse(parser, self.words)
         config = self.config[name]
-        check_groups(config)
-        check_nulls(own_parser, config)
+        train_config.check_values(own_parser, config)
         self.root = Path(os.path.expanduser(config.trainer.default_root_dir))
-        self.run_name = run_name_of(config)
+        self.run_name = train_config.run_name_of(config)
         if self.resumed is not None:
             self.root, self.run_name = self.resumed.parent.parent, self.resumed.parent.name
         self.checkpoint_path: Path | None = None
@@ -191,7 +178,8 @@ class TrainCommand(LightningCLI):
             self.checkpoint_path, self.checkpoint = found
         if self.checkpoint_path is not None and self.resumed is None:
             other = names_other_data(config.data, [PRESETS[preset].get("data.split")] if preset else [])
-            set_usable_defaults(own_parser, saved_settings(self.checkpoint, other, training=name == "fit"))
+            saved = saved_settings(self.checkpoint, other, training=name == "fit")
+            train_config.set_usable_defaults(own_parser, saved)
             self.config = parse(parser, self.words)
             self.config[name].ckpt_path = str(self.checkpoint_path.absolute())
         if name != "fit":
@@ -222,9 +210,9 @@ class TrainCommand(LightningCLI):
         if trainer.precision == "auto":
             trainer.precision, why = auto_precision(trainer.accelerator)
             self.notes.append(f"precision {trainer.precision} (trainer.precision auto): {why}")
-        check_device(trainer.precision, trainer.accelerator)
+        train_config.check_device(trainer.precision, trainer.accelerator)
         try:
-            self._parser(self.config.subcommand).dump(self.config[self.config.subcommand])
+            self._settings_text()
         except ValueError as error:  # a class with an argument that YAML cannot spell
             raise UserError(f"the configuration cannot be saved: {describe_class_error(str(error))}") from error
 
@@ -248,8 +236,8 @@ class TrainCommand(LightningCLI):
         if self.resumed is not None and config["fast_dev_run"]:
             raise UserError("trainer.fast_dev_run trains nothing that could be resumed: leave it out")
         callbacks = as_list(config["callbacks"])
-        check_trainer(config, callbacks, compares_losses=keep == "best")
-        make_repeatable(self.config[self.subcommand])
+        train_config.check_trainer(config, callbacks, compares_losses=keep == "best")
+        train_config.make_repeatable(self.config[self.subcommand])
         self.run = Run(
             self.root,
             self.run_name,

@@ -36,19 +36,18 @@ _METRICS = ("train_loss", "train_loss_step", "val_loss", "val_acc")  # what call
 
 def add_fit_options(parser: LightningArgumentParser, visible: bool) -> None:
     """Adds the options of `FIT_ONLY`, which only fit has in its help and with defaults."""
+    hidden: dict[str, Any] = {} if visible else {"default": SUPPRESS, "help": SUPPRESS}
     keep = "Which checkpoint is tested: that of the lowest val_loss, or the last (no selection)."
+    parser.add_argument("--keep", type=Keep, **{"default": "best", "help": keep, **hidden})
     every = "Save last.ckpt after every so many optimizer steps, beside after every epoch."
-    options: tuple[tuple[str, Any, Any, str], ...] = (
-        ("--keep", Keep, "best", keep),
-        ("--save_every_n_steps", PositiveInt | None, None, every),
-    )
-    for option, kind, default, text in options:
-        shown = {"default": default, "help": text} if visible else {"default": SUPPRESS, "help": SUPPRESS}
-        parser.add_argument(option, type=kind, **shown)
+    parser.add_argument("--save_every_n_steps", type=PositiveInt | None, **{"default": None, "help": every, **hidden})
 
 
-def check_groups(config: Namespace) -> None:
-    """Refuses groups of options that are something else, and values that no type can express."""
+def check_values(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Refuses groups of options that are something else, and values that no type can express.
+
+    Null is refused where an option has no such value: jsonargparse takes it in a file whatever the type.
+    """
     for group in ("trainer", "model", "data"):
         if not isinstance(config.get(group), Namespace):
             raise UserError(f"{group} is {config.get(group)!r} in the configuration, not a group of options")
@@ -56,12 +55,8 @@ def check_groups(config: Namespace) -> None:
         raise UserError("trainer.default_root_dir is null: give the folder of all runs, for example checkpoints")
     if type(config.seed_everything) is not int or not 0 <= config.seed_everything < 2**32:
         raise UserError(f"seed_everything {config.seed_everything} is not between 0 and {2**32 - 1}")
-
-
-def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
-    """Refuses null where an option has no such value: jsonargparse takes it in a file whatever the type."""
-    hints = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
-    for name, hint in hints.items():
+    for action in parser._actions:
+        name, hint = action.dest, getattr(action, "_typehint", None)
         if hint is not None and type(None) not in get_args(hint) and config.get(name, "") is None:
             raise UserError(f"{name} is null in the configuration: leave it out for the default, or give a value")
 
@@ -71,11 +66,9 @@ def set_usable_defaults(parser: LightningArgumentParser, settings: dict[str, Any
 
     The parser does not check defaults: what is not a number, where one is expected, is left out too.
     """
-    defaults = {action.dest: action.default for action in parser._actions}
-    numbers = {name for name, default in defaults.items() if isinstance(default, int | float)}
-    usable = {name: value for name, value in settings.items() if name in defaults}
-    wrong = {name for name in numbers & {*usable} if not isinstance(usable[name], int | float | None)}
-    parser.set_defaults({name: value for name, value in usable.items() if name not in wrong})
+    number: Any = int | float | None
+    kinds = {a.dest: number if isinstance(a.default, int | float) else object for a in parser._actions}
+    parser.set_defaults({name: value for name, value in settings.items() if isinstance(value, kinds.get(name, ()))})
 
 
 def run_name_of(config: Namespace) -> str:
@@ -123,12 +116,9 @@ def check_device(precision: Any, accelerator: str) -> None:
 
 
 def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_losses: bool) -> None:
-    """Refuses options of the Trainer that contradict how a run works here.
+    """Refuses options of the Trainer, and `callbacks` of the configuration, that contradict how a run works here.
 
-    Args:
-        config: the Trainer's options.
-        callbacks: named by the configuration.
-        compares_losses: whether the checkpoint of the lowest val_loss is kept.
+    `compares_losses` says whether the checkpoint of the lowest val_loss is kept.
     """
     if compares_losses and config["limit_val_batches"] == 0:
         raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
