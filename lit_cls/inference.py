@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Prediction:
     truncated: bool
 
 
+@dataclass(eq=False, repr=False)
 class Classifier:
     """A trained network, its weights in place, with its labels, padding and tokenizer.
 
@@ -39,32 +40,27 @@ class Classifier:
     may be rearranged for the CPU (`lit_cls.model.packed`): it predicts faster, but its weights can no longer be read.
     """
 
-    def __init__(
-        self,
-        net: TextClassifier,
-        label_names: tuple[str, ...],
-        data: dict[str, Any],
-        device: torch.device,
-        precision: str = "32-true",
-        decision: Decision | None = None,
-        packed: bool = True,
-    ) -> None:
-        self._autocast = MIXED.get(precision)
+    net: TextClassifier
+    label_names: tuple[str, ...]
+    data: InitVar[dict[str, Any]]
+    device: torch.device
+    precision: str = "32-true"
+    decision: Decision = field(default_factory=Decision)
+    packed: InitVar[bool] = True
+
+    def __post_init__(self, data: dict[str, Any], packed: bool) -> None:
+        self._autocast = MIXED.get(self.precision)
         if self._autocast is not None:
-            net.requires_grad_(False).hold_frozen(self._autocast)
-        self.net = net.to(device, TRUE.get(precision)).eval()
-        if packed and device.type == "cpu":
+            self.net.requires_grad_(False).hold_frozen(self._autocast)
+        self.net = self.net.to(self.device, TRUE.get(self.precision)).eval()
+        if packed and self.device.type == "cpu":
             pack(self.net)
-        self.label_names = label_names
-        self.precision = precision
-        self.decision = decision or Decision()
-        self.device = device
         self.tokenizer = tokenizer_for(data.get("tokenizer", "gpt2"))
         self._pad_to: int | None = data["pad_to"]
         self.cut_to: int = data["cut_to"]  # maximum number of tokens of a text; `truncation` says which are kept
         self.truncation: Truncation = data["settings"]["truncation"]
         # If pads are read, the length of other texts would change a prediction: only equal lengths share a batch.
-        self._unpadded = net.needs == "all" and self._pad_to is None
+        self._unpadded = self.net.needs == "all" and self._pad_to is None
 
     def predict(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> list[Prediction]:
         """Labels and probabilities, in the order of the texts; an empty one is classified as such.
@@ -116,10 +112,9 @@ def load(
     weights: str | Path | None = None,
     precision: str | None = None,
 ) -> Classifier:
-    """Loads a checkpoint that `lit_cls fit` wrote; no option of the training is needed.
+    """Loads a checkpoint (`.ckpt`) that `lit_cls fit` wrote; no option of the training is needed.
 
     Args:
-        path: the `.ckpt` file.
         weights: the file of pretrained weights it was trained from, if that has moved since.
         precision: `32-true`, `bf16-mixed`, `16-mixed`, `bf16-true`, `16-true` or `64-true`. By default bf16-mixed if
             it was trained in that and the device supports it, else 32-true.

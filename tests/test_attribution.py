@@ -52,7 +52,7 @@ def classifier(
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)  # lora_B too, which begins with zeros
     settings = {"pad_to": pad_to, "cut_to": cut_to, "settings": {"truncation": truncation}}
-    return Classifier(net, labels, settings, torch.device("cpu"), precision, decision, packed)
+    return Classifier(net, labels, settings, torch.device("cpu"), precision, decision or Decision(), packed)
 
 
 def logit(shares: dict[str, float], label: str) -> float:

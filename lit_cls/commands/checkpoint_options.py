@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from lit_cls.commands.parser import CommandParser
+from lit_cls.commands.parser import CommandParser, user_path
 from lit_cls.data.options import DataOptions
 from lit_cls.data.split_data import LabelledSplit, SplitData, read
 from lit_cls.errors import UserError
@@ -117,10 +117,10 @@ def add_data_option(parser: CommandParser, use: str = "") -> None:
 
 def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str], log: Log) -> TrainedCheckpoint:
     """Reads and checks the checkpoint that the options of this module name."""
-    options = {} if args.config is None else _read_config(Path(os.path.expanduser(args.config)))
+    options = {} if args.config is None else _read_config(user_path(args.config))
     options.update({name: given for name in _FROM_CONFIG if (given := getattr(args, name)) is not None})
     run_name = options.get("run_name") or ("fit" if args.config is None else Path(args.config).stem)
-    root = Path(os.path.expanduser(options.get("trainer.default_root_dir") or _ROOT))
+    root = user_path(options.get("trainer.default_root_dir") or _ROOT)
     path, checkpoint = locate_checkpoint(options.get("ckpt_path"), root, run_name, [command, *words], log)
     device = _device(options.get("trainer.accelerator") or "auto")
     precision = options.get("trainer.precision", "auto")
@@ -142,13 +142,12 @@ def locate_checkpoint(
         if found is None and given == "last":  # a run that was killed between two renames has the one before
             found = find_checkpoint(root, run_name, Path(PREVIOUS).stem)
         if found is None:
-            raise UserError(
-                f"no run of {run_name!r} below {root} has a {given}.ckpt: train one first\n  {_to_train(typed)}"
-            )
+            lacking = f"no run of {run_name!r} below {root} has a {given}.ckpt"
+            raise UserError(f"{lacking}: train one first\n  {_to_train(typed)}")
         newest = newest_checkpoint(found.parent, log) if given == "last" else None
         return newest or (found, read_checkpoint(found))
     if given is not None:
-        path = Path(os.path.expanduser(given))
+        path = user_path(given)
         return path, read_checkpoint(path)
     kept = find_checkpoint(root, run_name, "best") or find_checkpoint(root, run_name, "last")
     if kept is None:

@@ -13,9 +13,6 @@ def only_allowed_classes(command: str) -> Iterator[None]:
     """Has the parser refuse names of classes from other packages, before it imports anything of them.
 
     `fit` may name any class: its configuration is its user's own. The other commands get files that others wrote.
-
-    Args:
-        command: whose rule applies: `fit`, `validate`, `test`, `resume`.
     """
     before = dict(_common.parsing_settings)
     if command != "fit":

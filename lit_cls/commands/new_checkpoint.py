@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lit_cls.commands.parser import user_path
 from lit_cls.errors import RunError, UserError
 from lit_cls.io.atomic import check_output_file
 from lit_cls.training.checkpoints import BEST, LAST, PREVIOUS
@@ -19,7 +20,7 @@ def new_checkpoint_path(out: str | None, source: Path, stem: str) -> Path:
         names = (f"{stem}_{n}.ckpt" if n else f"{stem}.ckpt" for n in itertools.count())
         target = next(path for path in map(source.with_name, names) if not os.path.lexists(path))
     else:
-        target = Path(os.path.expanduser(out))
+        target = user_path(out)
         if target.name in (BEST, LAST, PREVIOUS):
             raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
     check_output_file(target, "--out")

@@ -7,11 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
 from lit_cls.commands.checkpoint_options import add_checkpoint_options, open_checkpoint
-from lit_cls.commands.parser import CommandParser
+from lit_cls.commands.parser import CommandParser, user_path
 from lit_cls.commands.prediction_counts import PredictionCounts
 from lit_cls.commands.prediction_writer import OutputFormat, PredictionWriter, output_format, output_stream
 from lit_cls.data.formats import FORMATS, SUPPORTED, Column, ColumnChoice, Format, format_of
@@ -43,7 +42,7 @@ Where the input has labels, the accuracy is printed as well. Notes and progress 
 def predict(words: Sequence[str]) -> int:
     """Runs the command with the words after the subcommand; returns the exit code."""
     args = _parse(words)
-    output = None if args.output in (None, "-") else Path(os.path.expanduser(args.output))
+    output = None if args.output in (None, "-") else user_path(args.output)
     form: OutputFormat | None = args.output_format
     if output is not None:
         form = output_format(output, form)
@@ -75,7 +74,7 @@ def predict(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> CommandParser:
+def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("predict", DESCRIPTION, EPILOG)
     parser.usage = "lit_cls predict --ckpt_path PATH [options] [TEXT … | -]"
     add_checkpoint_options(parser)
@@ -94,11 +93,6 @@ def _parser() -> CommandParser:
     add("--output", metavar="FILE", help="a new .csv or .jsonl file (default: standard output)")
     form_help = "default: JSON lines for JSON lines, CSV for all else; for texts given as words, lines to read"
     add("--output_format", choices=[form for form in get_args(OutputFormat) if form != "lines"], help=form_help)
-    return parser
-
-
-def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _parser()
     at = list(words).index("--") if "--" in words else len(words)
     for word in words[:at]:
         if word[:2] in ("-c", "-h") and word[2:3] not in ("", "="):  # argparse would take the rest for a value
@@ -127,9 +121,9 @@ def _column_option(args: argparse.Namespace) -> str | None:
 
 
 def _text_or_refused(word: str, parser: CommandParser) -> str:
-    if word == "-" or not word.startswith("-") or " " in word.split("=", maxsplit=1)[0]:
-        return word
     name = word.split("=", maxsplit=1)[0]
+    if word == "-" or not word.startswith("-") or " " in name:
+        return word
     known = [option for action in parser._actions for option in action.option_strings]
     group = name.split(".", maxsplit=1)[0]
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
@@ -178,7 +172,7 @@ def _open(args: argparse.Namespace, choice: ColumnChoice, to_stdout: bool) -> tu
             notes.append(f"{last} is classified as a text; --data.path {last} classifies the rows of that file")
         table = table_of_texts(args.texts)
     elif args.path not in (None, "-"):
-        file = Path(os.path.expanduser(args.path))
+        file = user_path(args.path)
         check_file(file)
         format = format or format_of(file)
         if format is None:

@@ -69,17 +69,14 @@ class PredictionWriter:
             prediction = dict(zip(self._ours, [label, *shares, truncated], strict=True))
             self._bytes(json.dumps({**row, **prediction}, ensure_ascii=False, default=str) + "\n")
         else:
-            self._csv_line([*self._cells(values), label, *shares, "true" if truncated else "false"])
-
-    def _cells(self, values: Sequence[Any] | Mapping[str, Any]) -> list[str]:
-        if isinstance(values, Mapping):
-            if other := [name for name in values if name not in self._columns]:
-                raise UserError(
-                    f"row {self.n} has {quote(other[0])}, which the first row does not have: CSV cannot add a column "
-                    "later. Pass --output_format jsonl, or give the rows as a file"
-                )
-            values = [values.get(name) for name in self._columns]
-        return [_cell(value) for value in values]
+            if isinstance(values, Mapping):
+                if other := [name for name in values if name not in self._columns]:
+                    raise UserError(
+                        f"row {self.n} has {quote(other[0])}, which the first row does not have: CSV cannot add a "
+                        "column later. Pass --output_format jsonl, or give the rows as a file"
+                    )
+                values = [values.get(name) for name in self._columns]
+            self._csv_line([*map(_cell, values), label, *shares, "true" if truncated else "false"])
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
         line = io.StringIO(newline="")

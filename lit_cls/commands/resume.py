@@ -9,6 +9,7 @@ import yaml
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_cls.commands.config_safety import only_allowed_classes
+from lit_cls.commands.parser import user_path
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.io.atomic import locked
@@ -32,11 +33,8 @@ def resume(words: list[str]) -> None:
         print_line(HELP.rstrip())
         return
     folder = folder_to_resume(words[0])
-    for word in words[1:]:
-        if word.split("=")[0] in _OF_THE_FOLDER:
-            raise UserError(
-                f"{word.split('=')[0]} is not an option of resume: the folder names the run and its configuration"
-            )
+    if given := [option for word in words[1:] if (option := word.split("=")[0]) in _OF_THE_FOLDER]:
+        raise UserError(f"{given[0]} is not an option of resume: the folder names the run and its configuration")
     # One of several processes holds it for all.
     with nullcontext() if rank_zero_only.rank else locked(folder):  # type: ignore[attr-defined]
         if (folder / "report" / "report.json").is_file():
@@ -52,7 +50,7 @@ def resume(words: list[str]) -> None:
 
 def folder_to_resume(given: str) -> Path:
     """The folder of a run that was stopped; a UserError says why it is none."""
-    folder = Path(os.path.expanduser(given))
+    folder = user_path(given)
     if folder.suffix == ".ckpt":
         raise UserError(
             f"resume takes the folder of a run, not a checkpoint: lit_cls resume {folder.parent}, or for a new run "

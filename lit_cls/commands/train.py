@@ -1,6 +1,5 @@
 """The subcommands fit, validate and test, through LightningCLI."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from lit_cls.commands import train_config
 from lit_cls.commands.checkpoint_options import locate_checkpoint
 from lit_cls.commands.config_safety import only_allowed_classes
+from lit_cls.commands.parser import user_path
 from lit_cls.commands.parser_errors import describe_class_error, parse, user_errors
 from lit_cls.commands.train_config import FIT_ONLY, as_list
 from lit_cls.data.datamodule import ClassificationData
@@ -169,7 +169,7 @@ class TrainCommand(LightningCLI):
         self.config = parse(parser, self.words)
         config = self.config[name]
         train_config.check_values(own_parser, config)
-        self.root = Path(os.path.expanduser(config.trainer.default_root_dir))
+        self.root = user_path(config.trainer.default_root_dir)
         self.run_name = train_config.run_name_of(config)
         if self.resumed is not None:
             self.root, self.run_name = self.resumed.parent.parent, self.resumed.parent.name

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 from lit_cls.io.terminal import is_terminal, print_error
@@ -13,33 +14,30 @@ BAR_AFTER = 1.0
 """Seconds before a bar appears."""
 
 
+@dataclass(eq=False)
 class Progress:
     """How much of the work is done, with a rate; on standard error.
 
     Args:
         total: None while it is unknown.
-        label: of the work.
         unit: of what is counted.
         log: prints a line.
         stdout_used: whether standard output gets results meanwhile: on the same terminal, they are the progress.
         bar: whether there may be a bar; a caller whose console draws its own takes lines.
     """
 
-    def __init__(
-        self,
-        total: int | None = None,
-        label: str = "",
-        unit: str = "texts",
-        log: Callable[[str], None] = print_error,
-        stdout_used: bool = False,
-        bar: bool = True,
-    ) -> None:
-        self._label, self._total, self._unit, self._log = label, total, unit, log
+    total: int | None = None
+    unit: str = "texts"
+    log: Callable[[str], None] = print_error
+    stdout_used: InitVar[bool] = False
+    bar: InitVar[bool] = True
+
+    def __post_init__(self, stdout_used: bool, bar: bool) -> None:
         on_terminal = bar and is_terminal(sys.stderr)
         self._silent = on_terminal and stdout_used and is_terminal(sys.stdout)
         self._may_draw = on_terminal and not self._silent
         self._bar: Any = None
-        self._done = 0
+        self._label, self._done = "", 0
         self._began = self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -57,24 +55,24 @@ class Progress:
         """Sets how many of one phase are done, of a total that may grow; another label begins another phase."""
         if label != self._label:
             self._label, self._began = label, time.monotonic()
-        self._total = total
+        self.total = total
         self._update(done)
 
     def _update(self, done: int) -> None:
         self._done = done
         now = time.monotonic()
-        rate = f"{done / max(now - self._began, 1e-9):,.1f} {self._unit}/s"
-        if self._may_draw and self._total:
+        rate = f"{done / max(now - self._began, 1e-9):,.1f} {self.unit}/s"
+        if self._may_draw and self.total:
             if self._bar is None and now - self._began >= BAR_AFTER:
                 self._bar = _bar()
             if self._bar is not None:
                 [task] = self._bar.task_ids
-                self._bar.update(task, description=self._label, completed=done, total=self._total, rate=rate)
+                self._bar.update(task, description=self._label, completed=done, total=self.total, rate=rate)
         elif not self._silent and now - self._last_line >= LINE_EVERY:
             self._last_line = now
             label = f"{self._label}: " if self._label else ""
-            total = f" of {self._total:,}" if self._total else ""
-            self._log(f"{label}{done:,}{total} {self._unit}, {rate}")
+            total = f" of {self.total:,}" if self.total else ""
+            self.log(f"{label}{done:,}{total} {self.unit}, {rate}")
 
 
 def _bar() -> Any:

@@ -162,7 +162,10 @@ class Run:
 
     @contextmanager
     def _opened(self, trainer: Trainer, data: ClassificationData, state: ResumeState | None) -> Iterator[Saver]:
-        """Holds the run's folder, new or resumed, for one process, with the objects that write into it."""
+        """Holds the run's folder, new or resumed, for one process, with the objects that write into it.
+
+        Prints how to resume the run when it is stopped or cannot write.
+        """
         with ExitStack() as stack:
             if trainer.is_global_zero and self.resumed is None:  # `lit_cls resume` holds its own
                 self.folder = new_run_folder(self.root, self.name)
@@ -184,9 +187,18 @@ class Run:
             # The saver is the last callback: it restores the random states of the next step.
             trainer.callbacks += [record, saver]  # type: ignore[attr-defined]
             trainer.loggers = [self.metrics, *trainer.loggers]
-            stack.enter_context(self._hint_to_resume(trainer))
-            stack.enter_context(self.signals)
-            yield saver
+            resume = f"resume with: lit_cls resume {shlex.quote(str(self.folder))}"
+            try:
+                with self.signals:
+                    yield saver
+            except Stopped as stopped:
+                self.log(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
+                if self.keep is not None:
+                    self.log(resume)
+                raise
+            except OSError as error:
+                hint = f". When that is mended, {resume}" if self.keep is not None else ""
+                raise RunError(f"the run in {self.folder} failed: {error}{hint}") from error
 
     def _begin_files(self, state: ResumeState | None) -> None:
         """Writes the configuration, and what an earlier run leaves to this one, before the first step."""
@@ -210,21 +222,6 @@ class Run:
                 add_resumption(self.folder, self.command, step)
 
         return LambdaCallback(on_fit_start=write, on_validation_start=write, on_test_start=write)
-
-    @contextmanager
-    def _hint_to_resume(self, trainer: Trainer) -> Iterator[None]:
-        """Prints how to resume the run when it is stopped or cannot write."""
-        resume = f"lit_cls resume {shlex.quote(str(self.folder))}"
-        try:
-            yield
-        except Stopped as stopped:
-            self.log(f"stopped by {stopped.received.name} after {trainer.global_step} steps")
-            if self.keep is not None:
-                self.log(f"resume with: {resume}")
-            raise
-        except OSError as error:
-            hint = f". When that is mended, resume with: {resume}" if self.keep is not None else ""
-            raise RunError(f"the run in {self.folder} failed: {error}{hint}") from error
 
     def _evaluate(
         self,
