@@ -243,7 +243,7 @@ def test_where_every_prediction_is_correct_the_temperature_stays(tmp_path: Path,
     assert tuning.decision.temperature == 1
     # The middle between the probabilities of logits 3 apart.
     assert tuning.decision.threshold == pytest.approx(0.5, abs=1e-6)
-    given = _predictions(tuning.decision, logits, labels, ["no", "yes"]).predictions
+    given = _predictions(tuning.decision, logits, labels, ["no", "yes"])
     notes = _notes(tmp_path / "a.ckpt", Decision(), parts, tuning, given, named=True)
     assert notes[0].startswith("temperature: every prediction is correct, so any lower temperature would fit better")
 

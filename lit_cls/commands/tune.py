@@ -63,15 +63,6 @@ class _Tuning:
     goal: Goal
 
 
-@dataclass(frozen=True)
-class TunedPredictions:
-    """Predictions under one temperature and threshold."""
-
-    rule: str
-    nll: float
-    predictions: Predictions
-
-
 def tune(words: list[str]) -> int:
     """Runs `lit_cls tune` with these arguments; returns the exit code."""
     parser = CommandParser("tune", _DESCRIPTION, _EPILOG)
@@ -99,12 +90,14 @@ def tune(words: list[str]) -> int:
     if not bool(logits.isfinite().all()):
         raise UserError(f"the outputs of {trained.path} are not numbers: its training has diverged, train anew")
     tuning = _tune(logits, labels, candidates, goal, names)
-    before, after = (_predictions(rule, logits, labels, names) for rule in (Decision(), tuning.decision))
+    rules = (Decision(), tuning.decision)
+    before, after = (_predictions(rule, logits, labels, names) for rule in rules)
     content = {**without_training(trained.checkpoint), DECISION_KEY: tuning.decision.as_dict()}
     write_checkpoint(content, target)  # before any output, whose reader may close it
-    print_to(stdout_console(), tuning_table(before, after, goal, f"{trained.path}: {tuning.decision.goal}"))
+    figures = (figures_of(rule, logits, given, goal) for rule, given in zip(rules, (before, after), strict=True))
+    print_to(stdout_console(), tuning_table(f"{trained.path}: {tuning.decision.goal}", *figures))
     earlier = decision_of(trained.checkpoint)
-    for note in _notes(trained.path, earlier, parts, tuning, after.predictions, named is not None):
+    for note in _notes(trained.path, earlier, parts, tuning, after, named is not None):
         print_line(f"note: {note}")
     print_line(f"predictions follow from: {tuning.decision.describe(names)}")
     test, predict = (shlex.join(["lit_cls", command, "--ckpt_path", str(target)]) for command in ("test", "predict"))
@@ -150,16 +143,9 @@ def _tune(logits: Tensor, labels: Ints, candidates: Sequence[int], goal: Goal, n
     return _Tuning(decision, found[label], note, goal)
 
 
-def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequence[str]) -> TunedPredictions:
-    rule = "most probable label"
-    if decision.label is not None:
-        rule = f"{names[decision.label]} if at least {decision.threshold:.4g}"
+def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequence[str]) -> Predictions:
     probabilities = decision.probabilities(logits)
-    return TunedPredictions(
-        rule=f"temperature {decision.temperature:.4g}, {rule}",
-        nll=nll(logits.numpy(), labels, decision.temperature),
-        predictions=Predictions(probabilities, torch.from_numpy(labels), decision.labels(probabilities), tuple(names)),
-    )
+    return Predictions(probabilities, torch.from_numpy(labels), decision.labels(probabilities), tuple(names))
 
 
 def _notes(
@@ -229,35 +215,38 @@ def _shifted_precision(parts: SplitData, after: Predictions, label: int) -> list
     ]
 
 
-def tuning_table(before: TunedPredictions, after: TunedPredictions, goal: Goal, title: str) -> Table:
-    """One row per figure; shares with their counts and 95 % Wilson intervals."""
+def tuning_table(title: str, before: dict[str, str], after: dict[str, str]) -> Table:
+    """One row per figure."""
     columns = (Column(name, justify="right") for name in ("before", "after"))
     table = Table("figure", *columns, title=Text(title), title_justify="left")
-    for (name, one), (_, other) in zip(_table_rows(before, goal), _table_rows(after, goal), strict=True):
-        table.add_row(Text(name), Text(one), Text(other))
+    for name, figure in before.items():
+        table.add_row(Text(name), Text(figure), Text(after[name]))
     return table
 
 
-def _table_rows(tuned: TunedPredictions, goal: Goal) -> Sequence[tuple[str, str]]:
-    predictions = tuned.predictions
+def figures_of(decision: Decision, logits: Tensor, predictions: Predictions, goal: Goal) -> dict[str, str]:
+    """What the table has about predictions under one rule; shares with their counts and 95 % Wilson intervals."""
+    names, rule = predictions.label_names, "most probable label"
+    if decision.label is not None:
+        rule = f"{names[decision.label]} if at least {decision.threshold:.4g}"
     # About the probabilities alone, whatever the threshold.
     most_probable = replace(predictions, predicted=predictions.probabilities.argmax(dim=1))
-    found = [
-        ("rule", tuned.rule),
-        ("NLL", decimal(tuned.nll)),
-        ("calibration error (ECE, 15 bins)", decimal(calibration_error(reliability(most_probable)))),
-        ("accuracy", share(sum(predictions.correct), len(predictions.labels))),
-    ]
+    found = {
+        "rule": f"temperature {decision.temperature:.4g}, {rule}",
+        "NLL": decimal(nll(logits.numpy(), predictions.labels.numpy(), decision.temperature)),
+        "calibration error (ECE, 15 bins)": decimal(calibration_error(reliability(most_probable))),
+        "accuracy": share(sum(predictions.correct), len(predictions.labels)),
+    }
     if goal.kind == "cost":
         cost = cost_of(predictions.predicted.numpy(), predictions.labels.numpy(), goal)
-        found.append(("cost of wrong predictions", f"{cost:,.6g}"))
+        found["cost of wrong predictions"] = f"{cost:,.6g}"
     confusion = predictions.confusion()
-    for k, name in enumerate(predictions.label_names):
+    for k, name in enumerate(names):
         correct, predicted, texts = (int(n) for n in (confusion[k, k], confusion[:, k].sum(), confusion[k].sum()))
         f1 = 2 * correct / (predicted + texts) if predicted + texts else None
-        found += [
-            (f"{name}: precision", share(correct, predicted)),
-            (f"{name}: recall", share(correct, texts)),
-            (f"{name}: F1", decimal(f1)),
-        ]
+        found |= {
+            f"{name}: precision": share(correct, predicted),
+            f"{name}: recall": share(correct, texts),
+            f"{name}: F1": decimal(f1),
+        }
     return found
