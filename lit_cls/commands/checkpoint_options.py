@@ -1,7 +1,4 @@
-"""The options that name a trained classifier, and the checkpoint that they name.
-
-Everything else about the classifier comes from its checkpoint.
-"""
+"""The options that name a trained classifier, and its checkpoint, which brings everything else."""
 
 import argparse
 import itertools

@@ -29,8 +29,8 @@ Each word gets a score, its contribution to the log-odds of the predicted label:
 embeddings, and by leaving out one word at a time. Texts are truncated as predict does. Computes in 32-true."""
 
 
-def explain(words: list[str]) -> int:
-    """Runs `lit_cls explain` with these arguments; returns the exit code."""
+def explain(words: list[str]) -> None:
+    """Runs `lit_cls explain` with these arguments."""
     parser = CommandParser("explain", _DESCRIPTION, 'a text that begins with a dash follows --: -- "-5 degrees"')
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="the texts, each in quotes")
     choices = (*_METHODS, "both")
@@ -57,7 +57,6 @@ def explain(words: list[str]) -> int:
         except OSError as error:
             raise RunError(f"{out} cannot be written: {error.strerror}") from error
         print_error(f"the page is in {out}")
-    return 0
 
 
 def _explain_all(

@@ -37,8 +37,8 @@ will, logs how it compares with the reference outputs, and raises RunError where
 _MAX_TEXTS = 64  # of the validation split
 
 
-def export(words: list[str]) -> int:
-    """Runs `lit_cls export` with these arguments; returns the exit code."""
+def export(words: list[str]) -> None:
+    """Runs `lit_cls export` with these arguments."""
     parser = CommandParser("export", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison, beside texts that are always compared")
@@ -71,4 +71,3 @@ def export(words: list[str]) -> int:
     except OSError as error:
         raise RunError(f"{out} could not be written: {error}. Choose another place with --out") from error
     print_line(f"{args.format}: {out}")
-    return 0

@@ -26,8 +26,8 @@ validation split are compared with those of the checkpoint: if one differs by mo
 label changes, nothing is written."""
 
 
-def merge(words: list[str]) -> int:
-    """Runs `lit_cls merge` with these arguments; returns the exit code."""
+def merge(words: list[str]) -> None:
+    """Runs `lit_cls merge` with these arguments."""
     parser = CommandParser("merge", _DESCRIPTION)
     add_checkpoint_options(parser)
     add_data_option(parser, "the comparison")
@@ -55,7 +55,6 @@ def merge(words: list[str]) -> int:
     write_checkpoint(content, out)  # before any output, whose reader may close it
     print_line(line)
     print_line(f"{n_adapters} adapters merged: {out}")
-    return 0
 
 
 def _logits(classifier: Classifier, texts: Sequence[str], form: str) -> Tensor:

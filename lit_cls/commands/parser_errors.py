@@ -31,22 +31,16 @@ _KINDS = {
 def describe_parser_error(message: str, subcommand: str) -> str:  # noqa: PLR0911 - one for each kind of message
     """Rewrites a message of jsonargparse: the option, the rule, the value, and where all options are listed."""
     hint = f"\nlit_cls {subcommand} --help lists every option and its values"
-    key = ".".join(
-        re.findall(r'Parser key "([\w.]+)"', message)[:1]
-        + re.findall(r'Problem with given class_path.*\s+Parser key "(\w+)"', message)[:1]
-    )
+    patterns = (r'Parser key "([\w.]+)"', r'Problem with given class_path.*\s+Parser key "(\w+)"')
+    key = ".".join(found[1] for pattern in patterns if (found := re.search(pattern, message)))
     if denied := re.search(r"(--[\w.]+)?.*Importing '([^']+)' is not allowed", message, re.DOTALL):
         packages = ", ".join(ALLOWED_PACKAGES)
         return (
             f"{denied[1] or key} names {denied[2]}: a configuration that others may have written can only name classes "
             f"of {packages}, because naming one runs code. Leave it out; fit takes classes of your own"
         )
-    unknown = re.search(
-        r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'|Option '(\w+)' is not accepted",
-        message,
-        re.IGNORECASE,
-    )
-    if unknown:
+    no_option = r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.]+)'|Option '(\w+)' is not accepted"
+    if unknown := re.search(no_option, message, re.IGNORECASE):
         name = unknown[1] or unknown[2] or f"{key}.{unknown[3]}"
         return f"there is no option --{name}{moved_option_hint(name)}{hint}"
     value = re.search(r"(?:Given|Got) value: (.*)", message)

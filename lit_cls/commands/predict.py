@@ -39,8 +39,8 @@ Where the input has labels, the accuracy is printed as well. Notes and progress 
 """
 
 
-def predict(words: Sequence[str]) -> int:
-    """Runs the command with the words after the subcommand; returns the exit code."""
+def predict(words: Sequence[str]) -> None:
+    """Runs `lit_cls predict` with these arguments."""
     args = _parse(words)
     output = None if args.output in (None, "-") else user_path(args.output)
     form: OutputFormat | None = args.output_format
@@ -71,7 +71,6 @@ def predict(words: Sequence[str]) -> int:
         print_error(line)
     if output is not None:
         print_error(f"{counts.n:,} predictions are in {output}")
-    return 0
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

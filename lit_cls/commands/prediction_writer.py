@@ -21,10 +21,8 @@ _SUFFIXES: dict[str, OutputFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson
 class PredictionWriter:
     """Writes a row's own columns, in their order, then `label`, `probability`, one per class, `truncated`.
 
-    A column of the input that has one of these names is renamed, with `input_` before it.
-
-    `lines` are for a person: label, probabilities and the text. `log` prints a line about each column that is renamed.
-    JSON lines cannot hold two columns of one name: a UserError.
+    A column of the input that has one of these names is renamed, with `input_` before it, and `log` prints a line.
+    `lines` are for a person: label, probabilities, text. A UserError if JSON lines had two columns of one name.
     """
 
     def __init__(
@@ -52,10 +50,7 @@ class PredictionWriter:
     def write(
         self, values: Sequence[Any] | Mapping[str, Any], label: str, probabilities: Mapping[str, float], truncated: bool
     ) -> None:
-        """Writes one row, whose values are given by place or by name, and its prediction.
-
-        A UserError refuses a value that CSV has no column for.
-        """
+        """Writes a row, its values by place or name, and its prediction; a UserError if CSV lacks a column for one."""
         self.n += 1
         shares = [float(f"{probabilities[name]:.6g}") for name in (label, *self._label_names)]
         if self._form == "lines":

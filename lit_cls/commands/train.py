@@ -101,10 +101,9 @@ class TrainCommand(LightningCLI):
 
     def start(self) -> None:
         """Trains or evaluates, from its own seed whatever ran before it in this process."""
-        assert self.subcommand is not None
         keep_freed_memory()
-        with user_errors(self.subcommand):
-            seed_everything(self.config[self.subcommand].seed_everything, workers=True, verbose=False)
+        with user_errors(self.words[0]):
+            seed_everything(self.config[self.words[0]].seed_everything, workers=True, verbose=False)
             try:
                 if self.subcommand == "fit":
                     self.run.fit(self.trainer, self.model, self.datamodule, self._resume_state(), self.notes)
@@ -119,13 +118,10 @@ class TrainCommand(LightningCLI):
 
     def settings(self) -> dict[str, Any]:
         """Every value that the run uses, as in its config.yaml."""
-        settings: dict[str, Any] = yaml.safe_load(self._settings_text())
-        return settings
+        return yaml.safe_load(self._settings_text())
 
     def _settings_text(self) -> str:
-        assert self.subcommand is not None
-        written: str = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
-        return written
+        return self._parser(self.words[0]).dump(self.config[self.words[0]], skip_none=False)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The subcommand that runs, with the arguments of the Trainer's method that are not options.

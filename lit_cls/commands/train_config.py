@@ -95,7 +95,7 @@ def make_repeatable(config: Namespace) -> None:
 
 def check_device(precision: Any, accelerator: str) -> None:
     """Refuses a device that this machine lacks, and a precision that the device lacks."""
-    name = str(precision)
+    name, option = str(precision), f"trainer.precision {precision}"
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if accelerator in ("gpu", "cuda", "mps") and not has_gpu:
         raise UserError(
@@ -104,15 +104,11 @@ def check_device(precision: Any, accelerator: str) -> None:
         )
     on_gpu = has_gpu and accelerator != "cpu"
     if name in ("16", "16-mixed", "16-true") and not on_gpu:
-        raise UserError(
-            f"trainer.precision {name} needs a GPU, and there is none: pass --trainer.precision bf16-mixed or 32-true"
-        )
+        raise UserError(f"{option} needs a GPU, and there is none: pass --trainer.precision bf16-mixed or 32-true")
     on_cuda = on_gpu and torch.cuda.is_available()
     if name.startswith("bf16") and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
         gpu = torch.cuda.get_device_name()
-        raise UserError(
-            f"trainer.precision {name}: {gpu} has no bfloat16; pass --trainer.precision 16-mixed or 32-true"
-        )
+        raise UserError(f"{option}: {gpu} has no bfloat16; pass --trainer.precision 16-mixed or 32-true")
 
 
 def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_losses: bool) -> None:
@@ -149,10 +145,8 @@ def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_
         raise UserError("trainer.use_distributed_sampler repeats rows: leave it out, rows are dealt out without it")
     if config["overfit_batches"]:
         raise UserError("trainer.overfit_batches replaces the order of texts: use --trainer.limit_train_batches")
-    if re.search("spawn|fork|notebook", str(config["strategy"])):
-        raise UserError(
-            f"trainer.strategy {config['strategy']} keeps its processes' predictions to itself: use ddp instead"
-        )
+    if re.search("spawn|fork|notebook", strategy := str(config["strategy"])):
+        raise UserError(f"trainer.strategy {strategy} keeps its processes' predictions to itself: use ddp instead")
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
         raise UserError("GradientAccumulationScheduler is not supported: use --trainer.accumulate_grad_batches")
 

@@ -63,8 +63,8 @@ class _Tuning:
     goal: Goal
 
 
-def tune(words: list[str]) -> int:
-    """Runs `lit_cls tune` with these arguments; returns the exit code."""
+def tune(words: list[str]) -> None:
+    """Runs `lit_cls tune` with these arguments."""
     parser = CommandParser("tune", _DESCRIPTION, _EPILOG)
     parser.add_argument("--goal", default="f1", metavar="GOAL", help="goal of the threshold (default: f1)")
     label_help = "label that the goal is about (default, with two labels: the rarer one in the source)"
@@ -103,7 +103,6 @@ def tune(words: list[str]) -> int:
     test, predict = (shlex.join(["lit_cls", command, "--ckpt_path", str(target)]) for command in ("test", "predict"))
     print_line(f"measure it on texts that nothing was chosen on: {test}")
     print_line(f'classify texts with: {predict} "a text"')
-    return 0
 
 
 def _class_of(labels: Sequence[str], label_names: Sequence[str]) -> int:

@@ -27,12 +27,8 @@ def new_run_folder(root: Path, name: str) -> Path:
 
 def write_config(folder: Path, config: str) -> str | None:
     """Writes config.yaml; one that differs is kept as `config_<n>.yaml`, whose name is returned."""
-    path = folder / "config.yaml"
-    kept = None
-    if path.exists():
-        before = path.read_text(encoding="utf-8")
-        if before == config:
-            return None
+    path, kept = folder / "config.yaml", None
+    if path.exists() and (before := path.read_text(encoding="utf-8")) != config:
         kept = next(name for n in itertools.count() if not (folder / (name := f"config_{n}.yaml")).exists())
         write_text(folder / kept, before)
     write_text(path, config)

@@ -240,16 +240,14 @@ class Run:
         path = None if checkpoint is None else str(checkpoint)
         for split in splits:
             self.predictions.clear()
-            match split:
-                case "test":
-                    trainer.test(module, ckpt_path=path, verbose=False, datamodule=data)
-                case "validation":
-                    trainer.validate(module, ckpt_path=path, verbose=False, datamodule=data)
-                case "train":
-                    trainer.predict(module, ckpt_path=path, return_predictions=False, datamodule=data)
+            if split == "train":
+                trainer.predict(module, ckpt_path=path, return_predictions=False, datamodule=data)
+            else:
+                evaluate = trainer.test if split == "test" else trainer.validate
+                evaluate(module, ckpt_path=path, verbose=False, datamodule=data)
             path = None  # its weights are in place now
-            logits = self.predictions.logits
-            found.append(evaluate_split(split, data, self.predictions.row_ids, logits, module.decision))
+            row_ids, logits = self.predictions.row_ids, self.predictions.logits
+            found.append(evaluate_split(split, data, row_ids, logits, module.decision))
             if trainer.is_global_zero:
                 write_split(self.folder, found[-1], data)
         if rule := module.decision.describe(data.label_names):
