@@ -13,7 +13,6 @@ from lit_cls.commands.parser import CommandParser, user_path
 from lit_cls.errors import RunError, UserError
 from lit_cls.explain import html
 from lit_cls.explain.attribution import TOLERANCE, Attribution, integrated_gradients, leave_one_word_out
-from lit_cls.explain.words import Word
 from lit_cls.inference import Classifier
 from lit_cls.io.atomic import check_new_file, write_text
 from lit_cls.io.progress import Progress
@@ -127,13 +126,20 @@ def _describe_sum(method: Attribution) -> str:
 
 def _print(console: Console, one: html.Explanation, heading: str, coloured: bool) -> None:
     """To standard output: coloured words, or a table of scores if there are no colours."""
-    for line in (f"{heading}{one.prediction}", *(f"  {note}" for note in one.notes)):
-        console.print(line)
+    console.print(f"{heading}{one.prediction}", *(f"  {note}" for note in one.notes), sep="\n")
     for name, (total, attribution) in one.methods.items():
         words = html.displayed_words(attribution.words)
         if coloured and words:
-            console.print(f"  {name}: {total}; deepest colour {html.largest(words):.3f}")
-            console.print(_coloured(words, console.color_system))
+            deepest = html.largest(words)
+            console.print(f"  {name}: {total}; deepest colour {deepest:.3f}")
+            line = Text()
+            for word in words:
+                text = word.text.lstrip()
+                shade = (
+                    "dim" if word.score is None else _style(html.shade_of(word.score, deepest), console.color_system)
+                )
+                line.append(word.text[: len(word.text) - len(text)]).append(text, shade)
+            console.print(line)
         else:
             console.print(f"  {name}: {total}")
     rows = [] if coloured else html.score_rows(one)
@@ -142,16 +148,6 @@ def _print(console: Console, one: html.Explanation, heading: str, coloured: bool
     for text, scores in rows:
         console.print("  ".join(f"{score:>20}" for score in scores) + f"  {' '.join(text.split())}")
     console.print()
-
-
-def _coloured(words: Sequence[Word], colour_system: str | None) -> Text:
-    deepest = html.largest(words)
-    found = Text()
-    for word in words:
-        text = word.text.lstrip()
-        found.append(word.text[: len(word.text) - len(text)])
-        found.append(text, "dim" if word.score is None else _style(html.shade_of(word.score, deepest), colour_system))
-    return found
 
 
 def _style(shade: int, colour_system: str | None) -> Style:

@@ -3,7 +3,6 @@
 import os
 import shlex
 from contextlib import nullcontext
-from pathlib import Path
 
 import yaml
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -32,25 +31,7 @@ def resume(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print_line(HELP.rstrip())
         return
-    folder = folder_to_resume(words[0])
-    if given := [option for word in words[1:] if (option := word.split("=")[0]) in _OF_THE_FOLDER]:
-        raise UserError(f"{given[0]} is not an option of resume: the folder names the run and its configuration")
-    # One of several processes holds it for all.
-    with nullcontext() if rank_zero_only.rank else locked(folder):  # type: ignore[attr-defined]
-        if (folder / "report" / "report.json").is_file():
-            more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
-            if words[1:]:
-                raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
-            print_line(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
-            return
-        options = ["--config", str(folder / "config.yaml"), *words[1:]]
-        with only_allowed_classes("resume"):
-            TrainCommand(["fit", *options], resumed=folder, command=["resume", *words]).start()
-
-
-def folder_to_resume(given: str) -> Path:
-    """The folder of a run that was stopped; a UserError says why it is none."""
-    folder = user_path(given)
+    folder = user_path(words[0])
     if folder.suffix == ".ckpt":
         raise UserError(
             f"resume takes the folder of a run, not a checkpoint: lit_cls resume {folder.parent}, or for a new run "
@@ -67,4 +48,17 @@ def folder_to_resume(given: str) -> Path:
         raise UserError(f"{config} cannot be read: {error}") from error
     if not isinstance(settings, dict) or "keep" not in settings:
         raise UserError(f"{folder} is not the folder of a training (lit_cls fit)")
-    return folder.absolute()
+    folder = folder.absolute()
+    if given := [option for word in words[1:] if (option := word.split("=")[0]) in _OF_THE_FOLDER]:
+        raise UserError(f"{given[0]} is not an option of resume: the folder names the run and its configuration")
+    # One of several processes holds it for all.
+    with nullcontext() if rank_zero_only.rank else locked(folder):  # type: ignore[attr-defined]
+        if (folder / "report" / "report.json").is_file():
+            more = f"lit_cls fit --ckpt_path {shlex.quote(str(folder / 'last.ckpt'))} --trainer.max_epochs N"
+            if words[1:]:
+                raise UserError(f"{folder} is complete, and stays as it is. To train more, in a new folder:\n  {more}")
+            print_line(f"{folder} is complete: its figures are in report/. To train more, in a new folder:\n  {more}")
+            return
+        options = ["--config", str(folder / "config.yaml"), *words[1:]]
+        with only_allowed_classes("resume"):
+            TrainCommand(["fit", *options], resumed=folder, command=["resume", *words]).start()

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +104,7 @@ class Run:
 
         `trainer` is a `ClassifierTrainer` made with `callbacks`; `notes` are printed behind the lines about the data.
         """
+        self.trainer, self.module, self.data = trainer, module, data
         check_batches(trainer, data)
         for thing in (*describe_data(data, module.settings.token_position), *notes):
             self.log(thing)
@@ -110,12 +112,12 @@ class Run:
         for note in module.weigh_classes(data.splits["train"].label_ids):
             self.log(f"note: {note}")
         check_weights_and_disk(module, len(data.label_names), self.root, self._copies())
-        with self._opened(trainer, data, state) as saver:
+        with self._opened(state) as saver:
             trainer.fit(module, datamodule=data, ckpt_path=None if state is None else str(state.path))
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # the first process created it
-            kept = self._kept(trainer, saver)
-            self._evaluate(trainer, module, data, kept, "test", "validation", "train")
-        if seconds := self._seconds_training(module):
+            kept = self._kept(saver)
+            self._evaluate(kept, "test", "validation", "train")
+        if seconds := self._seconds_training():
             frozen = module.feature_cache.seconds.get("train")
             when = ", by the run that computed them" if "train" in module.feature_cache.found else ""
             part = f" ({frozen:.1f} s of it for the frozen layers{when})" if frozen else ""
@@ -128,10 +130,11 @@ class Run:
         self, trainer: Trainer, module: ClassifierModule, data: ClassificationData, split: SplitName, checkpoint: Path
     ) -> None:
         """Evaluates a checkpoint on one split, with a Trainer made with `callbacks`."""
+        self.trainer, self.module, self.data = trainer, module, data
         for thing in describe_data(data, module.settings.token_position):
             self.log(thing)
-        with self._opened(trainer, data, None):
-            self._evaluate(trainer, module, data, checkpoint, split)
+        with self._opened(None):
+            self._evaluate(checkpoint, split)
         self.log(f"everything is in {self.folder}")
 
     def _copies(self) -> int:
@@ -142,18 +145,18 @@ class Run:
         there = 0 if self.resumed is None else sum((self.resumed / name).exists() for name in names)
         return 1 + len(names) - there  # one is being written
 
-    def _seconds_training(self, module: ClassifierModule) -> float:
+    def _seconds_training(self) -> float:
         """Of all epochs, and of the frozen layers' outputs that they start from."""
-        return self.epoch_log.seconds_training + module.feature_cache.seconds.get("train", 0.0)
+        return self.epoch_log.seconds_training + self.module.feature_cache.seconds.get("train", 0.0)
 
-    def _kept(self, trainer: Trainer, saver: Saver) -> Path | None:
+    def _kept(self, saver: Saver) -> Path | None:
         """The checkpoint to test; every run ends with one, unless it was asked not to."""
         if self.keep is None:
             self.log("note: no checkpoint was written: the weights in memory are tested")
             return None
         last = self.folder / LAST
-        if not trainer.strategy.broadcast(last.exists()):  # not one batch was to be trained on
-            saver.save(trainer)
+        if not self.trainer.strategy.broadcast(last.exists()):  # not one batch was to be trained on
+            saver.save(self.trainer)
         kept = self.folder / f"{self.keep}.ckpt"
         if not kept.exists():
             self.log("note: nothing was validated, so there is no best checkpoint: the last is tested")
@@ -161,11 +164,12 @@ class Run:
         return kept
 
     @contextmanager
-    def _opened(self, trainer: Trainer, data: ClassificationData, state: ResumeState | None) -> Iterator[Saver]:
+    def _opened(self, state: ResumeState | None) -> Iterator[Saver]:
         """Holds the run's folder, new or resumed, for one process, with the objects that write into it.
 
         Prints how to resume the run when it is stopped or cannot write.
         """
+        trainer = self.trainer
         with ExitStack() as stack:
             if trainer.is_global_zero and self.resumed is None:  # `lit_cls resume` holds its own
                 self.folder = new_run_folder(self.root, self.name)
@@ -183,7 +187,8 @@ class Run:
             )
             if trainer.is_global_zero:
                 self._begin_files(state)
-            record = self._provenance_callback(data, 0 if state is None else state.place["steps"])
+            write = partial(self._write_provenance, 0 if state is None else state.place["steps"])
+            record = LambdaCallback(on_fit_start=write, on_validation_start=write, on_test_start=write)
             # The saver is the last callback: it restores the random states of the next step.
             trainer.callbacks += [record, saver]  # type: ignore[attr-defined]
             trainer.loggers = [self.metrics, *trainer.loggers]
@@ -211,32 +216,21 @@ class Run:
         else:
             continue_files(state, self.metrics, self.keep == "best", self.log)
 
-    def _provenance_callback(self, data: ClassificationData, step: int) -> Callback:
+    @rank_zero_only
+    def _write_provenance(self, step: int, trainer: Trainer, module: ClassifierModule) -> None:
         """Writes provenance.json when the device and the weights are known and there are no figures yet."""
+        if not (self.folder / NAME).exists():
+            write_provenance(self.folder, self.command, self.data.summary, module, trainer)
+        elif trainer.training:  # a fit begins, and not its validation: it is resumed
+            add_resumption(self.folder, self.command, step)
 
-        @rank_zero_only
-        def write(trainer: Trainer, module: ClassifierModule) -> None:
-            if not (self.folder / NAME).exists():
-                write_provenance(self.folder, self.command, data.summary, module, trainer)
-            elif trainer.training:  # a fit begins, and not its validation: it is resumed
-                add_resumption(self.folder, self.command, step)
-
-        return LambdaCallback(on_fit_start=write, on_validation_start=write, on_test_start=write)
-
-    def _evaluate(
-        self,
-        trainer: Trainer,
-        module: ClassifierModule,
-        data: ClassificationData,
-        checkpoint: Path | None,
-        *splits: SplitName,
-    ) -> None:
+    def _evaluate(self, checkpoint: Path | None, *splits: SplitName) -> None:
         """Evaluates the network, from a file when one is given, and prints and stores the predictions and figures.
 
         Each split goes through the Trainer's own method, so that its options (limits, precision, devices) hold; the
         train split, which has none, through predict.
         """
-        found = []
+        trainer, module, data, found = self.trainer, self.module, self.data, []
         path = None if checkpoint is None else str(checkpoint)
         for split in splits:
             self.predictions.clear()
@@ -253,20 +247,14 @@ class Run:
         if rule := module.decision.describe(data.label_names):
             self.log(f"note: predictions follow the checkpoint's tuning: {rule}")
         if trainer.is_global_zero:
-            self._report(found, module, data, checkpoint, trainer.strategy.root_device)
+            self._report(found, checkpoint)
 
-    def _report(
-        self,
-        found: Sequence[SplitResult],
-        module: ClassifierModule,
-        data: ClassificationData,
-        tested: Path | None,
-        device: torch.device,
-    ) -> None:
+    def _report(self, found: Sequence[SplitResult], tested: Path | None) -> None:
+        module, data, device = self.module, self.data, self.trainer.strategy.root_device
         self.log(accuracy_table(accuracies(found, data)[::-1]))
         network = {
             "weights_notes": module.weights_notes,
-            "seconds_training": self._seconds_training(module),
+            "seconds_training": self._seconds_training(),
             "seconds_frozen_layers": module.feature_cache.seconds,
             "texts_trained": self.epoch_log.texts_trained,
             "parameters": count_parameters(module),
