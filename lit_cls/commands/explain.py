@@ -135,10 +135,9 @@ def _print(console: Console, one: html.Explanation, heading: str, coloured: bool
             line = Text()
             for word in words:
                 text = word.text.lstrip()
-                shade = (
-                    "dim" if word.score is None else _style(html.shade_of(word.score, deepest), console.color_system)
-                )
-                line.append(word.text[: len(word.text) - len(text)]).append(text, shade)
+                shade = None if word.score is None else html.shade_of(word.score, deepest)
+                style = "dim" if shade is None else _style(shade, console.color_system)
+                line.append(word.text[: len(word.text) - len(text)]).append(text, style)
             console.print(line)
         else:
             console.print(f"  {name}: {total}")

@@ -121,7 +121,7 @@ class TrainCommand(LightningCLI):
         return yaml.safe_load(self._settings_text())
 
     def _settings_text(self) -> str:
-        return self._parser(self.words[0]).dump(self.config[self.words[0]], skip_none=False)
+        return self._parser(self.words[0]).dump(self.config[self.words[0]], skip_unset=False)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The subcommand that runs, with the arguments of the Trainer's method that are not options.

@@ -207,8 +207,8 @@ class Run:
 
     def _begin_files(self, state: ResumeState | None) -> None:
         """Writes the configuration, and what an earlier run leaves to this one, before the first step."""
-        for partial in self.folder.glob("*.partial"):  # of a process that was killed; nobody else writes here
-            partial.unlink()
+        for left in self.folder.glob("*.partial"):  # of a process that was killed; nobody else writes here
+            left.unlink()
         if self.config is not None and (earlier := write_config(self.folder, self.config)):
             self.log(f"note: the options have changed; the earlier ones are kept as {earlier}")
         if state is None:
