@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -18,6 +19,7 @@ OutputFormat = Literal["csv", "jsonl", "lines"]
 _SUFFIXES: dict[str, OutputFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
+@dataclass(eq=False)
 class PredictionWriter:
     """Writes a row's own columns, in their order, then `label`, `probability`, one per class, `truncated`.
 
@@ -25,26 +27,23 @@ class PredictionWriter:
     `lines` are for a person: label, probabilities, text. A UserError if JSON lines had two columns of one name.
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        form: OutputFormat,
-        columns: Sequence[str],
-        label_names: Sequence[str],
-        log: Callable[[str], None],
-    ) -> None:
-        self._stream, self._form, self._log = stream, form, log
-        self._columns, self._label_names = list(columns), list(label_names)
-        self._ours = ["label", "probability", *(f"probability_{name}" for name in label_names), "truncated"]
+    stream: BinaryIO
+    form: OutputFormat
+    columns: Sequence[str]
+    label_names: Sequence[str]
+    log: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._ours = ["label", "probability", *(f"probability_{name}" for name in self.label_names), "truncated"]
         self._renamed: dict[str, str] = {}
         self.n = 0
         """Rows written."""
-        if form == "jsonl" and len(set(columns)) < len(columns):
-            twice = next(name for name in columns if list(columns).count(name) > 1)
+        if self.form == "jsonl" and len(set(self.columns)) < len(self.columns):
+            twice = next(name for name in self.columns if list(self.columns).count(name) > 1)
             raise UserError(f"two columns are named {quote(twice)}, and a JSON object has each name once: write CSV")
-        if form != "lines":
-            names = [self._name(column) for column in columns]
-            if form == "csv":
+        if self.form != "lines":
+            names = [self._name(column) for column in self.columns]
+            if self.form == "csv":
                 self._csv_line([*names, *self._ours])
 
     def write(
@@ -52,25 +51,25 @@ class PredictionWriter:
     ) -> None:
         """Writes a row, its values by place or name, and its prediction; a UserError if CSV lacks a column for one."""
         self.n += 1
-        shares = [float(f"{probabilities[name]:.6g}") for name in (label, *self._label_names)]
-        if self._form == "lines":
+        shares = [float(f"{probabilities[name]:.6g}") for name in (label, *self.label_names)]
+        if self.form == "lines":
             text = " ".join(str(values[0] if isinstance(values, Sequence) else "").split())
             named = "  ".join(f"{name} {share:.4f}" for name, share in probabilities.items())
             end = "  (truncated: longer than the classifier reads)" if truncated else ""
             self._bytes(f"{label}\t{named}\t{text}{end}\n")
-        elif self._form == "jsonl":
-            pairs = values.items() if isinstance(values, Mapping) else zip(self._columns, values, strict=True)
+        elif self.form == "jsonl":
+            pairs = values.items() if isinstance(values, Mapping) else zip(self.columns, values, strict=True)
             row = {self._name(name): _plain(value) for name, value in pairs}
             prediction = dict(zip(self._ours, [label, *shares, truncated], strict=True))
             self._bytes(json.dumps({**row, **prediction}, ensure_ascii=False, default=str) + "\n")
         else:
             if isinstance(values, Mapping):
-                if other := [name for name in values if name not in self._columns]:
+                if other := [name for name in values if name not in self.columns]:
                     raise UserError(
                         f"row {self.n} has {quote(other[0])}, which the first row does not have: CSV cannot add a "
                         "column later. Pass --output_format jsonl, or give the rows as a file"
                     )
-                values = [values.get(name) for name in self._columns]
+                values = [values.get(name) for name in self.columns]
             self._csv_line([*map(_cell, values), label, *shares, "true" if truncated else "false"])
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
@@ -80,7 +79,7 @@ class PredictionWriter:
 
     def _bytes(self, text: str) -> None:
         # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
-        self._stream.write(text.encode("utf-8", "replace"))
+        self.stream.write(text.encode("utf-8", "replace"))
 
     def _name(self, column: str) -> str:
         """The name of a column of the input in the output; a new name is logged once."""
@@ -88,10 +87,10 @@ class PredictionWriter:
             return column
         if column not in self._renamed:
             name = f"input_{column}"
-            while name in self._columns:
+            while name in self.columns:
                 name = f"input_{name}"
             self._renamed[column] = name
-            self._log(f"note: the input's column {quote(column)} is {quote(name)} in the output")
+            self.log(f"note: the input's column {quote(column)} is {quote(name)} in the output")
         return self._renamed[column]
 
 

@@ -108,11 +108,15 @@ class TrainCommand(LightningCLI):
                 if self.subcommand == "fit":
                     self.run.fit(self.trainer, self.model, self.datamodule, self._resume_state(), self.notes)
                 else:
-                    self._evaluate("validation" if self.subcommand == "validate" else "test")
-            except UserError:
-                raise
+                    assert self.checkpoint_path is not None, "without a checkpoint, parse_arguments has refused"
+                    for note in self.notes:
+                        self.run.log(note)
+                    self._check_checkpoint()
+                    split: SplitName = "validation" if self.subcommand == "validate" else "test"
+                    self.run.evaluate(self.trainer, self.model, self.datamodule, split, self.checkpoint_path)
             except Exception as error:
-                if (name := train_config.class_that_raised(error, self._get(self.config_init, "trainer"))) is None:
+                name = train_config.class_that_raised(error, self._get(self.config_init, "trainer"))
+                if name is None or isinstance(error, UserError):
                     raise
                 raise UserError(f"{name}, which the configuration names, does not work here: {error}") from error
 
@@ -197,8 +201,7 @@ class TrainCommand(LightningCLI):
                 return newest
         if given is None and subcommand == "fit":
             return None
-        given = None if given is None else str(given)
-        return locate_checkpoint(given, self.root, self.run_name, self.words, self.notes.append)
+        return locate_checkpoint(given and str(given), self.root, self.run_name, self.words, self.notes.append)
 
     def before_instantiate_classes(self) -> None:
         """Refuses a precision that the device lacks: Lightning would switch to another one."""
@@ -276,13 +279,6 @@ class TrainCommand(LightningCLI):
         state = self.checkpoint[RUN_KEY]
         del self.checkpoint  # see ResumeState
         return ResumeState(self.checkpoint_path, state["place"], state["metrics_rows"], state["best_loss"])
-
-    def _evaluate(self, split: SplitName) -> None:
-        for note in self.notes:
-            self.run.log(note)
-        assert self.checkpoint_path is not None, "without a checkpoint, parse_arguments has refused"
-        self._check_checkpoint()
-        self.run.evaluate(self.trainer, self.model, self.datamodule, split, self.checkpoint_path)
 
     def _check_checkpoint(self) -> None:
         check_same_network(self.checkpoint, self.model.settings, self.datamodule.label_names)
