@@ -48,15 +48,9 @@ def train(words: list[str]) -> None:
 class TrainCommand(LightningCLI):
     """LightningCLI with a new folder for each run, and checkpoints that bring their own settings.
 
-    The constructor checks everything that can be checked without data; nothing runs before `start`.
-
-    Args:
-        words: the subcommand, then its options.
-        resumed: the folder of a run in which fit continues.
-        command: as typed, where that differs from `words`.
-        console: where the run prints; standard output by default.
-        comparisons: whether the run's report fits baselines and draws plots.
-        weights_cache: shared with other runs of the same process; by default the weights file is read anew.
+    The constructor checks everything that can be checked without data; nothing runs before `start`. `words` are the
+    subcommand and its options, `command` what was typed where that differs. Without a `weights_cache`, shared with
+    other runs of the process, the weights file is read anew. The other arguments are as in `Run`.
     """
 
     trainer: Trainer

@@ -18,12 +18,8 @@ BAR_AFTER = 1.0
 class Progress:
     """How much of the work is done, with a rate; on standard error.
 
-    Args:
-        total: None while it is unknown.
-        unit: of what is counted.
-        log: prints a line.
-        stdout_used: whether standard output gets results meanwhile: on the same terminal, they are the progress.
-        bar: whether there may be a bar; a caller whose console draws its own takes lines.
+    If standard output gets results meanwhile (`stdout_used`), on the same terminal they are the progress. Without
+    `bar` there are only lines, for a caller whose console draws its own.
     """
 
     total: int | None = None
