@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import lit_cls
 from lit_cls.cli import main
 from lit_cls.commands import merge as merge_module
-from lit_cls.commands.new_checkpoint import new_checkpoint_path
+from lit_cls.commands.checkpoint_options import TrainedCheckpoint
 from lit_cls.errors import UserError
 from lit_cls.inference import classifier_of
 from lit_cls.model.adapters import LoRA
@@ -154,10 +154,10 @@ def test_what_did_not_train_with_lora_is_complete(
 
 
 def test_the_new_checkpoint_has_a_name_of_its_own(tmp_path: Path) -> None:
-    source = tmp_path / "best.ckpt"
+    trained = TrainedCheckpoint(tmp_path / "best.ckpt", {}, torch.device("cpu"), None, None)
     for name in ("merged.ckpt", "merged_1.ckpt", "merged_2.ckpt"):
-        assert new_checkpoint_path(None, source, "merged") == tmp_path / name
+        assert trained.new_path(None, "merged") == tmp_path / name
         (tmp_path / name).touch()
-    assert new_checkpoint_path(str(tmp_path / "a.ckpt"), source, "merged") == tmp_path / "a.ckpt"
+    assert trained.new_path(str(tmp_path / "a.ckpt"), "merged") == tmp_path / "a.ckpt"
     with pytest.raises(UserError, match="best.ckpt is what a training saves, give another name"):
-        new_checkpoint_path(str(tmp_path / "best.ckpt"), source, "merged")
+        trained.new_path(str(tmp_path / "best.ckpt"), "merged")

@@ -1,4 +1,4 @@
-"""The options that name a trained classifier, and its checkpoint, which brings everything else."""
+"""The options that name a trained classifier; its checkpoint, which brings everything else; the one made from it."""
 
 import argparse
 import itertools
@@ -16,10 +16,11 @@ import yaml
 from lit_cls.commands.parser import CommandParser, user_path
 from lit_cls.data.options import DataOptions
 from lit_cls.data.split_data import LabelledSplit, SplitData, read
-from lit_cls.errors import UserError
+from lit_cls.errors import RunError, UserError
 from lit_cls.inference import Classifier, classifier_of
+from lit_cls.io.atomic import check_output_file
 from lit_cls.runs.folder import find_checkpoint
-from lit_cls.training.checkpoints import DATA_KEY, KEY, PREVIOUS, newest_checkpoint, read_checkpoint
+from lit_cls.training.checkpoints import DATA_KEY, KEY, PREVIOUS, newest_checkpoint, read_checkpoint, without_training
 
 Log = Callable[[str], None]
 _ROOT = "checkpoints"
@@ -65,6 +66,30 @@ class TrainedCheckpoint:
             options = replace(options, path=self.data_path)
         options.check()
         return read(options)
+
+    def new_path(self, out: str | None, stem: str) -> Path:
+        """The path of a new checkpoint: `--out`, or `<stem>.ckpt` (then `<stem>_1.ckpt`, …) beside this one.
+
+        A UserError if it exists already, cannot be written, or has a name that training overwrites.
+        """
+        if out is None:
+            names = (f"{stem}_{n}.ckpt" if n else f"{stem}.ckpt" for n in itertools.count())
+            target = next(path for path in map(self.path.with_name, names) if not os.path.lexists(path))
+        else:
+            target = user_path(out)
+            if target.name in ("best.ckpt", "last.ckpt", PREVIOUS):
+                raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
+        check_output_file(target, "--out")
+        return target
+
+    def save_as(self, path: Path, changes: dict[str, Any]) -> None:
+        """Writes a new checkpoint: this one without its training, with some entries changed; or raises a RunError."""
+        from lit_cls.training.checkpoint_io import AtomicCheckpointIO  # imports Lightning, which takes seconds
+
+        try:
+            AtomicCheckpointIO().save_checkpoint({**without_training(self.checkpoint), **changes}, path)
+        except OSError as error:
+            raise RunError(f"{path} could not be written: {error}. Choose another place with --out") from error
 
     def in_float32(self, log: Log) -> "TrainedCheckpoint":
         """The same on the CPU in float32, and a note if that is not how it predicts."""

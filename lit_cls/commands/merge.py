@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from lit_cls.commands.checkpoint_options import add_checkpoint_options, add_data_option, open_checkpoint
-from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import UserError
 from lit_cls.exports.parity import measure
@@ -40,7 +39,7 @@ def merge(words: list[str]) -> None:
             f"{trained.path} has no adapter to merge: it was trained with model.trainable_layers "
             f"{settings.trainable_layers}, and is complete as it is"
         )
-    out = new_checkpoint_path(args.out, trained.path, "merged")
+    out = trained.new_path(args.out, "merged")
     texts = trained.validation_split(print_line).rows.texts
     classifier = trained.classifier(packed=False)
     before = _logits(classifier, texts, "as it is")
@@ -52,7 +51,7 @@ def merge(words: list[str]) -> None:
     labels = (decision.labels(decision.probabilities(logits)) for logits in (before, after))
     hint = f". {trained.path} works as it is, and lit_cls export --format peft keeps the adapters apart"
     line = measure(before, after, *labels).require("logits on the validation split, merged and before", hint)
-    write_checkpoint(content, out)  # before any output, whose reader may close it
+    trained.save_as(out, content)  # before any output, whose reader may close it
     print_line(line)
     print_line(f"{n_adapters} adapters merged: {out}")
 

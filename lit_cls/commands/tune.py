@@ -12,7 +12,6 @@ from rich.text import Text
 from torch import Tensor
 
 from lit_cls.commands.checkpoint_options import add_checkpoint_options, add_data_option, open_checkpoint
-from lit_cls.commands.new_checkpoint import new_checkpoint_path, write_checkpoint
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError, quote
@@ -33,7 +32,7 @@ from lit_cls.evaluation.tuning import (
 from lit_cls.io.terminal import print_line, print_to, stdout_console
 from lit_cls.model.decision import Decision
 from lit_cls.report.numbers import count, decimal, percent, share
-from lit_cls.training.checkpoints import BEST, DECISION_KEY, KEY, LAST, PREVIOUS, decision_of, without_training
+from lit_cls.training.checkpoints import BEST, DECISION_KEY, KEY, LAST, PREVIOUS, decision_of
 
 _FEW = 50  # texts: the interval of a share of 0.5 is wider than a quarter with fewer
 _DESCRIPTION = """\
@@ -77,7 +76,7 @@ def tune(words: list[str]) -> None:
     names: list[str] = trained.checkpoint[KEY]["label_names"]
     goal = parse_goal(args.goal, names)
     named = None if args.label is None else _class_of(args.label, names)
-    target = new_checkpoint_path(args.out, trained.path, "tuned")
+    target = trained.new_path(args.out, "tuned")
     parts = trained.data()
     if list(parts.label_names) != names:
         raise UserError(
@@ -92,8 +91,7 @@ def tune(words: list[str]) -> None:
     tuning = _tune(logits, labels, candidates, goal, names)
     rules = (Decision(), tuning.decision)
     before, after = (_predictions(rule, logits, labels, names) for rule in rules)
-    content = {**without_training(trained.checkpoint), DECISION_KEY: tuning.decision.as_dict()}
-    write_checkpoint(content, target)  # before any output, whose reader may close it
+    trained.save_as(target, {DECISION_KEY: tuning.decision.as_dict()})  # before any output, whose reader may close it
     figures = (figures_of(rule, logits, given, goal) for rule, given in zip(rules, (before, after), strict=True))
     print_to(stdout_console(), tuning_table(f"{trained.path}: {tuning.decision.goal}", *figures))
     earlier = decision_of(trained.checkpoint)
