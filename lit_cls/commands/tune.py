@@ -15,20 +15,11 @@ from lit_cls.commands.checkpoint_options import add_checkpoint_options, add_data
 from lit_cls.commands.parser import CommandParser
 from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError, quote
+from lit_cls.evaluation import tuning
 from lit_cls.evaluation.figures import Predictions, calibration_error, reliability
 from lit_cls.evaluation.metrics import wilson_interval
 from lit_cls.evaluation.prior_shift import prior_shift, shifted_confusion
-from lit_cls.evaluation.tuning import (
-    Goal,
-    Ints,
-    ThresholdResult,
-    choose_threshold,
-    cost_of,
-    fit_temperature,
-    nll,
-    parse_goal,
-    texts_needed,
-)
+from lit_cls.evaluation.tuning import Goal, Ints, ThresholdResult
 from lit_cls.io.terminal import print_line, print_to, stdout_console
 from lit_cls.model.decision import Decision
 from lit_cls.report.numbers import count, decimal, percent, share
@@ -54,7 +45,7 @@ example:
 
 
 @dataclass(frozen=True)
-class _Tuning:
+class _Tuned:
     decision: Decision
     threshold: ThresholdResult
     temperature_note: str | None
@@ -74,7 +65,7 @@ def tune(words: list[str]) -> None:
     args = parser.parse_args(words)
     trained = open_checkpoint("tune", args, words, print_line)
     names: list[str] = trained.checkpoint[KEY]["label_names"]
-    goal = parse_goal(args.goal, names)
+    goal = tuning.parse_goal(args.goal, names)
     named = None if args.label is None else _class_of(args.label, names)
     target = trained.new_path(args.out, "tuned")
     parts = trained.data()
@@ -88,16 +79,16 @@ def tune(words: list[str]) -> None:
     logits, labels = trained.classifier().logits(split.rows.texts), np.array(split.label_ids)
     if not bool(logits.isfinite().all()):
         raise UserError(f"the outputs of {trained.path} are not numbers: its training has diverged, train anew")
-    tuning = _tune(logits, labels, candidates, goal, names)
-    rules = (Decision(), tuning.decision)
+    tuned = _tune(logits, labels, candidates, goal, names)
+    rules = (Decision(), tuned.decision)
     before, after = (_predictions(rule, logits, labels, names) for rule in rules)
-    trained.save_as(target, {DECISION_KEY: tuning.decision.as_dict()})  # before any output, whose reader may close it
+    trained.save_as(target, {DECISION_KEY: tuned.decision.as_dict()})  # before any output, whose reader may close it
     figures = (figures_of(rule, logits, given, goal) for rule, given in zip(rules, (before, after), strict=True))
-    print_to(stdout_console(), tuning_table(f"{trained.path}: {tuning.decision.goal}", *figures))
+    print_to(stdout_console(), tuning_table(f"{trained.path}: {tuned.decision.goal}", *figures))
     earlier = decision_of(trained.checkpoint)
-    for note in _notes(trained.path, earlier, parts, tuning, after, named is not None):
+    for note in _notes(trained.path, earlier, parts, tuned, after, named is not None):
         print_line(f"note: {note}")
-    print_line(f"predictions follow from: {tuning.decision.describe(names)}")
+    print_line(f"predictions follow from: {tuned.decision.describe(names)}")
     test, predict = (shlex.join(["lit_cls", command, "--ckpt_path", str(target)]) for command in ("test", "predict"))
     print_line(f"measure it on texts that nothing was chosen on: {test}")
     print_line(f'classify texts with: {predict} "a text"')
@@ -124,20 +115,20 @@ def _candidates(goal: Goal, parts: SplitData) -> list[int]:
     return [min((0, 1), key=n.__getitem__)]
 
 
-def _tune(logits: Tensor, labels: Ints, candidates: Sequence[int], goal: Goal, names: Sequence[str]) -> _Tuning:
-    temperature, note = fit_temperature(logits.numpy(), labels)
+def _tune(logits: Tensor, labels: Ints, candidates: Sequence[int], goal: Goal, names: Sequence[str]) -> _Tuned:
+    temperature, note = tuning.fit_temperature(logits.numpy(), labels)
     probabilities = Decision(temperature).probabilities(logits).numpy()
-    found = {label: choose_threshold(probabilities, labels, label, goal) for label in candidates}
+    found = {label: tuning.choose_threshold(probabilities, labels, label, goal) for label in candidates}
     # With equal costs, the threshold of the rarer label is easier to understand.
     label = min(found, key=lambda k: (round(found[k].cost, 9), found[k].of_label, -k))
     of_label = "" if goal.kind == "cost" else f" for {names[label]}"
     described = f"{goal.describe(names)}{of_label} on {len(labels):,} validation texts"
     decision = Decision(temperature, label, found[label].threshold, described)
     if goal.kind == "cost" and len(candidates) > 2:
-        plain = cost_of(probabilities.argmax(axis=1), labels, goal)
+        plain = tuning.cost_of(probabilities.argmax(axis=1), labels, goal)
         if plain <= found[label].cost + 1e-9:
             decision = Decision(temperature, goal=described)
-    return _Tuning(decision, found[label], note, goal)
+    return _Tuned(decision, found[label], note, goal)
 
 
 def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequence[str]) -> Predictions:
@@ -146,12 +137,12 @@ def _predictions(decision: Decision, logits: Tensor, labels: Ints, names: Sequen
 
 
 def _notes(
-    path: Path, earlier: Decision, parts: SplitData, tuning: _Tuning, after: Predictions, named: bool
+    path: Path, earlier: Decision, parts: SplitData, tuned: _Tuned, after: Predictions, named: bool
 ) -> list[str]:
     """About the checkpoint and its `earlier` rule, a label that was not `named`, and the limits of the figures."""
-    names, label = parts.label_names, tuning.decision.label
+    names, label = parts.label_names, tuned.decision.label
     notes = []
-    if label is not None and tuning.goal.kind != "cost" and not named:
+    if label is not None and tuned.goal.kind != "cost" and not named:
         n = parts.source_counts()
         notes.append(
             f"the goal is about {names[label]}, of which the source has fewer texts ({n[label]:,} of {sum(n):,}); "
@@ -159,14 +150,14 @@ def _notes(
         )
     if rule := earlier.describe(names):
         notes.append(f"{path} was tuned before ({rule}): that is ignored, this starts from its logits")
-    if tuning.temperature_note:
-        notes.append(f"temperature: {tuning.temperature_note}")
+    if tuned.temperature_note:
+        notes.append(f"temperature: {tuned.temperature_note}")
     if absent := [name for name, n in zip(names, after.confusion().sum(dim=1).tolist(), strict=True) if not n]:
         notes.append(f"the validation split has no text of {', '.join(absent[:5])}: no figure is about these")
     if label is None:
         notes.append("no threshold of one label costs less than the most probable label: there is no threshold")
     else:
-        notes += _sample_limits(tuning.threshold, tuning.goal, names[label])
+        notes += _sample_limits(tuned.threshold, tuned.goal, names[label])
         notes += _shifted_precision(parts, after, label)
     chosen = {BEST: f", and on which {BEST} was chosen", LAST: "", PREVIOUS: ""}
     also = chosen.get(path.name, ", and on which the checkpoint may have been chosen")
@@ -179,7 +170,7 @@ def _sample_limits(threshold: ThresholdResult, goal: Goal, name: str) -> list[st
     n = threshold.predicted if goal.kind == "precision" else threshold.of_label
     low = wilson_interval(threshold.correct, n)[0]
     if goal.kind in ("precision", "recall") and low < goal.least:
-        needed = texts_needed(goal.least)
+        needed = tuning.texts_needed(goal.least)
         hint = f"without an error, {needed:,} would be needed" if needed else "no number of texts could"
         notes.append(
             f"{goal.kind} {share(threshold.correct, n)}: these texts support only {percent(low, digits=1)} or more "
@@ -230,12 +221,12 @@ def figures_of(decision: Decision, logits: Tensor, predictions: Predictions, goa
     most_probable = replace(predictions, predicted=predictions.probabilities.argmax(dim=1))
     found = {
         "rule": f"temperature {decision.temperature:.4g}, {rule}",
-        "NLL": decimal(nll(logits.numpy(), predictions.labels.numpy(), decision.temperature)),
+        "NLL": decimal(tuning.nll(logits.numpy(), predictions.labels.numpy(), decision.temperature)),
         "calibration error (ECE, 15 bins)": decimal(calibration_error(reliability(most_probable))),
         "accuracy": share(sum(predictions.correct), len(predictions.labels)),
     }
     if goal.kind == "cost":
-        cost = cost_of(predictions.predicted.numpy(), predictions.labels.numpy(), goal)
+        cost = tuning.cost_of(predictions.predicted.numpy(), predictions.labels.numpy(), goal)
         found["cost of wrong predictions"] = f"{cost:,.6g}"
     confusion = predictions.confusion()
     for k, name in enumerate(names):
