@@ -26,8 +26,8 @@ Log = Callable[[str], None]
 _ROOT = "checkpoints"
 # Options of a configuration file that say how a trained classifier is found and run; the rest is about training.
 _FROM_CONFIG = ("run_name", "ckpt_path", "trainer.default_root_dir", "trainer.accelerator", "trainer.precision")
-# Lightning's short words, which a configuration may have.
-_SHORT_PRECISIONS = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+# Lightning's short words, which a configuration may have; None is as trained.
+_PRECISIONS = {"auto": None, "64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class TrainedCheckpoint:
 
     def classifier(self, precision: str | None = None, packed: bool = True) -> Classifier:
         """The network with its weights in place; a `precision` given here overrides the option."""
-        precision = precision or self.precision
-        return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision, packed)
+        return classifier_of(self.path, self.checkpoint, self.device, self.weights, precision or self.precision, packed)
 
     def validation_split(self, log: Log) -> LabelledSplit:
         """The validation split of `data`; a line is logged if it is not the same any more."""
@@ -145,10 +144,10 @@ def open_checkpoint(command: str, args: argparse.Namespace, words: Sequence[str]
     root = user_path(options.get("trainer.default_root_dir") or _ROOT)
     path, checkpoint = locate_checkpoint(options.get("ckpt_path"), root, run_name, [command, *words], log)
     device = _device(options.get("trainer.accelerator") or "auto")
-    precision = options.get("trainer.precision", "auto")
-    full = None if precision == "auto" else _SHORT_PRECISIONS.get(precision, precision)
+    asked = options.get("trainer.precision", "auto")
+    precision = _PRECISIONS.get(asked, asked)
     weights, data_path = getattr(args, "model.weights"), getattr(args, "moved_data", None)
-    return TrainedCheckpoint(path, checkpoint, device, full, weights, data_path)
+    return TrainedCheckpoint(path, checkpoint, device, precision, weights, data_path)
 
 
 def locate_checkpoint(

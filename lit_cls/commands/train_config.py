@@ -62,10 +62,7 @@ def check_values(parser: LightningArgumentParser, config: Namespace) -> None:
 
 
 def set_usable_defaults(parser: LightningArgumentParser, settings: dict[str, Any]) -> None:
-    """Makes a checkpoint's settings the defaults; unknown ones of another version are left out.
-
-    The parser does not check defaults: what is not a number, where one is expected, is left out too.
-    """
+    """Makes a checkpoint's settings the defaults, which are not checked: other options and kinds are left out."""
     number: Any = int | float | None
     kinds = {a.dest: number if isinstance(a.default, int | float) else object for a in parser._actions}
     parser.set_defaults({name: value for name, value in settings.items() if isinstance(value, kinds.get(name, ()))})
@@ -112,10 +109,7 @@ def check_device(precision: Any, accelerator: str) -> None:
 
 
 def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_losses: bool) -> None:
-    """Refuses options of the Trainer, and `callbacks` of the configuration, that contradict how a run works here.
-
-    `compares_losses` says whether the checkpoint of the lowest val_loss is kept.
-    """
+    """Refuses options of the Trainer, and `callbacks` of the configuration, that contradict how a run works here."""
     if compares_losses and config["limit_val_batches"] == 0:
         raise UserError("keep best compares val_loss, but trainer.limit_val_batches is 0: pass --keep last")
     least = {"num_nodes": 1, "log_every_n_steps": 0, "check_val_every_n_epoch": 1, "accumulate_grad_batches": 1}

@@ -184,10 +184,7 @@ def _locked_file(partial: Path, option: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Holds a folder for one process at a time. The lock goes with the process, however it ends.
-
-    A UserError refuses a folder that another process holds, unless this one is to `wait` for that.
-    """
+    """Locks a folder, at most until this process ends; a UserError if another has it, unless this is to `wait`."""
     with ExitStack() as held:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=held.close)  # a worker that outlives its run must not hold the folder

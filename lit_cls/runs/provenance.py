@@ -7,7 +7,6 @@ import subprocess
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -31,12 +30,11 @@ def write_provenance(
         torch.cuda.reset_peak_memory_stats(device)
         name = torch.cuda.get_device_name(device)
     config = folder / "config.yaml"
-    data: dict[str, Any] = summary.as_dict()
     content = {
         "command": ["lit_cls", *command],
         "started": _now(),
-        "data_sha256": data["sha256"],
-        "split_sha256": {split["name"]: split["sha256"] for split in data["splits"]},
+        "data_sha256": summary.sha256,
+        "split_sha256": {split.name: split.sha256 for split in summary.splits},
         "weights": module.settings.weights,
         "weights_sha256": module.weights_sha256,
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.exists() else None,
