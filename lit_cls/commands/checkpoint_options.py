@@ -155,8 +155,8 @@ def locate_checkpoint(
 ) -> tuple[Path, dict[str, Any]]:
     """Finds and reads a checkpoint: by path, or `best` or `last` of the newest run of a name; or raises a UserError.
 
-    `given` is `--ckpt_path`, None when it was left out; `root` the folder of all runs, `run_name` that of these runs;
-    `typed` the words behind `lit_cls`, for hints. A line about each damaged file that is skipped is logged.
+    `given` is `--ckpt_path`, None when it was left out; `root` the folder of all runs; `typed` the words behind
+    `lit_cls`, for hints. A line about each damaged file that is skipped is logged.
     """
     if given in ("best", "last"):
         found = find_checkpoint(root, run_name, given)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.style import Style
@@ -41,8 +40,7 @@ def explain(words: list[str]) -> None:
     args = parser.parse_intermixed_args(words)
     if not args.texts:
         raise UserError('nothing to explain: give texts, each in quotes: lit_cls explain --ckpt_path PATH "a text"')
-    out: Path | None = args.out
-    if out is not None:
+    if (out := args.out) is not None:
         check_new_file(out)
     if (precision := getattr(args, "trainer.precision")) not in (None, "auto", "32-true"):
         raise UserError(f"trainer.precision {precision}: explain computes in 32-true")

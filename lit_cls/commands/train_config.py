@@ -1,5 +1,6 @@
 """Checks and completion of the parsed configuration of fit, validate and test, the Trainer's options among them."""
 
+import itertools
 import os
 import re
 import traceback
@@ -148,11 +149,9 @@ def check_trainer(config: Mapping[str, Any], callbacks: Sequence[Any], compares_
 def class_that_raised(error: Exception, trainer: Mapping[str, Any]) -> str | None:
     """The class, among those that the configuration names, in whose module an error arose."""
     modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
-    for option in ("callbacks", "logger", "profiler", "plugins"):
-        for thing in as_list(trainer[option]):
-            if modules & {kind.__module__ for kind in type(thing).__mro__}:
-                return type(thing).__name__
-    return None
+    things = [as_list(trainer[option]) for option in ("callbacks", "logger", "profiler", "plugins")]
+    kinds = map(type, itertools.chain.from_iterable(things))
+    return next((kind.__name__ for kind in kinds if modules & {base.__module__ for base in kind.__mro__}), None)
 
 
 def as_list(value: Any) -> list[Any]:

@@ -227,8 +227,7 @@ class Run:
     def _evaluate(self, checkpoint: Path | None, *splits: SplitName) -> None:
         """Evaluates the network, from a file when one is given, and prints and stores the predictions and figures.
 
-        Each split goes through the Trainer's own method, so that its options (limits, precision, devices) hold; the
-        train split, which has none, through predict.
+        Each split goes through the Trainer's own method, so that its limits hold; the train split through predict.
         """
         trainer, module, data, found = self.trainer, self.module, self.data, []
         path = None if checkpoint is None else str(checkpoint)
