@@ -162,3 +162,18 @@ def test_configurations_that_are_refused(
     (tmp_path / "c.yaml").write_bytes(content)
     assert message in refused(["--config", "c.yaml"], capsys)
     assert not evilmod.exists()
+
+
+def test_aliases_that_multiply(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of 400 bytes would stand for 9 ** 9 values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    (tmp_path / "many.yaml").write_text("\n".join(lines))
+    for command in ("fit", "test"):
+        assert main([command, "--config", str(tmp_path / "many.yaml")]) == 2
+        message = "the configuration has 72 YAML aliases, more than 10: write out what they stand for"
+        assert message in capsys.readouterr().err
+    few = "trainer: {max_epochs: &n 0, log_every_n_steps: *n}\nmodel: {learning_rate: -1}"
+    (tmp_path / "few.yaml").write_text(few)
+    assert main(["fit", "--config", str(tmp_path / "few.yaml")]) == 2
+    assert "learning_rate" in capsys.readouterr().err

@@ -1,9 +1,14 @@
-"""Restricts which classes a configuration of someone else may import: naming one runs the code of its module."""
+"""Restricts the classes that someone else's configuration may name, which runs their code, and any one's aliases."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from jsonargparse import _common, set_parsing_settings
+import yaml
+from jsonargparse import Namespace, _common, set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_cls.errors import UserError
 
 ALLOWED_PACKAGES = ("lightning", "lit_cls", "torch", "torchmetrics")
 
@@ -27,3 +32,15 @@ def only_allowed_classes(command: str) -> Iterator[None]:
         # The library cannot undo it, and a later command of this process may be fit.
         _common.parsing_settings.clear()
         _common.parsing_settings.update(before)
+
+
+class ConfigParser(LightningArgumentParser):
+    """Refuses a file with many YAML aliases: the parser copies what they stand for, and aliases of aliases multiply."""
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """Parses the content of a file."""
+        with suppress(yaml.YAMLError, RecursionError):  # which the parser describes
+            n = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)) if "*" in content else 0
+            if n > 10:  # 10 repeat a value 3 * 3 * 4 times at most
+                raise UserError(f"the configuration has {n} YAML aliases, more than 10: write out what they stand for")
+        return super().parse_string(content, *args, **kwargs)
