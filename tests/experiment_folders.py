@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lit_cls.data.sources import LabelledTexts
 from lit_cls.data.splits import SPLIT_NAMES, SplitName
 from lit_cls.evaluation.metrics import Accuracy
 from lit_cls.experiments.finished_run import FinishedRun, read_finished_run
@@ -69,8 +70,9 @@ def finished_run(
         labels = [LABELS[i % 2] for i in range(len(right[split]))]
         given = zip(labels, right[split], strict=True)
         sure = [[0.9, 0.1] if (label == "ham") == ok else [0.1, 0.9] for label, ok in given]
-        rows = range(_FIRST[split], _FIRST[split] + len(labels))
-        write_predictions(folder / f"predictions_{split}.csv", texts[split], rows, labels, sure, LABELS)
+        numbers = list(range(_FIRST[split], _FIRST[split] + len(labels)))
+        rows = LabelledTexts(texts[split], labels, numbers, "")
+        write_predictions(folder / f"predictions_{split}.csv", rows, LABELS, sure)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(settings or {"seed_everything": 123})), encoding="utf-8")
     write_metrics(folder / "metrics.csv", epochs)
     write_json(folder / "provenance.json", _provenance(folder) | origin)

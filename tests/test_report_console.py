@@ -7,6 +7,7 @@ from made_reports import hard_file, made_report
 from rich.console import Console
 
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.sources import LabelledTexts
 from lit_cls.evaluation.metrics import Accuracy
 from lit_cls.report.console import accuracy_table, describe_figures
 from lit_cls.report.split_results import write_predictions
@@ -28,14 +29,15 @@ def test_predictions_survive_any_text(tmp_path: Path) -> None:
     texts = ['He said "hi", twice', "two\nlines", "NA", "", "naïve 🙂 <|endoftext|>"]
     path = tmp_path / "predictions_test.csv"
     shares = [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0], [1 / 3, 2 / 3], [1e-9, 1.0]]
-    write_predictions(path, texts, [7, 1, 2, 9, 4], ["ham", "spam", "ham", "ham", "spam"], shares, ("ham", "spam"))
+    rows = LabelledTexts(texts, ["ham", "spam", "ham", "ham", "spam"], [7, 1, 2, 9, 4], "")
+    write_predictions(path, rows, ("ham", "spam"), shares)
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["text"] for row in rows] == texts
-    assert [row["source_row"] for row in rows] == ["7", "1", "2", "9", "4"]
-    assert [row["predicted"] for row in rows] == ["spam", "ham", "ham", "spam", "spam"]
-    assert rows[3]["probability_spam"] == "0.666667"
-    assert rows[4]["probability_ham"] == "1e-09"
+        found = list(csv.DictReader(stream))
+    assert [row["text"] for row in found] == texts
+    assert [row["source_row"] for row in found] == ["7", "1", "2", "9", "4"]
+    assert [row["predicted"] for row in found] == ["spam", "ham", "ham", "spam", "spam"]
+    assert found[3]["probability_spam"] == "0.666667"
+    assert found[4]["probability_ham"] == "1e-09"
 
 
 def test_a_person_is_told_the_figures_at_once(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def compare(before: Correct, after: Correct) -> Comparison:
         won=int((steps == 1).sum()),
         lost=int((steps == -1).sum()),
         difference=float(net.sum() / (n_seeds * n_texts)),
-        by_seed=tuple(float(change) for change in steps.mean(axis=1)),
+        by_seed=tuple(steps.mean(axis=1).tolist()),
         interval=_difference_interval(net / n_seeds),
-        p_value=sign_flip_test([int(change) for change in net]),
+        p_value=sign_flip_test(net.tolist()),
     )
 
 
@@ -64,18 +64,15 @@ def sign_flip_test(changes: Sequence[int]) -> float:
     McNemar's exact test (Psychometrika 12, 1947). Over several seeds it counts a text once, unlike one McNemar table
     of all predictions (Durkalski et al., Statistics in Medicine 22, 2003, on clustered pairs).
     """
-    sizes = [abs(change) for change in changes if change]
     chances = np.ones(1)  # of the sum -total + 2 i, where i sums the sizes that point up
-    for size in sizes:
-        longer = np.zeros(len(chances) + size)
-        longer[: len(chances)] += chances / 2
-        longer[size:] += chances / 2
-        chances = longer
-    sums = 2 * np.arange(len(chances)) - sum(sizes)
+    for size in map(abs, changes):
+        if size:
+            chances = np.pad(chances / 2, (0, size)) + np.pad(chances / 2, (size, 0))
+    sums = 2 * np.arange(len(chances)) - sum(map(abs, changes))
     return float(min(1.0, chances[np.abs(sums) >= abs(sum(changes))].sum()))
 
 
-def _difference_interval(changes: np.ndarray, z: float = Z_95) -> tuple[float, float]:
+def _difference_interval(changes: np.ndarray) -> tuple[float, float]:
     """95 % interval of a mean paired difference (Agresti & Min, Statistics in Medicine 24, 2005).
 
     Wald's interval after adding half a text to each of the four cells (both correct, both wrong, won, lost): it never
@@ -84,7 +81,7 @@ def _difference_interval(changes: np.ndarray, z: float = Z_95) -> tuple[float, f
     n = len(changes) + 2
     mean = changes.sum() / n
     variance = (float(changes @ changes) + 1) / n - mean**2
-    half = z * math.sqrt(variance / n)
+    half = Z_95 * math.sqrt(variance / n)
     return float(max(-1.0, mean - half)), float(min(1.0, mean + half))
 
 
@@ -106,9 +103,7 @@ def newcombe_interval(before: tuple[float, int], after: tuple[float, int]) -> tu
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number (Holm, Scandinavian Journal of Statistics 6, 1979), in the same order."""
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(np.arange(len(order), 0, -1) * np.sort(p_values)).clip(max=1.0)
+    return adjusted.tolist()

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
 
 from lit_cls.errors import UserError, quote
 from lit_cls.evaluation.metrics import Z_95
@@ -55,8 +57,8 @@ class ThresholdResult:
 
 def parse_goal(text: str, label_names: Sequence[str]) -> Goal:
     """Parses `precision>=0.99`, `recall>=0.95`, `f1` or `cost LABEL=C,LABEL=C`; an unnamed label costs 1."""
-    share = re.fullmatch(r"\s*(precision|recall)\s*>=\s*([\d.]+)\s*", text)
-    if share and re.fullmatch(r"\d*\.?\d+|\d+\.", share[2]) and 0 < float(share[2]) <= 1:
+    share = re.fullmatch(r"\s*(precision|recall)\s*>=\s*(\d*\.?\d+|\d+\.)\s*", text)
+    if share and 0 < float(share[2]) <= 1:
         return Goal("precision" if share[1] == "precision" else "recall", least=float(share[2]))
     if text.strip() == "f1":
         return Goal("f1")
@@ -125,9 +127,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> tuple[float, str | None]:
 
 def nll(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
     """Mean negative log likelihood of the labels, in nats."""
-    z = np.asarray(logits, dtype=np.float64) / temperature
-    z = z - z.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]).mean())
+    return float(cross_entropy(torch.as_tensor(logits).double() / temperature, torch.as_tensor(labels)))
 
 
 def choose_threshold(probabilities: Floats, labels: Ints, label: int, goal: Goal) -> ThresholdResult:
@@ -136,17 +136,23 @@ def choose_threshold(probabilities: Floats, labels: Ints, label: int, goal: Goal
     The label is predicted where its probability, of (N, K) in float32, is at least the threshold, elsewhere the most
     probable other label. For `precision>=X` the highest recall is chosen, for `recall>=X` the highest precision, and
     among equally good thresholds the middle of the widest gap between two probabilities. A UserError if no threshold
-    reaches the goal, or there is no text of the label, or none of another.
+    reaches the goal, or the texts are all or none of the label.
     """
     of_label = int((labels == label).sum())
     if goal.kind != "cost" and not 0 < of_label < len(labels):
         missing = "no text of it" if not of_label else "no text of another label"
         raise UserError(f"nothing can be tuned for the label: the split has {missing}")
-    gaps = _gaps(probabilities[:, label])
-    correct, predicted, cost = _counts_above(probabilities, labels, label, goal, [n for _, _, n in gaps])
-    precision = np.divide(correct, predicted, out=np.zeros(len(gaps)), where=predicted > 0)
+    low, high, predicted = _gaps(probabilities[:, label])
+    order = np.argsort(-probabilities[:, label], kind="stable")
+
+    def above(values: NDArray[Any]) -> NDArray[Any]:
+        """Sum of the values (N,) of the texts above each gap."""
+        return np.append(0, np.cumsum(values[order]))[predicted]
+
+    correct, cost = above(labels == label), np.zeros(len(predicted))
+    precision = np.divide(correct, predicted, out=np.zeros(len(predicted)), where=predicted > 0)
     recall = correct / max(1, of_label)
-    unbounded = np.zeros(len(gaps))
+    unbounded = np.zeros(len(predicted))
     match goal.kind:
         case "precision":
             bounded, objective = precision, recall
@@ -155,19 +161,22 @@ def choose_threshold(probabilities: Floats, labels: Ints, label: int, goal: Goal
         case "f1":
             bounded, objective = unbounded, 2 * correct / (predicted + max(1, of_label))
         case "cost":
+            prices = np.asarray(goal.costs)[labels]
+            others = np.where(np.arange(probabilities.shape[1]) == label, -np.inf, probabilities).argmax(axis=1)
+            without = np.where(others == labels, 0.0, prices)
+            cost = above(np.where(labels == label, 0.0, prices)) + without.sum() - above(without)
             bounded, objective = unbounded, -np.round(cost, 9)  # sums of the same costs differ by rounding
     allowed = np.flatnonzero(bounded >= goal.least)
     if not len(allowed):
-        best = max(range(len(gaps)), key=lambda i: (bounded[i], objective[i]))
+        best = max(range(len(predicted)), key=lambda i: (bounded[i], objective[i]))
         other = "recall" if goal.kind == "precision" else "precision"
         raise UserError(
             f"no threshold reaches {goal.kind}>={goal.least:g} on the {len(labels):,} texts: the highest {goal.kind} "
             f"is {bounded[best]:.4f}, with a {other} of {objective[best]:.4f} "
-            f"(threshold {_between(*gaps[best][:2]):.4g})"
+            f"(threshold {_between(low[best], high[best]):.4g})"
         )
-    chosen = max(allowed, key=lambda i: (objective[i], bounded[i], gaps[i][1] - gaps[i][0], gaps[i][1]))
-    low, high, _ = gaps[chosen]
-    threshold = _between(low, high)
+    chosen = max(allowed, key=lambda i: (objective[i], bounded[i], high[i] - low[i], high[i]))
+    threshold = _between(low[chosen], high[chosen])
     return ThresholdResult(threshold, int(correct[chosen]), int(predicted[chosen]), of_label, float(cost[chosen]))
 
 
@@ -176,35 +185,20 @@ def cost_of(predicted: Ints, labels: Ints, goal: Goal) -> float:
     return float(np.asarray(goal.costs)[labels[predicted != labels]].sum())
 
 
-def _counts_above(
-    probabilities: Floats, labels: Ints, label: int, goal: Goal, n_above: list[int]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Correct predictions of the label, all predictions of it, and the total cost, for each number of texts above."""
-    order = np.argsort(-probabilities[:, label], kind="stable")
-
-    def above(values: NDArray[Any]) -> NDArray[Any]:
-        return np.concatenate([[0], np.cumsum(values[order])])[n_above]
-
-    others = np.where(np.arange(probabilities.shape[1]) == label, -np.inf, probabilities).argmax(axis=1)
-    prices = np.asarray(goal.costs or [0.0] * probabilities.shape[1])[labels]
-    with_it, without = np.where(labels == label, 0.0, prices), np.where(others == labels, 0.0, prices)
-    cost = above(with_it) + without.sum() - above(without)
-    return above((labels == label).astype(int)), above(np.ones(len(labels), dtype=int)), cost
-
-
-def _gaps(values: Floats) -> list[tuple[float, float, int]]:
+def _gaps(values: Floats) -> tuple[Floats, Floats, Ints]:
     """Every gap (low, high] between probabilities that a threshold can lie in, with the number of texts above it."""
     known, counts = np.unique(values, return_counts=True)
-    numbers = [float(value) for value in known]
-    n_above = [int(n) for n in np.cumsum(counts[::-1])[::-1]]
-    gaps = [(low, high, n) for low, high, n in zip([0.0, *numbers], numbers, n_above, strict=False) if high > 0]
-    return [*gaps, (numbers[-1], max(1.0, float(np.nextafter(np.float32(numbers[-1]), np.float32(2)))), 0)]
+    low = np.append(0.0, known)
+    high = np.append(known, max(1.0, float(np.nextafter(np.float32(known[-1]), np.float32(2)))))
+    n_above = len(values) - np.append(0, np.cumsum(counts))
+    possible = high > 0
+    return low[possible], high[possible], n_above[possible]
 
 
 def _between(low: float, high: float) -> float:
     """A float32 in (low, high], as probabilities are float32: the middle, if there is one."""
     middle = float(np.float32((low + high) / 2))
-    return middle if low < middle <= high else high
+    return middle if low < middle <= high else float(high)
 
 
 def texts_needed(least: float) -> int | None:

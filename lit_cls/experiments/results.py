@@ -105,8 +105,7 @@ def run_baselines(data: SplitData, folder: Path) -> list[BaselineResult]:
     for baseline in fitted:
         for name, split in data.splits.items():
             path = folder / baseline.name.lower().replace(" ", "_") / f"predictions_{name}.csv"
-            rows, chances = split.rows, baseline.probabilities[name]
-            write_predictions(path, rows.texts, rows.numbers, rows.labels, chances, data.label_names)
+            write_predictions(path, split.rows, data.label_names, baseline.probabilities[name])
     return [_baseline_result(baseline, data) for baseline in fitted]
 
 

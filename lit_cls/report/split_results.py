@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.sources import LabelledTexts
 from lit_cls.data.splits import SplitName
 from lit_cls.evaluation.figures import Predictions
 from lit_cls.evaluation.metrics import Accuracy, accuracy, majority_class
@@ -50,30 +51,23 @@ def accuracies(results: Sequence[SplitResult], data: ClassificationData) -> list
 
 def write_split(folder: Path, result: SplitResult, data: ClassificationData) -> None:
     """Writes `predictions_<split>.csv`."""
-    rows, predictions = data.splits[result.split].rows, result.predictions
-    write_predictions(
-        folder / f"predictions_{result.split}.csv",
-        [rows.texts[i] for i in result.rows],
-        [rows.numbers[i] for i in result.rows],
-        [rows.labels[i] for i in result.rows],
-        predictions.probabilities.tolist(),
-        data.label_names,
-        [data.label_names[label] for label in predictions.predicted.tolist()],
-    )
+    path, rows = folder / f"predictions_{result.split}.csv", data.splits[result.split].rows.pick(result.rows)
+    shares, predicted = result.predictions.probabilities.tolist(), result.predictions.predicted.tolist()
+    write_predictions(path, rows, data.label_names, shares, predicted)
 
 
 def write_predictions(
     path: Path,
-    texts: Sequence[str],
-    source_rows: Sequence[int],
-    labels: Sequence[str],
-    probabilities: Sequence[Sequence[float]],
+    rows: LabelledTexts,
     label_names: Sequence[str],
-    predicted: Sequence[str] | None = None,
+    probabilities: Sequence[Sequence[float]],
+    predicted: Sequence[int] | None = None,
 ) -> None:
-    """Writes predictions for labelled texts as CSV; `predicted` defaults to the most probable labels."""
+    """Writes predictions for labelled texts as CSV; `predicted`, class ids, defaults to the most probable ones."""
     if predicted is None:
-        predicted = [label_names[max(range(len(shares)), key=shares.__getitem__)] for shares in probabilities]
+        predicted = [max(range(len(shares)), key=shares.__getitem__) for shares in probabilities]
     columns = ["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)]
-    rows = zip(source_rows, texts, labels, predicted, probabilities, strict=True)
-    write_csv(path, columns, ([*row, *(f"{share:.6g}" for share in shares)] for *row, shares in rows))
+    cells = zip(rows.numbers, rows.texts, rows.labels, predicted, probabilities, strict=True)
+    write_csv(
+        path, columns, ([*row, label_names[k], *(f"{share:.6g}" for share in shares)] for *row, k, shares in cells)
+    )
