@@ -7,7 +7,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_cls.commands.series_options import SeriesParser, folder_path, whole_numbers
+from lit_cls.commands.parser import user_path
+from lit_cls.commands.series_options import SeriesParser, whole_numbers
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.experiments.finished_run import is_finished
@@ -101,10 +102,10 @@ def _parser() -> SeriesParser:
     )
     parser.add_argument("--size", help="run every row at this size, for a trial: gpt2-nano, gpt2-small, …")
     help_out = "folder of everything (default: %(default)s)"
-    parser.add_argument("--out", type=folder_path, default="checkpoints/reproduce", help=help_out)
+    parser.add_argument("--out", type=user_path, default="checkpoints/reproduce", help=help_out)
     parser.add_argument("--rerun", action="store_true", help="run rows that are finished once more, into new folders")
     help_check = "compare a finished folder with the published counts, and end"
-    parser.add_argument("--check", type=folder_path, metavar="DIR", help=help_check)
+    parser.add_argument("--check", type=user_path, metavar="DIR", help=help_check)
     return parser
 
 

@@ -1,9 +1,7 @@
 """Options of the commands that run several fits; every other option goes to each fit."""
 
 import argparse
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from lit_cls.commands.parser import CommandParser
 from lit_cls.errors import UserError
@@ -35,11 +33,6 @@ class SeriesParser(CommandParser):
             if name.startswith("--print_config"):
                 raise UserError(f"{name} is an option of lit_cls fit: a series has many configurations")
         return own, others
-
-
-def folder_path(given: str) -> Path:
-    """The value of an option that names a folder."""
-    return Path(os.path.expanduser(given))
 
 
 def whole_numbers(option: str, given: str) -> list[int]:

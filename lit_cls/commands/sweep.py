@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_cls.commands.series_options import SeriesParser, folder_path
+from lit_cls.commands.parser import user_path
+from lit_cls.commands.series_options import SeriesParser
 from lit_cls.commands.train import TrainCommand
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
@@ -98,7 +99,7 @@ def _parser() -> SeriesParser:
         help="an option of lit_cls fit and its values; given again, every combination is run",
     )
     help_out = "folder of everything (default: %(default)s)"
-    parser.add_argument("--out", type=folder_path, default="checkpoints/sweep", help=help_out)
+    parser.add_argument("--out", type=user_path, default="checkpoints/sweep", help=help_out)
     parser.add_argument("--rerun", action="store_true", help="run finished ones once more, into new folders")
     return parser
 

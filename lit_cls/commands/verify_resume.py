@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from lit_cls.commands.series_options import SeriesParser, folder_path
+from lit_cls.commands.parser import user_path
+from lit_cls.commands.series_options import SeriesParser
 from lit_cls.errors import RunError, UserError
 from lit_cls.experiments.verify_resume import compare_runs, draw_kill, run_process, saved_steps, started_folders
 from lit_cls.io.terminal import print_to, stdout_console
@@ -73,5 +74,5 @@ def _parser() -> SeriesParser:
     )
     parser.add_argument("--seed", type=int, default=123, help="seed of the moments and signals (default: %(default)s)")
     help_out = "folder of both runs (default: %(default)s)"
-    parser.add_argument("--out", type=folder_path, default="checkpoints/verify-resume", help=help_out)
+    parser.add_argument("--out", type=user_path, default="checkpoints/verify-resume", help=help_out)
     return parser
