@@ -9,7 +9,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -203,9 +203,8 @@ def _csv(split: LabelledSplit) -> str:
 
 def _check_new_files(out: Path, paths: Sequence[Path]) -> None:
     try:
-        os.lstat(paths[0])
-    except FileNotFoundError:
-        pass
+        with suppress(FileNotFoundError):  # the usual case: neither the file nor, perhaps, its folder is there yet
+            os.lstat(paths[0])
     except OSError as error:  # a locked folder, a file in the way, a name that is too long
         reason = "is a file: give a folder" if os.path.isfile(out) else f"cannot be used: {error.strerror}"
         raise UserError(f"--out {out} {reason}") from error
@@ -214,6 +213,5 @@ def _check_new_files(out: Path, paths: Sequence[Path]) -> None:
         raise UserError(f"--out {out}: {above} is not a folder")
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: nothing can be written to {above}, give another folder")
-    there = [str(path) for path in paths if os.path.lexists(path)]
-    if there:
+    if there := [str(path) for path in paths if os.path.lexists(path)]:
         raise UserError(f"{', '.join(there)} {'is' if len(there) == 1 else 'are'} there already: give another --out")

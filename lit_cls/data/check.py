@@ -12,7 +12,7 @@ from lit_cls.data.inspect import Inspection, inspect
 from lit_cls.data.options import DataOptions, fit_commands
 from lit_cls.data.sources import LabelledTexts, is_blank
 from lit_cls.data.split_data import divide
-from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key
+from lit_cls.data.splits import SPLIT_NAMES, Split, SplitName, near_key, rows_by_label
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.data.tokenizers.base import Tokenizer
 from lit_cls.errors import UserError, quote
@@ -184,9 +184,8 @@ def _split(seen: Inspection, found: Findings) -> Split | None:
         if whole:
             found.append(Finding("split", str(error)))
         return None
-    names = set(seen.rows.labels)
     for name in SPLIT_NAMES:
-        absent = sorted(names - {seen.rows.labels[i] for i in split[name]})
+        absent = sorted(set(seen.rows.labels) - {seen.rows.labels[i] for i in split[name]})
         if not (absent and whole):
             continue
         message = f"the {name} split has no text of {', '.join(map(quote, absent[:5]))}"
@@ -213,10 +212,9 @@ def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, name: Split
 def _repeats(
     rows: LabelledTexts, keys: Sequence[str], places: Sequence[int], train: Sequence[int] = ()
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Rows that repeat an earlier one, or one of the train split if that is given, and the first that each repeats.
+    """Pairs of row numbers: rows that repeat an earlier one (or one of `train`, if given), and the first of its kind.
 
-    Returns:
-        Pairs of row numbers: those that are the same word for word, and the others that share a `near_key`.
+    Those that are the same word for word, and the others that share a `near_key`.
     """
     first = dict(reversed([(rows.texts[i], rows.numbers[i]) for i in train]))
     first_key = dict(reversed([(keys[i], rows.numbers[i]) for i in train]))
@@ -258,11 +256,8 @@ def _findings_of_repeats(rows: LabelledTexts, keys: Sequence[str], fixed: bool) 
 
 
 def _findings_of_conflicts(rows: LabelledTexts, together: tuple[str, ...]) -> Findings:
-    places: dict[str, list[int]] = {}
-    for i, text in enumerate(rows.texts):
-        if not is_blank(text):
-            places.setdefault(text, []).append(i)
-    conflicts = [same for same in places.values() if len({rows.labels[i] for i in same}) > 1]
+    alike = rows_by_label(rows.texts).items()
+    conflicts = [same for text, same in alike if len({rows.labels[i] for i in same}) > 1 and not is_blank(text)]
     if not conflicts:
         return []
     numbers = sorted(rows.numbers[i] for same in conflicts for i in same)

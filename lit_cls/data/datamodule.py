@@ -107,22 +107,18 @@ class ClassificationData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train split."""
-        train, options = self.splits["train"], self.options
-        limit, rank, world_size, accumulate = None, 0, 1, 1
-        if self.trainer is not None:
-            rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            accumulate = self.trainer.accumulate_grad_batches
-            limit = self.trainer.limit_train_batches
+        train, options, trainer = self.splits["train"], self.options, self.trainer
+        rank, world_size = self._processes
         batches = TrainingBatches(
             lengths=[min(len(ids), self.cut_to) for ids in train.token_ids],
             batch_size=options.batch_size,
             seed=_seed(),
             by_length=options.padding == "longest_in_batch",
-            accumulate=accumulate,
+            accumulate=1 if trainer is None else trainer.accumulate_grad_batches,
             rank=rank,
             world_size=world_size,
         )
-        if limit is not None:
+        if trainer is not None and (limit := trainer.limit_train_batches) is not None:
             batches.limit = limit if isinstance(limit, int) else int(limit * len(batches))
         return make_loader(self._dataset(train), batches, options.num_workers)
 
@@ -145,8 +141,12 @@ class ClassificationData(LightningDataModule):
 
     def _evaluation_dataloader(self, name: SplitName) -> DataLoader[Batch]:
         dataset = self._dataset(self.splits[name])
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return make_loader(dataset, EvaluationBatches(dataset, rank, world_size), self.options.num_workers)
+        return make_loader(dataset, EvaluationBatches(dataset, *self._processes), self.options.num_workers)
+
+    @property
+    def _processes(self) -> tuple[int, int]:
+        """The rank of this process, and the number of all."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def order(self, trainer: Trainer) -> dict[str, float]:
         """The values that decide the batches of an epoch, the texts and their padding aside, by option."""

@@ -1,8 +1,7 @@
 """Synthetic ham and spam for the quickstart: made from phrases and a seed, nothing else.
 
-Both sides have hard cases, so that a classifier reaches neither all nor chance: ham with offers,
-links, prices and numbers; spam in a casual tone; messages that either side might send; and some
-labels that are plainly wrong.
+Both sides have hard cases, so that a classifier reaches neither all nor chance: ham with offers, links, prices and
+numbers; spam in a casual tone; messages that either side might send; and some labels that are plainly wrong.
 """
 
 import random
@@ -21,20 +20,15 @@ def generate(seed: int) -> tuple[list[str], list[str]]:
     phrases = yaml.safe_load(files("lit_cls.data").joinpath("demo_phrases.yaml").read_text(encoding="utf-8"))
     words = {place: listed.split("|") for place, listed in phrases["words"].items()}
     rng = random.Random(seed)
-    texts: list[str] = []
-    labels: list[str] = []
-    seen: set[str] = set()
-    while len(texts) < N_MESSAGES:
-        label = "ham" if len(texts) % 2 else "spam"
+    labelled: dict[str, str] = {}
+    while len(labelled) < N_MESSAGES:
+        label = "ham" if len(labelled) % 2 else "spam"
         kind = rng.choices((label, f"hard_{label}", "either"), weights=(60, 32, 8))[0]
-        text = _fill(rng.choice(phrases[kind].split("\n")), words, rng)
-        if text not in seen:
-            seen.add(text)
-            texts.append(text)
-            labels.append(label)
+        labelled.setdefault(_fill(rng.choice(phrases[kind].split("\n")), words, rng), label)
+    labels = list(labelled.values())
     for i in rng.sample(range(N_MESSAGES), round(LABEL_NOISE * N_MESSAGES)):
         labels[i] = "ham" if labels[i] == "spam" else "spam"
-    return texts, labels
+    return list(labelled), labels
 
 
 def _fill(template: str, words: dict[str, list[str]], rng: random.Random) -> str:

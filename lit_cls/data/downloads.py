@@ -57,11 +57,7 @@ def cache_folder() -> Path:
 
 
 def fetch(download: Download) -> Path:
-    """The file, from the cache or else from the first server that has it.
-
-    Raises:
-        UserError: no server can be reached, or none has this very file.
-    """
+    """The file, from the cache or else from the first server that has this very one; a UserError if none has it."""
     target = cache_folder() / download.name
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == download.sha256:
         return target

@@ -35,31 +35,24 @@ class RowFaults:
 
     def __init__(self, name: str, at_once: bool = False) -> None:
         self.name, self.at_once = name, at_once
-        self._numbers: dict[str, list[int]] = {}
-        self._first: dict[str, tuple[str, str, str]] = {}
+        self._faults: dict[str, tuple[str, str, str, list[int]]] = {}
 
     def add(self, kind: str, unit: str, number: int, message: str, hint: str = "") -> None:
-        """Adds one fault.
+        """Adds the fault of one `row` or `line` (the unit).
 
-        Args:
-            kind: a word for machines; what follows a blank in it distinguishes faults of one kind.
-            unit: `row` or `line`.
-            number: of the row or line.
-            message: only the first one of a kind is shown.
-            hint: follows the message and the numbers of the other rows.
+        What follows a blank in `kind` distinguishes faults of one kind. Only the first message of a kind is shown, then
+        the numbers of the other rows, then the hint.
         """
-        self._numbers.setdefault(kind, []).append(number)
-        self._first.setdefault(kind, (unit, message, hint))
+        self._faults.setdefault(kind, (unit, message, hint, []))[-1].append(number)
         if self.at_once:
             refuse(self.findings())
 
     def findings(self) -> Findings:
         """One finding per kind, in the order of their first rows or lines."""
         found = []
-        for kind, (unit, message, hint) in self._first.items():
-            numbers = self._numbers[kind]
+        for kind, (unit, message, hint, numbers) in self._faults.items():
             text = f"{self.name}: {message}{and_more(numbers, unit)}{hint}"
-            rows, lines = (numbers, []) if unit == "row" else ([], numbers)
+            rows, lines = (numbers.copy(), []) if unit == "row" else ([], numbers.copy())
             found.append(Finding(kind.split(" ")[0], text, rows, lines=lines))
         return found
 

@@ -135,8 +135,7 @@ def parquet_records(path: Path, faults: RowFaults, wanted: Collection[int] | Non
 def as_text(value: Any) -> str | None:
     """A JSON or parquet value as a text, None if it is missing; numbers and truth values as JSON spells them.
 
-    Raises:
-        TypeError: the value is neither a text nor a number; the message names its type.
+    A TypeError names the type of a value that is neither a text nor a number.
     """
     if isinstance(value, str):
         # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.
@@ -165,8 +164,7 @@ class ColumnChoice:
 def find_columns(columns: list[str], choice: ColumnChoice, name: str, hint: str) -> tuple[int, int | None]:
     """Places of the columns of texts and labels in a file; a hint follows the list of columns in a message.
 
-    Raises:
-        UserError: there is no such column, more than one, or both are the same.
+    A UserError refuses a column that is absent, ambiguous, or the same for both.
     """
     known = {column.strip() for column in columns}
     if choice.header:  # else a number is of columns without names, and means none of those that have one

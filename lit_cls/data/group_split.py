@@ -29,13 +29,10 @@ def split_in_groups(
     for rows in waiting:
         if len(rows) > 1:
             partial.put(rows, partial.best_for(rows))
-    alone: dict[str, list[int]] = {}
-    for rows in waiting:
-        if len(rows) == 1:
-            alone.setdefault(kinds[rows[0]], []).append(rows[0])
-    for kind, rows in sorted(alone.items()):
-        left = iter(rows)
-        for split, n in zip(partial.splits, partial.missing(kind, len(rows)), strict=True):
+    alone = [rows[0] for rows in waiting if len(rows) == 1]
+    for kind, places in sorted(rows_by_label([kinds[row] for row in alone]).items()):
+        left = (alone[i] for i in places)
+        for split, n in zip(partial.splits, partial.missing(kind, len(places)), strict=True):
             split.extend(islice(left, n))
     return Split(*([split[i] for i in rng.permutation(len(split))] for split in partial.splits))
 

@@ -60,8 +60,7 @@ class Inspection:
 def inspect(options: DataOptions) -> Inspection:
     """Reads a file or a named source, and continues where `fit` would refuse it.
 
-    Raises:
-        UserError: options that contradict each other; nothing there that could be inspected.
+    A UserError refuses options that contradict each other, and what cannot be inspected at all.
     """
     options.check()
     if options.effective_source != "file":

@@ -33,51 +33,40 @@ class Encoding:
         return content.decode(self.codec, "replace").removeprefix("\ufeff")
 
 
+@dataclass(eq=False)
 class Lines(Iterator[str]):
-    """Decoded lines, each with its end; a byte order mark is left out.
+    """Decoded lines, each with its end; a byte order mark is left out."""
 
-    Args:
-        read: returns some bytes, none at the end.
-        name: of the file or pipe, for messages.
-        encoding: UTF-8 by default.
-        pipe: the descriptor to wait for.
-        while_waiting: called about once a second while nothing comes.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[], bytes],
-        name: str,
-        encoding: Encoding | None = None,
-        pipe: int | None = None,
-        while_waiting: Callable[[], None] | None = None,
-    ) -> None:
-        self.name = name
-        self.number = 0
-        """Of the last line, from 1."""
-        self._codec = (encoding or Encoding()).codec
-        self._errors = "replace" if encoding and encoding.findings else "strict"
-        self._read_bytes, self._pipe, self._while_waiting = read, pipe, while_waiting
-        self._whole: deque[bytes] = deque()
-        self._begun: list[bytes] = []  # the blocks of a line whose end has not come
-        self._ended = False
+    read: Callable[[], bytes]
+    """Returns some bytes, none at the end."""
+    name: str
+    """Of the file or pipe, for messages."""
+    encoding: Encoding = field(default_factory=Encoding)
+    pipe: int | None = None
+    """The descriptor to wait for."""
+    while_waiting: Callable[[], None] | None = None
+    """Called about once a second while nothing comes."""
+    number: int = field(default=0, init=False)
+    """Of the last line, from 1."""
+    _whole: deque[bytes] = field(default_factory=deque, init=False)
+    _begun: list[bytes] = field(default_factory=list, init=False)  # the blocks of a line whose end has not come
+    _ended: bool = field(default=False, init=False)
 
     def __next__(self) -> str:
         while not self._whole:
             if self._ended:
                 raise StopIteration
-            if self._while_waiting is not None:
-                while not self._comes_within(_LONG_WAIT):
-                    self._while_waiting()
+            while self.while_waiting is not None and not self._comes_within(_LONG_WAIT):
+                self.while_waiting()
             self._read()
         self.number += 1
         line = self._whole.popleft()
         if self.number == 1:
             if _wide_codec(line):
                 raise UserError(_wide_message(self.name))
-            line = line.removeprefix(b"\xef\xbb\xbf") if self._codec == "utf-8" else line
+            line = line.removeprefix(b"\xef\xbb\xbf") if self.encoding.codec == "utf-8" else line
         try:
-            return line.decode(self._codec, self._errors)
+            return line.decode(self.encoding.codec, "replace" if self.encoding.findings else "strict")
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{self.name}: line {self.number} is not UTF-8 (byte {error.start + 1} of it): "
@@ -86,7 +75,7 @@ class Lines(Iterator[str]):
 
     def put_back(self, line: str) -> None:
         """Returns the last line: it will be the next one again."""
-        self._whole.appendleft(line.encode(self._codec))
+        self._whole.appendleft(line.encode(self.encoding.codec))
         self.number -= 1
 
     def at_hand(self) -> bool:
@@ -98,15 +87,15 @@ class Lines(Iterator[str]):
         return True
 
     def _comes_within(self, seconds: float) -> bool:
-        if self._pipe is None:
+        if self.pipe is None:
             return True
         with suppress(OSError, ValueError):  # some systems can only wait for sockets
-            return bool(select.select([self._pipe], [], [], seconds)[0])
+            return bool(select.select([self.pipe], [], [], seconds)[0])
         return seconds == _LONG_WAIT
 
     def _read(self) -> None:
         try:
-            block = self._read_bytes()
+            block = self.read()
         except OSError as error:
             raise UserError(f"{self.name} cannot be read: {error.strerror}") from error
         *whole, begun = block.split(b"\n")
@@ -140,7 +129,7 @@ def lines_of_file(path: Path, encoding: Encoding) -> Iterator[Lines]:
 
 def lines_of_pipe(descriptor: int, name: str, while_waiting: Callable[[], None] | None = None) -> Lines:
     """The lines of a pipe, which have to be UTF-8."""
-    return Lines(lambda: os.read(descriptor, _BLOCK), name, None, descriptor, while_waiting)
+    return Lines(lambda: os.read(descriptor, _BLOCK), name, pipe=descriptor, while_waiting=while_waiting)
 
 
 def check_file(path: Path) -> None:

@@ -158,18 +158,11 @@ def table_of_texts(texts: Sequence[str]) -> Table:
 
 
 def open_file(path: Path, format: Format, header: bool, hold: bool, separator: str = ",") -> Table:
-    """The table in a file.
+    """The table in a file; a UserError refuses one that cannot be read or has no rows.
 
-    Args:
-        path: the file.
-        format: of the file.
-        header: whether the first line of a .csv, .tsv or .txt names the columns.
-        hold: keep all rows in memory and collect what is wrong with them; else, rows are read from the file each time,
-            and the first fault is raised.
-        separator: between the columns of a .csv.
-
-    Raises:
-        UserError: it cannot be read, or has no rows.
+    With `hold`, all rows are kept in memory and their faults collected; else, rows are read from the file each time,
+    and the first fault is raised. `header`: whether the first line of a .csv, .tsv or .txt names the columns.
+    `separator`: between the columns of a .csv.
     """
     check_file(path)
     faults = RowFaults(str(path), at_once=not hold)

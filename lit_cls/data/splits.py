@@ -81,9 +81,9 @@ def split_sizes(n: int, fractions: tuple[float, float, float]) -> tuple[int, int
 def ch06_split(labels: Sequence[str]) -> Split:
     """The split behind the published table (rasbt/LLMs-from-scratch, ch06), row for row.
 
-    747 ham are drawn to match the 747 spam, everything is shuffled twice with the same seed, and
-    divided at int(0.7 n) and int(0.1 n): what pandas' `sample` does there, in numpy. The labels are those of the 5,572
-    rows that quote-aware reading of the SMS Spam Collection yields.
+    747 ham are drawn to match the 747 spam, everything is shuffled twice with the same seed, and divided at int(0.7 n)
+    and int(0.1 n): what pandas' `sample` does there, in numpy. The labels are those of the 5,572 rows that quote-aware
+    reading of the SMS Spam Collection yields.
     """
     by_label = rows_by_label(labels)
     ham, spam = by_label["ham"], by_label["spam"]
@@ -124,8 +124,7 @@ def split_sha256(label_ids: Sequence[int], texts: Sequence[str]) -> str:
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """The names of the labels, sorted; a UserError refuses fewer than two, or two that differ in spelling alone."""
     counts = Counter(labels)
-    alike = alike_labels(counts)
-    if alike:
+    if alike := alike_labels(counts):
         found = "; ".join(
             " and ".join(f"{quote(name)} ({_count(counts[name], 'row')})" for name in names) for names in alike[:5]
         )
@@ -150,9 +149,8 @@ def alike_labels(labels: Iterable[str]) -> list[list[str]]:
 
 
 def check_enough_of_each(labels: Sequence[str], keys: Sequence[str] | None = None) -> None:
-    """Refuses, with a UserError, a label that cannot occur in each of the splits; rows of one key stay together."""
-    short = too_few_of(labels, keys)
-    if short:
+    """Refuses, with a UserError, a label that cannot occur in each split; rows of one `near_key` stay together."""
+    if short := too_few_of(labels, keys):
         found = ", ".join(f"{quote(label)} has {n}" for label, n in list(short.items())[:5])
         more = f", and {len(short) - 5} more labels" if len(short) > 5 else ""
         apart = "" if keys is None else " that data.group_near_duplicates does not keep together"

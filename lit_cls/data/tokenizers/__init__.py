@@ -11,11 +11,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {"gpt2": GPT2Tokenizer}
 
 @cache
 def tokenizer_for(name: str) -> Tokenizer:
-    """The tokenizer of this name; one object for all callers, which loads its vocabulary when it is first used.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The tokenizer of this name, one for all callers, its vocabulary loaded at the first use; a UserError if none."""
     if name not in TOKENIZERS:
         raise UserError(f"there is no tokenizer {name!r}: the tokenizers are {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]()
