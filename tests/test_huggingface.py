@@ -133,7 +133,9 @@ def test_differences_are_noticed(
 
         monkeypatch.setattr(huggingface, "save_model", swapped)
     else:
-        monkeypatch.setattr(huggingface, "_or_pad_token", lambda texts: [text or "x" for text in texts])
+        monkeypatch.setattr(
+            huggingface, "_or_pad_token", lambda source, reference: [text or "x" for text in reference.texts]
+        )
     with pytest.raises(RunError, match=r"largest difference .* at most 1e-04 and no label may differ"):
         write(path, tmp_path / "out")
 

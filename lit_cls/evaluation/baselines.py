@@ -3,6 +3,8 @@
 The linear models need scikit-learn (extra `reports`).
 """
 
+import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,9 +69,6 @@ def _majority(label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Seq
 
 def _linear(name: str, train: Sequence[str], label_ids: Sequence[int], groups: Mapping[str, Sequence[str]]) -> Baseline:
     """Logistic regression on TF-IDF weights."""
-    import time
-    import warnings
-
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -1,9 +1,9 @@
 """Accuracy with its 95 % interval and its baseline."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import mode
 from typing import Any
 
 Z_95 = 1.959963984540054
@@ -45,21 +45,19 @@ def accuracy(split: str, labels: Sequence[int], predicted: Sequence[int], majori
 
 def majority_class(labels: Sequence[int]) -> int:
     """The most frequent class; of equally frequent ones the lowest id."""
-    counts = Counter(labels)
-    return min(counts, key=lambda label: (-counts[label], label))
+    return mode(sorted(labels))
 
 
-def wilson_interval(correct: float, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Interval of a share (Wilson, "Probable Inference", JASA 22, 1927); stays within 0 and 1.
+def wilson_interval(correct: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson, "Probable Inference", JASA 22, 1927); 0 to 1 without trials.
 
-    The number of successes need not be whole (a mean over runs); without trials the interval is 0 to 1; `z` is the
-    quantile of the normal distribution.
+    The number of successes need not be whole (a mean over runs).
     """
     if not 0 <= correct <= n:
         raise ValueError(f"{correct} successes out of {n} trials")
     if n == 0:
         return 0.0, 1.0
-    p = correct / n
+    p, z = correct / n, Z_95
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n

@@ -58,12 +58,11 @@ def integrated_gradients(
 ) -> Attribution:
     """Integrated gradients on the token embeddings (Sundararajan, Taly & Yan, ICML 2017, section 3).
 
-    The path leads straight from the baseline to the text, with the same positions. The baseline is `<|endoftext|>` in
-    every position: the boundary between GPT-2's training texts, what an empty text is read as, and the padding token,
-    which therefore gets no attribution. (A vector of zeros is not a token.) The integral is a Gauss-Legendre sum over
-    eight points in each half of the path. In every segment, attributions must add up to the change of the log-odds:
-    segments that miss it most are halved until the sum of all gaps is within 1 % of the whole change, or `steps`
-    points are used. `label` defaults to the predicted one. The classifier must be in 32-true or 64-true.
+    The baseline is the padding token `<|endoftext|>` in every position, as an empty text is read: pads get no
+    attribution. The integral along the straight path is a Gauss-Legendre sum over eight points in each half. Segments
+    whose attributions miss the change of the log-odds most are halved until the sum of all gaps is within 1 % of the
+    whole change, or `steps` points are used. `label` defaults to the predicted one. The classifier must be in 32-true
+    or 64-true.
     """
     _check(classifier, label)
     tokenized = TokenizedText(classifier, text)

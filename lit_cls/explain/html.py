@@ -5,6 +5,7 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from markupsafe import Markup
 
@@ -69,16 +70,12 @@ def signed(score: float | None) -> str:
 def displayed_words(words: Sequence[Word]) -> list[Word]:
     """The words with control characters replaced, long ones abridged, and consecutive unread ones joined."""
     found: list[Word] = []
-    unread: list[str] = []
-    for word in [*words, Word("", 0.0)]:
-        if word.score is None:
-            unread.append(word.text)
-            continue
+    for unread, group in groupby(words, key=lambda word: word.score is None):
         if unread:
-            found.append(Word(_abridged(unread), None))
-            unread = []
-        found.append(Word(_visible(word.text), word.score))
-    return found[:-1]
+            found.append(Word(_abridged([word.text for word in group]), None))
+        else:
+            found += [Word(_visible(word.text), word.score) for word in group]
+    return found
 
 
 def score_rows(explanation: Explanation) -> list[tuple[str, list[str]]]:

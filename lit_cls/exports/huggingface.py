@@ -1,14 +1,13 @@
 """Folder for `transformers.pipeline("text-classification")`.
 
-transformers' `GPT2ForSequenceClassification` reads the last token that is not padding, has a head without bias, and its
-pipeline takes the largest probability. Checkpoints with other settings are refused; a bias and a temperature are folded
-into the weights exactly.
+transformers' head has no bias: bias and temperature are folded into the weights exactly. Settings that transformers
+cannot express are refused.
 
 Shapes: N texts, C emb_dim, K classes.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.parity import Log, log_each, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, plain_tensors, require_packages
@@ -104,18 +102,17 @@ def configuration(source: ExportSource) -> Any:
         **settings.spec.family.hub_config(settings.config),
         id2label=dict(enumerate(source.label_names)),
         label2id={name: i for i, name in enumerate(source.label_names)},
-        pad_token_id=tokenizer_for("gpt2").pad_id,
+        pad_token_id=source.tokenizer.pad_id,
         problem_type="single_label_classification",
     )
 
 
 def save_tokenizer(source: ExportSource, folder: Path) -> None:
     """Writes `tokenizer.json` and transformers' settings for it."""
-    tokenizer = tokenizer_for("gpt2")
-    tokenizer.write(folder)
+    source.tokenizer.write(folder)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # the class for GPT-2 would not read all of tokenizer.json
-        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), tokenizer.pad_token),
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), source.tokenizer.pad_token),
         "model_max_length": source.cut_to,
         "padding_side": "right",
         "truncation_side": "left" if source.truncation == "tail" else "right",
@@ -148,7 +145,7 @@ def compare_logits(
     """Compares the network of a library, with the folder's tokenizer, with the checkpoint."""
     from transformers import AutoTokenizer
 
-    tokenizer, texts = AutoTokenizer.from_pretrained(folder), _or_pad_token(reference.texts)
+    tokenizer, texts = AutoTokenizer.from_pretrained(folder), _or_pad_token(source, reference)
     for size in (1, _BATCH):
         rows = []
         with torch.inference_mode():
@@ -159,10 +156,9 @@ def compare_logits(
         yield parity.require(f"logits, {library} and the checkpoint, batches of {size}")
 
 
-def _or_pad_token(texts: Sequence[str]) -> list[str]:
+def _or_pad_token(source: ExportSource, reference: ReferenceOutputs) -> list[str]:
     """Replaces an empty text by the token that lit_cls reads it as: transformers fails on a text without tokens."""
-    pad_token = tokenizer_for("gpt2").pad_token
-    return [text or pad_token for text in texts]
+    return [text or source.tokenizer.pad_token for text in reference.texts]
 
 
 def _compare(source: ExportSource, reference: ReferenceOutputs, folder: Path) -> Iterator[str]:
@@ -172,7 +168,7 @@ def _compare(source: ExportSource, reference: ReferenceOutputs, folder: Path) ->
     yield from compare_logits("transformers", model, folder, source, reference)
     del model
     classify = pipeline("text-classification", str(folder), device="cpu", truncation=True)
-    rows: Any = classify(_or_pad_token(reference.texts), top_k=None, batch_size=_BATCH)
+    rows: Any = classify(_or_pad_token(source, reference), top_k=None, batch_size=_BATCH)
     shares = [{entry["label"]: entry["score"] for entry in row} for row in rows]
     # By name: a missing or exchanged label shows.
     found = torch.tensor([[row.get(name, float("nan")) for name in source.label_names] for row in shares])

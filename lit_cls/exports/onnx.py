@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.exports.parity import Log, log_each, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, require_packages
 from lit_cls.io.atomic import write_json
@@ -37,14 +36,13 @@ def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     merge_adapter(net)
     graph = _DecisionGraph(net, source.decision).eval()
     _export(graph, folder / "model.onnx")
-    tokenizer = tokenizer_for("gpt2")
-    tokenizer.write(folder)
+    source.tokenizer.write(folder)
     write_json(folder / "labels.json", list(source.label_names), indent=1)
     reads_pads = net.needs == "all"
     reading = {
         "cut_to": source.cut_to,
         "truncation": source.truncation,
-        "pad_id": tokenizer.pad_id,
+        "pad_id": source.tokenizer.pad_id,
         "pad_to": source.pad_to if reads_pads else None,
         "one_at_a_time": reads_pads and source.pad_to is None,
     }
@@ -105,7 +103,7 @@ def _compare(
     generator = torch.Generator().manual_seed(0)
     longest = source.pad_to or source.cut_to
     for B, T in ((1, 1), (3, min(17, longest)), (8, longest)):
-        input_ids = torch.randint(0, tokenizer_for("gpt2").pad_id, (B, T), generator=generator)
+        input_ids = torch.randint(0, source.tokenizer.pad_id, (B, T), generator=generator)
         lengths = torch.randint(1, T + 1, (B,), generator=generator)
         lengths[0] = T
         mask = (torch.arange(T) < lengths[:, None]).long()

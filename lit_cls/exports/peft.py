@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 from lit_cls.exports.huggingface import (
     check_huggingface,
@@ -80,7 +79,7 @@ def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     write_json(folder / "labels.json", list(source.label_names), indent=None)
     with quiet():
         comparison = log_each(_compare(source, base, reference, folder), log)
-    write_readme(folder, "peft.md", source, comparison, hub=hub, pad_id=tokenizer_for("gpt2").pad_id)
+    write_readme(folder, "peft.md", source, comparison, hub=hub, pad_id=source.tokenizer.pad_id)
 
 
 def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
@@ -90,25 +89,16 @@ def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
         if isinstance(layer, LoRALinear):
             theirs = hub_name(f"{name}.weight").removesuffix(".weight")
             found.setdefault(theirs, {})[name.rpartition(".")[2]] = layer
-    return {theirs: {"lora_A.weight": _down(layers), "lora_B.weight": _up(layers)} for theirs, layers in found.items()}
+    return {theirs: _matrices(layers) for theirs, layers in found.items()}
 
 
-def _down(layers: dict[str, LoRALinear]) -> Tensor:
-    """(r, in), or for `c_attn` the A of its n layers stacked: (n r, C)."""
-    return torch.cat([layer.lora_A.detach() for layer in layers.values()])
-
-
-def _up(layers: dict[str, LoRALinear]) -> Tensor:
-    """(out, r), or for `c_attn` the block diagonal of its n layers' B: (3C, n r)."""
-    if not layers.keys() & set(_QKV):
-        [layer] = layers.values()
-        return layer.lora_B.detach()
-    C, r = next(iter(layers.values())).lora_B.shape
-    up = torch.zeros(3 * C, len(layers) * r)
-    for i, (name, layer) in enumerate(layers.items()):
-        row = _QKV.index(name) * C
-        up[row : row + C, i * r : (i + 1) * r] = layer.lora_B.detach()
-    return up
+def _matrices(layers: dict[str, LoRALinear]) -> dict[str, Tensor]:
+    """A (r, in) and B (out, r); of n layers in `c_attn` all A stacked, (n r, C), and B block diagonal, (3C, n r)."""
+    names = _QKV if layers.keys() <= set(_QKV) else tuple(layers)
+    down = torch.cat([layers[name].lora_A.detach() for name in names if name in layers])
+    none = torch.zeros(len(next(iter(layers.values())).lora_B), 0)  # rows of zeros for a layer without an adapter
+    up = torch.block_diag(*(layers[name].lora_B.detach() if name in layers else none for name in names))
+    return {"lora_A.weight": down, "lora_B.weight": up}
 
 
 def _adapter_config(source: ExportSource, net: TextClassifier, hub: HubFile | None) -> Any:

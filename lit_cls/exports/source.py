@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from lit_cls.data.options import Truncation
+from lit_cls.data.tokenizers import tokenizer_for
+from lit_cls.data.tokenizers.base import Tokenizer
 from lit_cls.errors import UserError
 from lit_cls.inference import Classifier
 from lit_cls.model.classifier import TextClassifier
@@ -33,6 +35,11 @@ class ExportSource:
     pad_to: int | None
     """Tokens that every text is padded to; None for the longest of its batch."""
     truncation: Truncation
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the backbone's family."""
+        return tokenizer_for(self.settings.spec.family.tokenizer)
 
     @classmethod
     def of(cls, path: Path, checkpoint: dict[str, Any], out: Path) -> "ExportSource":

@@ -22,7 +22,7 @@ from lit_cls.report.run_info import RunInfo
 from lit_cls.report.split_results import SplitResult, accuracies
 from lit_cls.training.pad_invariance import PadTest
 
-MAX_ERRORS = 20
+_MAX_ERRORS = 20
 _MAX_CHARACTERS = 300  # of a text with a wrong prediction
 
 
@@ -35,11 +35,9 @@ def write_report(
     truncated = [len(split.token_ids[row]) > data.cut_to for row in main.rows]
     seen = seen_in(data.splits["train"].rows.texts, [split.rows.texts[row] for row in main.rows])
     plots, missing_plots = _plots(main, figures, info)
-    n, limit = len(split.label_ids), None
-    if len(main.rows) < n:
-        limit = (
-            f"Only {len(main.rows):,} of the {n:,} {main.split} texts were evaluated, because the trainer limits them."
-        )
+    evaluated, limit = f"{len(main.rows):,} of the {len(split.label_ids):,} {main.split} texts", None
+    if len(main.rows) < len(split.label_ids):
+        limit = f"Only {evaluated} were evaluated, because the trainer limits them."
     content = {
         "name": info.name,
         "split": main.split,
@@ -164,7 +162,7 @@ def _errors(main: SplitResult, data: ClassificationData, truncated: list[bool], 
     predictions, rows = main.predictions, data.splits[main.split].rows
     wrong = [i for i, correct in enumerate(predictions.correct) if not correct]
     confidences = predictions.confidences.tolist()
-    chosen = sorted(wrong, key=lambda i: (-confidences[i], main.rows[i]))[:MAX_ERRORS]
+    chosen = sorted(wrong, key=lambda i: (-confidences[i], main.rows[i]))[:_MAX_ERRORS]
     texts = {i: rows.texts[main.rows[i]] for i in chosen}
     errors = [
         {

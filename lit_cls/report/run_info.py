@@ -36,11 +36,12 @@ def reported_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The options that decide what is trained and how, by their full names."""
     trainer = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "devices", "accelerator")
     found = {name: settings[name] for name in ("seed_everything", "keep", "preset") if name in settings}
-    for group in ("model", "data", "trainer"):
-        for name, value in settings.get(group, {}).items():
-            if group != "trainer" or name in trainer:
-                found[f"{group}.{name}"] = value
-    return found
+    return found | {
+        f"{group}.{name}": value
+        for group in ("model", "data", "trainer")
+        for name, value in settings.get(group, {}).items()
+        if group != "trainer" or name in trainer
+    }
 
 
 def count_parameters(module: ClassifierModule) -> dict[str, int]:
