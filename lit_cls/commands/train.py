@@ -150,12 +150,14 @@ class TrainCommand(LightningCLI):
         """Parses; a preset, then a checkpoint replace the defaults; options and files of --config precede both."""
         if self.words[0] in ("validate", "test") and (typed := {word.split("=")[0] for word in self.words} & FIT_ONLY):
             raise UserError(f"{min(typed)} is an option of fit: {self.words[0]} trains nothing")
-        self.config = parse(parser, [word for word in self.words if not word.startswith("--print_config")])
+        words = [word for word in self.words if not word.startswith("--print_config")]
+        self.config = parse(parser, words)
         name = self.config.subcommand
         own_parser = self._subcommand_parsers[name]
         if preset := self.config[name].preset:
             own_parser.set_defaults({k: v for k, v in PRESETS[preset].items() if k != "keep" or name == "fit"})
-        self.config = parse(parser, self.words)
+        if preset or words != self.words:
+            self.config = parse(parser, self.words)
         config = self.config[name]
         train_config.check_values(own_parser, config)
         self.root = user_path(config.trainer.default_root_dir)
