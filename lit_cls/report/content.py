@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lit_cls.data.datamodule import ClassificationData
+from lit_cls.data.sources import LabelledTexts
 from lit_cls.data.split_data import SplitData
 from lit_cls.data.splits import seen_in
 from lit_cls.evaluation.baselines import Baseline, quick_baselines
@@ -32,24 +33,24 @@ def write_report(
     """Writes `report/` below the run's folder, about the first result; returns the content of report.json."""
     main, out = results[0], folder / "report"
     figures, split = figures_of(main.predictions), data.splits[main.split]
+    rows = split.rows.pick(main.rows)
     truncated = [len(split.token_ids[row]) > data.cut_to for row in main.rows]
-    seen = seen_in(data.splits["train"].rows.texts, [split.rows.texts[row] for row in main.rows])
+    seen = seen_in(data.splits["train"].rows.texts, rows.texts)
     plots, missing_plots = _plots(main, figures, info)
-    evaluated, limit = f"{len(main.rows):,} of the {len(split.label_ids):,} {main.split} texts", None
-    if len(main.rows) < len(split.label_ids):
-        limit = f"Only {evaluated} were evaluated, because the trainer limits them."
+    n, n_all = len(main.rows), len(split.label_ids)
+    limit = f"Only {n:,} of the {n_all:,} {main.split} texts were evaluated, because the trainer limits them."
     content = {
         "name": info.name,
         "split": main.split,
         "accuracy": [row.as_dict() for row in reversed(accuracies(results, data))],
-        "evaluated_in_part": limit,
+        "evaluated_in_part": limit if n < n_all else None,
         "decision": {**info.decision.as_dict(), "told": info.decision.describe(data.label_names)},
         "figures": asdict(figures),
         "pictures": [{"file": plot.file, "title": plot.title} for plot in plots],
         "pictures_missing": missing_plots,
-        **_comparisons(main, data, info.comparisons),
-        "slices": _slices(main, figures, data, truncated, seen),
-        **_errors(main, data, truncated, seen),
+        **_comparisons(main.predictions, rows.texts, data.split_data, info.comparisons),
+        "slices": _slices(main.predictions, figures, data.cut_to, truncated, seen),
+        **_errors(main.predictions, rows, truncated, seen),
         "padding": _padding(info.padding, data),
         "data": data.summary.as_dict(),
         "tested": {"told": info.tested},
@@ -74,41 +75,43 @@ def _plots(main: SplitResult, figures: Figures, info: RunInfo) -> tuple[list[Plo
     return [*draw_evaluation(main.predictions, figures, main.split), *draw_learning(info.metrics)], None
 
 
-def _comparisons(main: SplitResult, data: ClassificationData, wanted: bool) -> dict[str, Any]:
+def _comparisons(ours: Predictions, texts: Sequence[str], parts: SplitData, wanted: bool) -> dict[str, Any]:
     """The baselines on the same texts, and all figures at the label mix of the source."""
-    parts, ours = data.split_data, main.predictions
     fitted: list[Baseline] = []
     missing = [] if wanted else ["they are fitted once for the whole series of runs"]
-    if wanted and main.rows:
-        train, texts = parts.splits["train"], parts.splits[main.split].rows.texts
-        groups = {"all": [texts[row] for row in main.rows]}
-        fitted, missing = quick_baselines(train.rows.texts, train.label_ids, len(ours.label_names), groups)
-    theirs = {}
+    if wanted and texts:
+        train = parts.splits["train"]
+        fitted, missing = quick_baselines(train.rows.texts, train.label_ids, len(ours.label_names), {"all": texts})
+    theirs = {baseline.name: _most_probable(ours, baseline.probabilities["all"]) for baseline in fitted}
+    compared = []
     for baseline in fitted:
-        shares = torch.tensor(baseline.probabilities["all"], dtype=torch.float64)
-        theirs[baseline.name] = replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))
+        against = compare([theirs[baseline.name].correct], [ours.correct])
+        compared.append(
+            {
+                "name": baseline.name,
+                "figures": figures_of(theirs[baseline.name]).compact(),
+                "against_ours": {
+                    "difference": against.difference,
+                    "interval_95": against.interval,
+                    "won": against.won,
+                    "lost": against.lost,
+                    "p_value": against.p_value,
+                },
+                "parameters": baseline.parameters,
+                "seconds": baseline.seconds,
+            }
+        )
     return {
-        "baselines": [_compare(baseline, theirs[baseline.name], ours) for baseline in fitted],
+        "baselines": compared,
         "baselines_missing": missing,
         "natural_mix": _prior_shift(ours, theirs, parts) if parts.left_out.texts else None,
     }
 
 
-def _compare(baseline: Baseline, theirs: Predictions, ours: Predictions) -> dict[str, Any]:
-    against = compare([theirs.correct], [ours.correct])
-    return {
-        "name": baseline.name,
-        "figures": figures_of(theirs).compact(),
-        "against_ours": {
-            "difference": against.difference,
-            "interval_95": against.interval,
-            "won": against.won,
-            "lost": against.lost,
-            "p_value": against.p_value,
-        },
-        "parameters": baseline.parameters,
-        "seconds": baseline.seconds,
-    }
+def _most_probable(ours: Predictions, probabilities: Sequence[Any]) -> Predictions:
+    """Other predictions for the same texts, from probabilities (N, K), or (K,) for all texts alike."""
+    shares = torch.tensor(probabilities, dtype=torch.float64).expand(len(ours.labels), -1)
+    return replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))
 
 
 def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: SplitData) -> dict[str, Any]:
@@ -122,9 +125,8 @@ def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Sp
     )
     if shift.weights is None:
         explanation += " A label has no text here, so there is no estimate."
-    # The most frequent label of the source: among balanced labels the majority baseline is arbitrary.
-    shares = torch.tensor(shift.shares, dtype=torch.float64).expand(len(ours.labels), -1)
-    majority = replace(ours, probabilities=shares, predicted=shares.argmax(dim=1))
+    if theirs:  # the most frequent label of the source: among balanced labels the majority baseline is arbitrary
+        theirs = {**theirs, "majority": _most_probable(ours, shift.shares)}
 
     def shifted(predictions: Predictions) -> dict[str, Any] | None:
         figures = shifted_figures(predictions, shift)
@@ -134,49 +136,43 @@ def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Sp
         "told": explanation,
         **shift.as_dict(ours.label_names),
         "figures": shifted(ours),
-        "baselines": [
-            {"name": name, "figures": shifted(majority if name == "majority" else predictions)}
-            for name, predictions in theirs.items()
-        ],
+        "baselines": [{"name": name, "figures": shifted(predictions)} for name, predictions in theirs.items()],
     }
 
 
 def _slices(
-    main: SplitResult, figures: Figures, data: ClassificationData, truncated: list[bool], seen: list[bool]
+    predictions: Predictions, figures: Figures, cut_to: int, truncated: list[bool], seen: list[bool]
 ) -> list[dict[str, Any]]:
     ignoring = "word for word or except for case, digits, punctuation and white space"
     slices = []
     for name, description, chosen in (
-        ("cut", f"texts longer than {data.cut_to:,} tokens, the rest of which is not read", truncated),
+        ("cut", f"texts longer than {cut_to:,} tokens, the rest of which is not read", truncated),
         ("uncut", "texts that are read whole", [not one for one in truncated]),
         ("seen in train", f"texts that are also in the train split, {ignoring}", seen),
         ("unseen in train", "the others", [not one for one in seen]),
     ):
-        of_slice = figures if all(chosen) and chosen else figures_of(main.predictions.where(chosen))
+        of_slice = figures if all(chosen) and chosen else figures_of(predictions.where(chosen))
         slices.append({"name": name, "told": description, "figures": of_slice.compact()})
     return slices
 
 
-def _errors(main: SplitResult, data: ClassificationData, truncated: list[bool], seen: list[bool]) -> dict[str, Any]:
+def _errors(predictions: Predictions, rows: LabelledTexts, truncated: list[bool], seen: list[bool]) -> dict[str, Any]:
     """The wrong predictions with the highest probability."""
-    predictions, rows = main.predictions, data.splits[main.split].rows
+    names, confidences = predictions.label_names, predictions.confidences.tolist()
     wrong = [i for i, correct in enumerate(predictions.correct) if not correct]
-    confidences = predictions.confidences.tolist()
-    chosen = sorted(wrong, key=lambda i: (-confidences[i], main.rows[i]))[:_MAX_ERRORS]
-    texts = {i: rows.texts[main.rows[i]] for i in chosen}
     errors = [
         {
-            "text": texts[i][:_MAX_CHARACTERS],
-            "characters": len(texts[i]),
-            "shortened": len(texts[i]) > _MAX_CHARACTERS,
-            "source_row": rows.numbers[main.rows[i]],
-            "label": predictions.label_names[int(predictions.labels[i])],
-            "answer": predictions.label_names[int(predictions.predicted[i])],
+            "text": rows.texts[i][:_MAX_CHARACTERS],
+            "characters": len(rows.texts[i]),
+            "shortened": len(rows.texts[i]) > _MAX_CHARACTERS,
+            "source_row": rows.numbers[i],
+            "label": names[int(predictions.labels[i])],
+            "answer": names[int(predictions.predicted[i])],
             "probability": confidences[i] if confidences[i] == confidences[i] else None,
             "seen_in_train": seen[i],
             "cut": truncated[i],
         }
-        for i in chosen
+        for i in sorted(wrong, key=lambda i: -confidences[i])[:_MAX_ERRORS]
     ]
     return {"n_errors": len(wrong), "errors": errors}
 
@@ -187,9 +183,18 @@ def _padding(result: PadTest | str | None, data: ClassificationData) -> dict[str
         return {"verdict": "not run", "told": f"{reason[0].upper()}{reason[1:]}."}
     largest, changed = f"{result.largest_difference:.2g}", f"{result.answers_changed} of {result.texts} predictions"
     if result.verdict == "depends":
+        if data.pad_to is not None:
+            here = f"This does no harm in this run: every text is padded to {data.pad_to:,} tokens."
+        elif data.options.padding == "none":
+            here = "This does no harm in this run: no text is padded (data.padding none)."
+        else:
+            here = (
+                "In this run the number of pads depends on the other texts of a batch: data.padding longest_in_train "
+                "pads all texts alike, token_position flexible or mean_flexible reads no pads."
+            )
         description = (
             "Predictions depend on padding, as model.token_position is defined here: up to 64 more pads change a "
-            f"probability by up to {largest}, and {changed}. {_describe_pads(data)}"
+            f"probability by up to {largest}, and {changed}. {here}"
         )
     elif result.verdict == "passed":
         at_most = f" by more than {largest}" if result.largest_difference else ""
@@ -199,14 +204,3 @@ def _padding(result: PadTest | str | None, data: ClassificationData) -> dict[str
     else:
         description = f"FAIL: up to 64 more pads change a probability by {largest}, and {changed}."
     return {**result.as_dict(), "told": description}
-
-
-def _describe_pads(data: ClassificationData) -> str:
-    if data.pad_to is not None:
-        return f"This does no harm in this run: every text is padded to {data.pad_to:,} tokens."
-    if data.options.padding == "none":
-        return "This does no harm in this run: no text is padded (data.padding none)."
-    return (
-        "In this run the number of pads depends on the other texts of a batch: data.padding longest_in_train pads all "
-        "texts alike, token_position flexible or mean_flexible reads no pads."
-    )

@@ -54,21 +54,21 @@ def draw_evaluation(predictions: Predictions, figures: Figures, split: str) -> l
     if not figures.n:
         return []
     of_split = f"{split}, n = {count(figures.n)}"
-    drawn = [_plot("confusion", f"Confusion matrix ({of_split})", lambda: _confusion(figures, of_split))]
+    drawn = [_plot("confusion", f"Confusion matrix ({of_split})", _confusion, figures, of_split)]
     if figures.reliability:
-        drawn.append(_plot("reliability", f"Reliability diagram ({of_split})", lambda: _reliability(figures, of_split)))
-    curves = ranked_classes(predictions, figures)
-    if curves:
+        drawn.append(_plot("reliability", f"Reliability diagram ({of_split})", _reliability, figures, of_split))
+    if classes := ranked_classes(predictions, figures):
         title = f"ROC and precision-recall curves ({of_split})"
-        drawn.append(_plot("curves", title, lambda: _curves(predictions, figures, curves, of_split)))
+        drawn.append(_plot("curves", title, _curves, predictions, figures, classes, of_split))
     return drawn
 
 
 def draw_learning(rows: Sequence[Mapping[str, str]]) -> list[Plot]:
     """Learning curves from the rows of a run's metrics.csv; none if nothing was trained."""
-    if not any("train_loss" in row or "train_loss_step" in row for row in rows):
-        return []
-    return [_plot("learning", "Learning curves, by optimizer step", lambda: _learning(rows))]
+    trained = [i for i, row in enumerate(rows) if "train_loss" in row or "train_loss_step" in row]
+    # Rows after the last training step are of the evaluation of the kept weights.
+    kept = rows[: trained[-1] + 1] if trained else []
+    return [_plot("learning", "Learning curves, by optimizer step", _learning, kept)] if kept else []
 
 
 def ranked_classes(predictions: Predictions, figures: Figures) -> list[int]:
@@ -87,14 +87,14 @@ def short(label: str, length: int = 18) -> str:
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
 
 
-def _plot(name: str, title: str, draw: "Callable[[], Figure]") -> Plot:
+def _plot(name: str, title: str, draw: "Callable[..., Figure]", *arguments: Any) -> Plot:
     from matplotlib import rc_context
 
     stream = io.StringIO()
     with rc_context(_SETTINGS), warnings.catch_warnings():
         # Only the width of a text is taken from matplotlib's font: the viewer renders it with its own fonts.
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph.*")
-        draw().savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        draw(*arguments).savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     # Several plots are in one page, where ids must differ.
     return Plot(f"{name}.svg", title, re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", stream.getvalue()))
 
@@ -138,9 +138,9 @@ def _confusion(figures: Figures, of_split: str) -> "Figure":
             for j, texts in enumerate(row):
                 color = "white" if shares[i, j] > 0.55 else "black"
                 ax.text(j, i, count(texts), ha="center", va="center", color=color)
-    shown = range(0, n, -(-n // _MAX_NAMED))
-    ax.set_xticks(list(shown), [names[k] for k in shown], rotation=0 if flat else 90)
-    ax.set_yticks(list(shown), [names[k] for k in shown])
+    step = -(-n // _MAX_NAMED)
+    ax.set_xticks(range(0, n, step), names[::step], rotation=0 if flat else 90)
+    ax.set_yticks(range(0, n, step), names[::step])
     ax.set(xlabel="prediction", ylabel="label")
     ax.set_title(f"Confusion, {of_split}", loc="left")
     return figure
@@ -202,26 +202,24 @@ def _learning(rows: Sequence[Mapping[str, str]]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(8.6, 3.4, 0.65)
-    # Rows after the last training step are of the evaluation of the kept weights.
-    last = max(i for i, row in enumerate(rows) if "train_loss" in row or "train_loss_step" in row)
-    kept = rows[: last + 1]
 
     def points(name: str) -> tuple[list[int], list[float]]:
-        found = [(int(row["step"]) + 1, float(row[name])) for row in kept if row.get(name) and row.get("step")]
+        found = [(int(row["step"]) + 1, float(row[name])) for row in rows if row.get(name) and row.get("step")]
         return [step for step, _ in found], [value for _, value in found]
 
     loss = _axes(figure, 1, 2, 1, title="Loss", x="optimizer step", y="cross-entropy, nats")
     right = _axes(figure, 1, 2, 2, title="Validation accuracy", x="optimizer step", y="val_acc")
     steps, values = points("train_loss_step")
-    chosen = range(0, len(steps), -(-len(steps) // _MAX_POINTS) or 1)
-    loss.plot(
-        [steps[i] for i in chosen], [values[i] for i in chosen], color="#c9c9c9", linewidth=0.8, label="train_loss_step"
-    )
-    loss.plot(*points("train_loss"), "o-", color=_COLORS[0], markersize=3.5, linewidth=1.4, label="train_loss")
-    loss.plot(*points("val_loss"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4, label="val_loss")
+    every = -(-len(steps) // _MAX_POINTS) or 1
+    loss.plot(steps[::every], values[::every], color="#c9c9c9", linewidth=0.8, label="train_loss_step")
+    for ax, name, style, color in (
+        (loss, "train_loss", "o-", _COLORS[0]),
+        (loss, "val_loss", "s--", _COLORS[1]),
+        (right, "val_acc", "s--", _COLORS[1]),
+    ):
+        ax.plot(*points(name), style, color=color, markersize=3.5, linewidth=1.4, label=name)
     loss.set_ylim(bottom=0)
     loss.legend(**_LEGEND)
-    right.plot(*points("val_acc"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4)
     for ax in (loss, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     return figure
