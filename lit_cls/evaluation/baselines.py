@@ -3,6 +3,7 @@
 The linear models need scikit-learn (extra `reports`).
 """
 
+import importlib.util
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,27 +34,21 @@ def baselines(
     train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> list[Baseline]:
     """Fits all on the texts and class ids of the train split, which has every class; `groups` are texts to predict."""
-    return [
-        _majority(label_ids, n_classes, groups),
-        *(_linear(name, train, label_ids, groups) for name in _MAX_WORK),
-    ]
+    linear = [_linear(name, train, label_ids, groups) for name in _MAX_WORK]
+    return [_majority(label_ids, n_classes, groups), *linear]
 
 
 def quick_baselines(
     train: Sequence[str], label_ids: Sequence[int], n_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> tuple[list[Baseline], list[str]]:
     """Fits those of `baselines` that take a few seconds; also returns a line about each that is missing."""
-    from importlib.util import find_spec
-
     found, missing = [_majority(label_ids, n_classes, groups)], []
-    if find_spec("sklearn") is None:
+    if importlib.util.find_spec("sklearn") is None:
         return found, ["TF-IDF and logistic regression: scikit-learn is not installed: pip install 'lit_cls[reports]'"]
-    work = sum(map(len, train)) * n_classes // 2
+    n = sum(map(len, train))
     for name, limit in _MAX_WORK.items():
-        if work > limit:
-            missing.append(
-                f"{name}: not fitted, it would take minutes ({sum(map(len, train)):,} characters, {n_classes} labels)"
-            )
+        if n * n_classes // 2 > limit:
+            missing.append(f"{name}: not fitted, it would take minutes ({n:,} characters, {n_classes} labels)")
             continue
         try:
             found.append(_linear(name, train, label_ids, groups))
@@ -84,8 +79,6 @@ def _linear(name: str, train: Sequence[str], label_ids: Sequence[int], groups: M
         warnings.simplefilter("ignore", ConvergenceWarning)  # a thousand steps are close enough
         model.fit(list(train), list(label_ids))
     seconds = time.perf_counter() - started
-    probabilities = {
-        group: model.predict_proba(list(texts)).tolist() if texts else [] for group, texts in groups.items()
-    }
+    shares = {group: model.predict_proba(list(texts)).tolist() if texts else [] for group, texts in groups.items()}
     regression = model[-1]
-    return Baseline(name, probabilities, int(regression.coef_.size + regression.intercept_.size), seconds)
+    return Baseline(name, shares, int(regression.coef_.size + regression.intercept_.size), seconds)

@@ -131,18 +131,15 @@ def figures_of(predictions: Predictions, shift: PriorShift | None = None) -> Fig
 
     names, n, counts = predictions.label_names, len(predictions.labels), predictions.confusion()
     correct = int(counts.diagonal().sum())
-    accuracy, mcc, weights = correct / n if n else None, None, None
+    accuracy, mcc, mass, weights = correct / n if n else None, None, counts.float(), None
     if shift is not None:
         weights = torch.tensor(shift.weights, dtype=torch.float64)[predictions.labels]  # (N,)
-        mass = shifted_confusion(counts.numpy(), shift.shares)
-        accuracy, mcc = float(mass.trace() / mass.sum()), weighted_correlation(mass)
-        labels = _label_figures(predictions, torch.from_numpy(mass), weights)
-    else:
-        # The correlation is undefined if one label alone was given or predicted.
-        if n and all(int((counts.sum(dim=axis) > 0).sum()) > 1 for axis in (0, 1)):
-            mcc = float(multiclass_matthews_corrcoef(predictions.predicted, predictions.labels, len(counts)))
-        labels = _label_figures(predictions, counts.float())
-    bins = reliability(predictions, weights)
+        shifted = shifted_confusion(counts.numpy(), shift.shares)
+        accuracy, mcc = float(shifted.trace() / shifted.sum()), weighted_correlation(shifted)
+        mass = torch.from_numpy(shifted)
+    elif min(len(predictions.labels.unique()), len(predictions.predicted.unique())) > 1:  # otherwise undefined
+        mcc = float(multiclass_matthews_corrcoef(predictions.predicted, predictions.labels, len(counts)))
+    labels, bins = _label_figures(predictions, mass, weights), reliability(predictions, weights)
     ranked = [labels[predictions.positive]] if len(names) == 2 else labels
     return Figures(
         n=n,
@@ -168,7 +165,7 @@ def shifted_figures(predictions: Predictions, shift: PriorShift) -> Figures | No
     return figures_of(predictions, shift) if shift.weights is not None and len(predictions.labels) else None
 
 
-def _label_figures(predictions: Predictions, mass: Tensor, weights: Tensor | None = None) -> tuple[LabelFigures, ...]:
+def _label_figures(predictions: Predictions, mass: Tensor, weights: Tensor | None) -> tuple[LabelFigures, ...]:
     """The figures of each label, from (K, K) counts or weights of the given labels (rows) by prediction (columns)."""
     from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
@@ -235,9 +232,5 @@ def reliability(predictions: Predictions, weights: Tensor | None = None) -> tupl
 def calibration_error(bins: Sequence[Bin]) -> float | None:
     """Expected calibration error: the mean gap between confidence and accuracy; None without predictions."""
     total = sum(bin.n for bin in bins)
-    gaps = [
-        bin.n * abs(bin.accuracy - bin.confidence)
-        for bin in bins
-        if bin.accuracy is not None and bin.confidence is not None
-    ]
+    gaps = [bin.n * abs((bin.accuracy or 0.0) - (bin.confidence or 0.0)) for bin in bins]
     return sum(gaps) / total if total else None

@@ -212,14 +212,11 @@ def _learning(rows: Sequence[Mapping[str, str]]) -> "Figure":
     steps, values = points("train_loss_step")
     every = -(-len(steps) // _MAX_POINTS) or 1
     loss.plot(steps[::every], values[::every], color="#c9c9c9", linewidth=0.8, label="train_loss_step")
-    for ax, name, style, color in (
-        (loss, "train_loss", "o-", _COLORS[0]),
-        (loss, "val_loss", "s--", _COLORS[1]),
-        (right, "val_acc", "s--", _COLORS[1]),
-    ):
-        ax.plot(*points(name), style, color=color, markersize=3.5, linewidth=1.4, label=name)
+    loss.plot(*points("train_loss"), "o-", color=_COLORS[0], markersize=3.5, linewidth=1.4, label="train_loss")
+    loss.plot(*points("val_loss"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4, label="val_loss")
     loss.set_ylim(bottom=0)
     loss.legend(**_LEGEND)
+    right.plot(*points("val_acc"), "s--", color=_COLORS[1], markersize=3.5, linewidth=1.4)
     for ax in (loss, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     return figure
