@@ -95,9 +95,9 @@ def _parse_costs(text: str, label_names: Sequence[str]) -> tuple[float, ...]:
 def fit_temperature(logits: Floats, labels: Ints) -> tuple[float, str | None]:
     """The temperature of the lowest mean NLL (Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
-    The NLL of (N, K) logits is convex in 1/T, so its slope changes sign once: bisecting log T finds the minimum,
-    identically on every machine. The temperature lies between `COLDEST` and `HOTTEST`. If the texts do not determine
-    it, the reason is returned too: it is then a bound, or 1 if every prediction is correct, as there is no minimum.
+    The NLL of (N, K) logits is convex in 1/T: bisecting log T between `COLDEST` and `HOTTEST` finds the minimum,
+    identically on every machine. If the texts do not determine it, the temperature is a bound, or 1 if every
+    prediction is correct, and the reason is returned too.
     """
     z = np.asarray(logits, dtype=np.float64)
     z = z - z[np.arange(len(z)), labels][:, None]  # (N, K): how far each class is above the label
@@ -150,8 +150,7 @@ def choose_threshold(probabilities: Floats, labels: Ints, label: int, goal: Goal
         return np.append(0, np.cumsum(values[order]))[predicted]
 
     correct, cost = above(labels == label), np.zeros(len(predicted))
-    precision = np.divide(correct, predicted, out=np.zeros(len(predicted)), where=predicted > 0)
-    recall = correct / max(1, of_label)
+    precision, recall = correct / np.maximum(1, predicted), correct / max(1, of_label)
     unbounded = np.zeros(len(predicted))
     match goal.kind:
         case "precision":

@@ -129,8 +129,7 @@ def _prior_shift(ours: Predictions, theirs: Mapping[str, Predictions], parts: Sp
         theirs = {**theirs, "majority": _most_probable(ours, shift.shares)}
 
     def shifted(predictions: Predictions) -> dict[str, Any] | None:
-        figures = shifted_figures(predictions, shift)
-        return None if figures is None else figures.compact()
+        return figures.compact() if (figures := shifted_figures(predictions, shift)) else None
 
     return {
         "told": explanation,
@@ -199,8 +198,8 @@ def _padding(result: PadTest | str | None, data: ClassificationData) -> dict[str
     elif result.verdict == "passed":
         at_most = f" by more than {largest}" if result.largest_difference else ""
         borderline = f"{changed} that were borderline" if result.answers_changed else "no prediction"
-        description = f"Passed: up to 64 more pads change no probability of {result.texts} texts{at_most}, "
-        description += f"and {borderline}."
+        unchanged = f"no probability of {result.texts} texts{at_most}, and {borderline}"
+        description = f"Passed: up to 64 more pads change {unchanged}."
     else:
         description = f"FAIL: up to 64 more pads change a probability by {largest}, and {changed}."
     return {**result.as_dict(), "told": description}

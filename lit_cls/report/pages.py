@@ -24,16 +24,18 @@ def render_markdown(content: Mapping[str, Any]) -> str:
 
 def render_html(content: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     """report.html, one file that opens without a network, from the SVG of each plot by file name."""
-    inline = {file: Markup(_inline(svg)) for file, svg in plots.items()}
+    inline = {}
+    for file, svg in plots.items():  # without what belongs to a file of its own
+        bare = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])
+        inline[file] = Markup(bare.replace("xlink:href=", "href="))
     return _render("report.html", {**content, "plots": inline}, visible)
 
 
 def _render(template: str, content: Mapping[str, Any], write_text: Callable[[str], str]) -> str:
     pages = environment("lit_cls.report", finalize=lambda value: write_text(value) if type(value) is str else value)
     pages.filters.update(count=count, decimal=decimal, interval=interval, percent=percent, small=small)
-    pages.filters.update(
-        plain=_plain, shell=shlex.join, paragraph=_paragraph, renamed=lambda name, names: names.get(name, name)
-    )
+    pages.filters.update(plain=_plain, shell=shlex.join, paragraph=_paragraph)
+    pages.filters["renamed"] = lambda name, names: names.get(name, name)
     return pages.get_template(template).render(content, confusions=_confusions(content["figures"]))
 
 
@@ -52,12 +54,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _inline(svg: str) -> str:
-    """A plot without what belongs to a file of its own."""
-    bare = svg[svg.index("<svg") :]
-    return re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", bare).replace("xlink:href=", "href=")
 
 
 def visible(text: str) -> str:
