@@ -7,21 +7,14 @@ a time and refuses the first that is wrong.
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from lit_cls.data import formats
 from lit_cls.data.findings import Findings, RowFaults, refuse
-from lit_cls.data.formats import (
-    ColumnChoice,
-    Fields,
-    Format,
-    as_text,
-    find_columns,
-    parquet_columns,
-    parquet_records,
-    records_of,
-)
+from lit_cls.data.formats import ColumnChoice, Fields, Format
 from lit_cls.data.lines import Lines, check_file, encoding_of, lines_of_file, lines_of_pipe
 from lit_cls.errors import UserError, quote
 
@@ -66,7 +59,7 @@ class Table:
         hint = " (data.header is false: columns are numbered from 0)" if numbered else ""
         if self.format == "tsv" and len(self.columns) == 1 and not choice.label_named:
             hint += " (one text a line: --input_format text)"
-        text_at, label_at = find_columns(self.columns, choice, self.name, hint)
+        text_at, label_at = formats.find_columns(self.columns, choice, self.name, hint)
         # JSON lines of a pipe may have a label later on.
         later = [str(name) for name in choice.label if name != self.columns[text_at]]
         return TextTable(self, text_at, label_at, later if label_at is None else [self.columns[label_at]])
@@ -127,8 +120,8 @@ class TextTable:
             if typed:
                 role = "text"
                 try:
-                    text, role = as_text(text), "label"
-                    label = as_text(label)
+                    text, role = formats.as_text(text), "label"
+                    label = formats.as_text(label)
                 except TypeError as error:
                     message = f"the {role} of row {number} is {error}, not a text or a number"
                     table.faults.add(f"nested {role}", "row", number, message)
@@ -168,19 +161,18 @@ def open_file(path: Path, format: Format, header: bool, hold: bool, separator: s
     faults = RowFaults(str(path), at_once=not hold)
     header = header and format in ("csv", "tsv")
     if format == "parquet":
-        columns, n = parquet_columns(path)
+        columns, n = formats.parquet_columns(path)
         if hold and not n:
             raise UserError(f"{path} has no rows")
-        return Table(
-            str(path), format, columns, False, lambda at: parquet_records(path, faults, at), faults, format, [], n
-        )
+        rows = partial(formats.parquet_records, path, faults)
+        return Table(str(path), format, columns, False, rows, faults, format, [], n)
     encoding = encoding_of(path)
     if not hold:
         refuse(encoding.findings)
 
     def records(_: Collection[int] | None = None) -> Iterator[Fields]:
         with lines_of_file(path, encoding) as lines:
-            yield from records_of(format, lines, faults, separator)
+            yield from formats.records_of(format, lines, faults, separator)
 
     held = list(records()) if hold else None
     again = records if held is None else lambda _: iter(held)
@@ -218,7 +210,7 @@ def open_pipe(
         format, note = _format_of_pipe(lines, choice)
         notes.append(note)
     faults = RowFaults(PIPE, at_once=True)
-    records = records_of(format, lines, faults)
+    records = formats.records_of(format, lines, faults)
     first = [] if format == "text" else list(islice(records, 1))
     header = choice.header and format in ("csv", "tsv")
     columns = _columns(format, iter(first), header) or [str(choice.text[0])]

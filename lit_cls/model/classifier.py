@@ -10,19 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError
+from lit_cls.model import selection
 from lit_cls.model.adapters import Adapter
 from lit_cls.model.backbones.base import Backbone, run_blocks
 from lit_cls.model.backbones.gpt2 import GPT2, GPTConfig
 from lit_cls.model.head import Positions, TokenPosition, count_positions, pool, read_position, real_positions
 from lit_cls.model.layers import AttentionMask
-from lit_cls.model.selection import (
-    TrainableLayers,
-    check_trainable_layers,
-    first_trained_block,
-    resolve_trainable_layers,
-    select_trained,
-    trains,
-)
+from lit_cls.model.selection import TrainableLayers
 from lit_cls.model.weights import WeightsCache, load_weights
 
 
@@ -65,8 +59,8 @@ class TextClassifier(nn.Module):
             raise UserError(f"num_classes {num_classes} is less than 2: there is nothing to tell apart")
         if token_position not in get_args(TokenPosition):
             raise UserError(f"token_position {token_position!r} is not one of {', '.join(get_args(TokenPosition))}")
-        self.trainable_layers = resolve_trainable_layers(trainable_layers, adapter)
-        check_trainable_layers(self.trainable_layers, backbone.config.n_layers)
+        self.trainable_layers = selection.resolve_trainable_layers(trainable_layers, adapter)
+        selection.check_trainable_layers(self.trainable_layers, backbone.config.n_layers)
         self.backbone = backbone
         self.config = backbone.config
         self.token_position = token_position
@@ -77,7 +71,7 @@ class TextClassifier(nn.Module):
         self.recompute = False
         """Gradient checkpointing: recompute the insides of blocks in the backward pass."""
         self.out_head: nn.Linear = nn.Linear(self.config.emb_dim, num_classes)
-        select_trained(backbone, self.trainable_layers)
+        selection.select_trained(backbone, self.trainable_layers)
         before = {name for name, _ in self.named_parameters()}
         if adapter is not None:
             adapter.check(self.config)
@@ -116,12 +110,12 @@ class TextClassifier(nn.Module):
     @property
     def first_trained_block(self) -> int:
         """Index of the first block that trains; the number of blocks where none does."""
-        return first_trained_block(self.backbone)
+        return selection.first_trained_block(self.backbone)
 
     @property
     def head_alone(self) -> bool:
         """Whether nothing of the backbone trains."""
-        return not trains(self.backbone.final_norm) and not trains(self.backbone)
+        return not selection.trains(self.backbone.final_norm) and not selection.trains(self.backbone)
 
     def features(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """The output of the frozen layers, below the first one that trains: (B, T) to (B, T, C).
@@ -171,11 +165,7 @@ class TextClassifier(nn.Module):
     def load_weights(self, path: str | Path, cache: WeightsCache | None = None) -> list[str]:
         """Reads a file of weights into the network; see `lit_cls.model.weights.load_weights`.
 
-        A file's own head is taken when it has this classifier's shape; a language model's output
-        layer is not. Parameters that the file does not have (head, adapter) stay as they are.
-
-        Returns:
-            Notes on what was left out.
+        Parameters that the file does not have (head, adapter) stay as they are.
         """
         return load_weights(self, path, cache)
 

@@ -23,17 +23,7 @@ from lit_cls.data.splits import SplitName
 from lit_cls.errors import UserError
 from lit_cls.io.progress import Progress
 from lit_cls.model.classifier import TextClassifier
-from lit_cls.training.feature_files import (
-    GB,
-    FeatureKey,
-    check_folder,
-    check_room,
-    feature_key,
-    find,
-    frozen_sha256,
-    new_file,
-    publish,
-)
+from lit_cls.training import feature_files
 from lit_cls.training.features import Features, also_in, compute, count_kept, kept_positions, starts_of, why_not
 from lit_cls.training.settings import TrainingSettings
 
@@ -61,10 +51,11 @@ class _Training:
 
     def weights(self) -> str:
         """sha256 of the frozen tensors' file, or of themselves; a checkpoint may have brought others since."""
-        return self.module.weights_sha256 or frozen_sha256(self.net)
+        return self.module.weights_sha256 or feature_files.frozen_sha256(self.net)
 
-    def key(self, dataset: TextDataset, weights: str) -> FeatureKey:
-        return feature_key(self.net, dataset.token_ids, dataset.pad_to, weights, str(self.trainer.precision))
+    def key(self, dataset: TextDataset, weights: str) -> feature_files.FeatureKey:
+        precision = str(self.trainer.precision)
+        return feature_files.feature_key(self.net, dataset.token_ids, dataset.pad_to, weights, precision)
 
 
 class FeatureCache:
@@ -144,7 +135,7 @@ class FeatureCache:
         self.splits[split] = features
         took = time.perf_counter() - started
         self.seconds.setdefault(split, took)
-        size = features.values.numel() * features.values.element_size() / GB
+        size = features.values.numel() * features.values.element_size() / feature_files.GB
         training.log(
             f"frozen layers, {split}: {len(features.counts):,} texts, {int(features.counts.sum()):,} positions, "
             f"{took:.1f} s, {size:.2f} GB {where}"
@@ -175,7 +166,7 @@ class FeatureCache:
         for split in splits:
             dataset = training.dataset(split)
             size = _size(training.net, dataset)
-            if self.folder is None and in_memory + size <= self._options.cache_gb * GB:
+            if self.folder is None and in_memory + size <= self._options.cache_gb * feature_files.GB:
                 in_memory += size
             elif self.folder is None or self._find(training, dataset, weights) is None:
                 on_disk += size
@@ -184,8 +175,8 @@ class FeatureCache:
         if self.folder is None:
             training.scratch.mkdir(parents=True, exist_ok=True)
         else:
-            check_folder(self.folder)
-        check_room(self.folder or training.scratch, on_disk)
+            feature_files.check_folder(self.folder)
+        feature_files.check_room(self.folder or training.scratch, on_disk)
 
     def _keep_unnamed(self, training: _Training, split: SplitName, loader: DataLoader[Batch]) -> tuple[Features, str]:
         """In memory, or in a mapped file that ends with the process."""
@@ -197,7 +188,7 @@ class FeatureCache:
             values, where = torch.empty(n, width, dtype=weight.dtype, device=weight.device), "in memory"
         else:
             training.scratch.mkdir(parents=True, exist_ok=True)
-            path, values = new_file(training.scratch, n, width, weight.dtype)
+            path, values = feature_files.new_file(training.scratch, n, width, weight.dtype)
             where = f"on disk (model.cache_gb is {self._options.cache_gb:g})"
             path.unlink()  # the file lives as long as it is mapped
         features = Features(values, starts_of(counts), counts)
@@ -216,14 +207,14 @@ class FeatureCache:
         started = time.perf_counter()
         kept = kept_positions(net, dataset)
         counts = count_kept(kept, dataset)
-        check_folder(self.folder)
+        feature_files.check_folder(self.folder)
         weight = net.embeddings.weight
-        partial, values = new_file(self.folder, int(counts.sum()), weight.shape[1], weight.dtype)
+        partial, values = feature_files.new_file(self.folder, int(counts.sum()), weight.shape[1], weight.dtype)
         features = Features(values, starts_of(counts), counts)
         try:
             _compute_all(training, split, loader, features)
             key = training.key(dataset, weights)
-            publish(partial, key.path(self.folder, kept), key, kept, time.perf_counter() - started)
+            feature_files.publish(partial, key.path(self.folder, kept), key, kept, time.perf_counter() - started)
         finally:
             partial.unlink(missing_ok=True)
         return self._place(training, features, split), f"in {self.folder}"
@@ -236,7 +227,7 @@ class FeatureCache:
         for positions in (kept, *also_in(kept, net, dataset)):
             held = count_kept(positions, dataset)
             path = key.path(self.folder, positions)
-            if (found := find(path, int(held.sum()), weight.shape[1], weight.dtype)) is not None:
+            if (found := feature_files.find(path, int(held.sum()), weight.shape[1], weight.dtype)) is not None:
                 return Features(found[0], starts_of(held), count_kept(kept, dataset)), found[1]
         return None
 
@@ -250,7 +241,7 @@ class FeatureCache:
     def _takes(self, split: SplitName, size: int) -> bool:
         """Whether the budget allows so many bytes in memory, beside those in use; they are counted then."""
         in_use = sum(self._in_memory.get(other, 0) for other in self.splits)
-        if in_use + size > self._options.cache_gb * GB:
+        if in_use + size > self._options.cache_gb * feature_files.GB:
             return False
         self._in_memory[split] = size
         return True

@@ -20,15 +20,7 @@ from lit_cls.model.decision import Decision
 from lit_cls.model.settings import ModelSettings
 from lit_cls.model.weight_files import file_sha256
 from lit_cls.model.weights import WeightsCache
-from lit_cls.training.checkpoints import (
-    KEY,
-    check_same_network,
-    check_same_weights,
-    checked_state,
-    decision_of,
-    describe_network,
-    trained_tensors,
-)
+from lit_cls.training import checkpoints
 from lit_cls.training.feature_cache import FeatureCache
 from lit_cls.training.features import Features
 from lit_cls.training.loss import MeanLoss, class_weight_list, summed_loss, weight_notes
@@ -248,21 +240,21 @@ class ClassifierModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained tensors alone when the frozen ones came from a file that can be named."""
         assert self.net is not None, "configure_model has not run"
-        precision = str(self.trainer.precision)
-        checkpoint[KEY] = describe_network(self.settings, self.label_names, self.weights_sha256, precision)
+        network = (self.settings, self.label_names, self.weights_sha256, str(self.trainer.precision))
+        checkpoint[checkpoints.KEY] = checkpoints.describe_network(*network)
         if self.weights_sha256 is not None:
-            names, state = trained_tensors(self.net), checkpoint["state_dict"]
+            names, state = checkpoints.trained_tensors(self.net), checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: state[name] for name in state if name.removeprefix("net.") in names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses another network's checkpoint before anything of it is used; takes over its decision rule."""
         assert self.net is not None, "configure_model has not run"
-        check_same_network(checkpoint, self.settings, self.label_names)
-        check_same_weights(checkpoint, self.weights_sha256)
-        self.decision = decision_of(checkpoint)
+        checkpoints.check_same_network(checkpoint, self.settings, self.label_names)
+        checkpoints.check_same_weights(checkpoint, self.weights_sha256)
+        self.decision = checkpoints.decision_of(checkpoint)
         if "state_dict" not in checkpoint:  # a strategy that keeps weights in parts has taken it by now
             return
-        state = checked_state(self.net, checkpoint)
+        state = checkpoints.checked_state(self.net, checkpoint)
         if self.weights_sha256 is None:
             self.feature_cache.forget_other_weights(self.net, state)
 
