@@ -34,6 +34,7 @@ _SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
+    "axes.titlelocation": "left",
     "axes.titley": 1.0,  # placing titles automatically takes a quarter of the time
 }
 _LEGEND: dict[str, Any] = {"fontsize": 8, "framealpha": 0.85, "edgecolor": "none"}
@@ -111,9 +112,7 @@ def _figure(width: float, height: float, left: float, right: float = 0.2, bottom
 
 
 def _axes(figure: "Figure", *place: int, title: str, x: str, y: str) -> "Axes":
-    ax = figure.add_subplot(*place)
-    ax.set_title(title, loc="left")
-    ax.set(xlabel=x, ylabel=y)
+    ax = figure.add_subplot(*place, title=title, xlabel=x, ylabel=y)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(visible=True, color="#e5e5e5", linewidth=0.6)
     ax.set_axisbelow(True)
@@ -129,7 +128,7 @@ def _confusion(figures: Figures, of_split: str) -> "Figure":
     flat = 0.085 * longest < side / n  # the names of the columns fit side by side
     below = 0.6 if flat else 0.7 + 0.085 * longest
     figure = _figure(side + margin + 0.3, side + 0.4 + below, margin, 0.3, below)
-    ax = figure.add_subplot()
+    ax = figure.add_subplot(title=f"Confusion, {of_split}", xlabel="prediction", ylabel="label")
     counts = torch.tensor(figures.confusion, dtype=torch.float64)
     shares = counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
     ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -141,8 +140,6 @@ def _confusion(figures: Figures, of_split: str) -> "Figure":
     step = -(-n // _MAX_NAMED)
     ax.set_xticks(range(0, n, step), names[::step], rotation=0 if flat else 90)
     ax.set_yticks(range(0, n, step), names[::step])
-    ax.set(xlabel="prediction", ylabel="label")
-    ax.set_title(f"Confusion, {of_split}", loc="left")
     return figure
 
 
@@ -155,8 +152,8 @@ def _reliability(figures: Figures, of_split: str) -> "Figure":
     ax.plot([0, 1], [0, 1], "--", color=_GRAY, linewidth=1, label="perfect calibration")
     ax.bar(places, [bin.accuracy for bin in bins], width, color="#9ecae1", edgecolor=_COLORS[0], linewidth=0.6)
     ax.plot([bin.confidence for bin in bins], [bin.accuracy for bin in bins], "o", color=_COLORS[1], markersize=4)
-    ax.set(ylabel="accuracy", ylim=(0, 1.04))
-    ax.set_title(f"Reliability, {of_split}, calibration error {figures.calibration_error:.3f}", loc="left")
+    title = f"Reliability, {of_split}, calibration error {figures.calibration_error:.3f}"
+    ax.set(title=title, ylabel="accuracy", ylim=(0, 1.04))
     ax.legend(loc="upper left", frameon=False, fontsize=8)
     below.bar(places, [bin.n for bin in bins], width, color=_GRAY, edgecolor="white", linewidth=0.6)
     below.set(xlabel="confidence: probability of the prediction", ylabel="predictions", xlim=(0, 1))
