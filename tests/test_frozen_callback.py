@@ -461,7 +461,7 @@ def test_a_disk_that_fills_up_during_the_training_does_not_end_it(
 ) -> None:
     plain_run = shared_run({"fast": False})
     plain, n_looks = shutil.disk_usage(tmp_path), []
-    plain_new_file = frozen_callback.new_file
+    plain_new_file = frozen_files.new_file
 
     def usage(path: Path) -> Any:
         n_looks.append(path)
@@ -478,7 +478,7 @@ def test_a_disk_that_fills_up_during_the_training_does_not_end_it(
     if failure == "full":
         monkeypatch.setattr(shutil, "disk_usage", usage)
     else:
-        monkeypatch.setattr(frozen_callback, "new_file", new_file)
+        monkeypatch.setattr(frozen_files, "new_file", new_file)
     model = {"cache_dir": str(tmp_path / "cache")} if kept_in == "cache" else {"cache_gb": 0.0}
     found = run(tmp_path, files, model)
     assert list(found.module.feature_cache.splits) == ["train"]
