@@ -52,7 +52,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Texts of one split that also occur in the train split."""
+    """Texts of one split that also occur in the train split; pairs are a row of the split, and the first of train."""
 
     part: SplitName
     n: int
@@ -60,7 +60,6 @@ class Overlap:
     near: int
     """The same once masked, verbatim ones included."""
     verbatim_pairs: list[tuple[int, int]]
-    """Row of the split, first such row of train."""
     near_pairs: list[tuple[int, int]]
     """The others."""
 
@@ -137,8 +136,7 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
 
 def count_tokens(rows: LabelledTexts, tokenizer: Tokenizer, limit: int, progress: Progress) -> Lengths:
     """How long texts are, and what each of `MAX_LENGTHS` and `limit`, the length `fit` uses, would truncate."""
-    counts = np.zeros(len(rows.texts), dtype=np.int64)
-    start = 0
+    counts, start = np.zeros(len(rows.texts), dtype=np.int64), 0
     while start < len(counts):
         end, characters = start, 0
         while end < len(counts) and (end == start or characters < _CHUNK):

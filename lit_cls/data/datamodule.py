@@ -170,7 +170,13 @@ class ClassificationData(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the lengths of a checkpoint; a UserError refuses one of other labels or lengths."""
-        self.options.check_lengths_of(state_dict["settings"])
+        for option in ("padding", "max_length", "truncation"):
+            value, trained = getattr(self.options, option), state_dict["settings"][option]
+            if value != trained:
+                raise UserError(
+                    f"data.{option} is {value}, the checkpoint was trained with {trained}: "
+                    "leave the option out, or train anew"
+                )
         if list(self.label_names) != state_dict["label_names"]:
             raise UserError(
                 f"the checkpoint knows the labels {', '.join(state_dict['label_names'])}; the data has "

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -90,6 +91,14 @@ def _json_records(lines: Lines, faults: RowFaults) -> Iterator[dict[str, Any]]:
         else:
             message = f"line {lines.number} is not an object with a text: {quote(text)}"
             faults.add("object", "line", lines.number, message)
+
+
+def json_object(line: str) -> dict[str, Any] | None:
+    """The JSON object that a line is, if it is one."""
+    with suppress(ValueError, RecursionError):
+        if isinstance(record := json.loads(line), dict):
+            return record
+    return None
 
 
 def parquet_columns(path: Path) -> tuple[list[str], int]:

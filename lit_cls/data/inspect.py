@@ -1,7 +1,6 @@
 """Inspects a file for `lit_cls data check`: all that is wrong with it, and the rows that `fit` could use.
 
-The same steps as `sources.read_file`, which refuses the first finding; here all are collected, and options that are
-missing or wrong are guessed.
+The same steps as `sources.read_file`, which refuses the first finding; here all are collected, and options guessed.
 """
 
 import os

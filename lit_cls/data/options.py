@@ -30,25 +30,21 @@ class DataOptions:
     Two that read the same rows into the same splits are equal.
 
     Args:
-        source: `sms_spam` (the UCI collection), `demo` (synthetic, needs no download), or `file`
-            (the one in `path`); by default `file` when there is a path.
-        path: a local file: .csv, .tsv, .txt (tabs), .jsonl or .parquet; with `sms_spam` a copy of
-            that collection.
+        source: `sms_spam` (the UCI collection), `demo` (synthetic, needs no download), or `file` (the one in `path`);
+            by default `file` when there is a path.
+        path: a local file: .csv, .tsv, .txt (tabs), .jsonl or .parquet; with `sms_spam` a copy of that collection.
         text_column: the texts' column, by name or by number from 0.
         label_column: the labels' column, by name or by number from 0.
         header: whether the first line of a .csv, .tsv or .txt names the columns.
         empty: what is done about empty or missing texts: `error`, `drop` or `keep`.
         balance: `undersample` every label to the rarest, or `none`.
-        split: fractions of train, validation and test; or three files; or `ch06`, the split of the
-            published table.
+        split: fractions of train, validation and test; or three files; or `ch06`, the split of the published table.
         stratify: give each split the same mix of labels.
         split_seed: of balancing and splitting, and of the demo messages.
-        group_near_duplicates: keep texts that are the same but for digits, case and punctuation in
-            the same split.
-        padding: `longest_in_batch`, `longest_in_train`, `context_length`, `none` (batch size 1), or
-            a number of tokens.
-        max_length: tokens a text is truncated to; by default the model's context length, or the
-            padded length where that is fixed.
+        group_near_duplicates: keep texts that are the same but for digits, case and punctuation in the same split.
+        padding: `longest_in_batch`, `longest_in_train`, `context_length`, `none` (batch size 1), or a number of tokens.
+        max_length: tokens a text is truncated to; by default the model's context length, or the padded length where
+            that is fixed.
         truncation: which part of a longer text is kept: `head`, `tail`, or half of each.
         batch_size: texts per training batch and device.
         num_workers: processes that prepare batches; never changes a result.
@@ -137,15 +133,6 @@ class DataOptions:
                 f"data.padding {self.padding} pads and truncates to that length, data.max_length is "
                 f"{self.max_length}: give one of them"
             )
-
-    def check_lengths_of(self, settings: dict[str, Any]) -> None:
-        """Refuses, with a UserError, to truncate and pad texts otherwise than the stored settings of a checkpoint."""
-        for name in ("padding", "max_length", "truncation"):
-            if getattr(self, name) != settings[name]:
-                raise UserError(
-                    f"data.{name} is {getattr(self, name)}, the checkpoint was trained with {settings[name]}: "
-                    "leave the option out, or train anew"
-                )
 
     @property
     def columns(self) -> ColumnChoice:

@@ -4,7 +4,6 @@
 a time and refuses the first that is wrong.
 """
 
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -229,11 +228,7 @@ def _format_of_pipe(lines: Lines, choice: ColumnChoice) -> tuple[Format, str]:
     if not first.lstrip().startswith("{"):
         return "text", as_texts
     names = [str(name) for name in choice.text]
-    try:
-        record = json.loads(first)
-    except (ValueError, RecursionError):
-        record = None
-    if isinstance(record, dict) and any(name in record for name in names):
+    if any(name in (json_object(first) or ()) for name in names):
         return "jsonl", as_json
     return "text", (
         f"{as_texts}: the first one begins like JSON, but is no object with {' or '.join(map(quote, names))}. "

@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_cls.data.formats import SUPPORTED, Fields, Format, as_text
+from lit_cls.data.formats import SUPPORTED, Fields, Format, as_text, json_object
 from lit_cls.data.lines import encoding_of
 from lit_cls.data.reader import Table
 from lit_cls.errors import UserError
@@ -71,7 +70,7 @@ def guess_format(content: bytes, file: Path) -> Format | None:
             f"{file} is one JSON list: write each of its objects on a line of its own, as a .jsonl "
             "(jq -c '.[]' does it)"
         )
-    if lines and lines[0].lstrip().startswith("{") and _is_object(lines[0]):
+    if lines and lines[0].lstrip().startswith("{") and json_object(lines[0]) is not None:
         return "jsonl"
     separators: tuple[tuple[str, Format], ...] = (("\t", "tsv"), (",", "csv"))
     for separator, format in separators:
@@ -79,13 +78,6 @@ def guess_format(content: bytes, file: Path) -> Format | None:
         if lines and sum(n for count, n in counts.items() if count) >= 0.9 * len(lines):
             return format
     return None
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def guess_separator(content: bytes, file: Path) -> str:
