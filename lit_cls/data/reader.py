@@ -228,7 +228,7 @@ def _format_of_pipe(lines: Lines, choice: ColumnChoice) -> tuple[Format, str]:
     if not first.lstrip().startswith("{"):
         return "text", as_texts
     names = [str(name) for name in choice.text]
-    if any(name in (json_object(first) or ()) for name in names):
+    if any(name in (formats.json_object(first) or ()) for name in names):
         return "jsonl", as_json
     return "text", (
         f"{as_texts}: the first one begins like JSON, but is no object with {' or '.join(map(quote, names))}. "

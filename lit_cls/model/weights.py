@@ -134,22 +134,17 @@ def match_weights(model: Any, path: Path) -> tuple[dict[str, StoredTensor], list
 
 
 def _check_fit(
-    path: Path,
-    config: Any,
-    stored: dict[str, StoredTensor],
-    expected: dict[str, tuple[int, ...]],
-    optional: set[str],
+    path: Path, config: Any, stored: dict[str, StoredTensor], expected: dict[str, tuple[int, ...]], optional: set[str]
 ) -> None:
     """Reports every missing, unexpected and misshapen tensor at once."""
+    both = sorted(set(stored) & set(expected))
     groups = {
         "missing": sorted(set(expected) - set(stored) - optional),
         "unexpected": [printable(name) for name in sorted(set(stored) - set(expected))],
-        "of no floating-point numbers": [
-            f"{name} is {stored[name].kind}" for name in sorted(set(stored) & set(expected)) if stored[name].kind
-        ],
+        "of no floating-point numbers": [f"{name} is {stored[name].kind}" for name in both if stored[name].kind],
         "misshapen": [
             f"{name} is {stored[name].shape}, not {expected[name]}"
-            for name in sorted(set(stored) & set(expected))
+            for name in both
             if stored[name].shape != expected[name]
         ],
     }
