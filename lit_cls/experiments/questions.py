@@ -10,6 +10,7 @@ import yaml
 from lit_cls.evaluation.paired import Comparison, compare, holm
 from lit_cls.experiments.counts import Evaluation, interval, share
 from lit_cls.experiments.results import Results, RowResult
+from lit_cls.io.templates import environment
 
 Side = int | str
 """A row by its number, or a baseline by its name."""
@@ -50,18 +51,29 @@ def report_markdown(results: Results, plots: Sequence[Path]) -> str:
     finished = results.finished()
     answers = [_decisive(question, results) for question in QUESTIONS]
     adjusted = iter(holm([m.comparison.p_value for m in answers if isinstance(m, MeasuredPair)]))
-    lines = ["# What the rows say", "", f"`{results.command}`", "", *_preface(results), ""]
+    sections: list[tuple[Question, str, list[str]]] = []
     for question, answer in zip(QUESTIONS, answers, strict=True):
-        lines += [f"## {question.asked}", ""]
         if isinstance(answer, str):
-            lines += [answer, ""]
+            sections.append((question, answer, []))
             continue
-        lines += [_sentence(question, answer, next(adjusted)), ""]
         others = [m for sides in question.others if (m := _measure(sides, results)) and m.sides != answer.sides]
-        lines += [f"- {_named(m, finished)}: {_figures(m)}." for m in others] + [""] * bool(others)
-    lines += _checks(finished)
-    lines += ["## Plots", ""] + [f"![{path.stem.replace('_', ' ')}]({path.name})" for path in plots]
-    return "\n".join([*lines, ""])
+        others_named = [f"{_named(m, finished)}: {_figures(m)}" for m in others]
+        sections.append((question, _sentence(question, answer, next(adjusted)), others_named))
+    several = {row: [share(run.counts["test"]) for run in r.runs.values()] for row, r in finished.items()}
+    return (
+        environment("lit_cls.experiments")
+        .get_template("questions.md")
+        .render(
+            results=results,
+            finished=finished,
+            seeds=sorted({seed for result in finished.values() for seed in result.runs}),
+            ranges=[f"row {n} {100 * min(of):.2f}–{100 * max(of):.2f}" for n, of in several.items() if len(of) > 1],
+            level=_LEVEL,
+            sections=sections,
+            checks=_checks(finished),
+            plots=plots,
+        )
+    )
 
 
 def _decisive(question: Question, results: Results) -> MeasuredPair | str:
@@ -134,34 +146,6 @@ def _side(side: Side) -> str:
     return f"row {side}" if isinstance(side, int) else side
 
 
-def _preface(results: Results) -> list[str]:
-    """What these figures rest on, and their limits."""
-    rows = results.finished().values()
-    seeds = sorted({seed for result in rows for seed in result.runs})
-    lines = [
-        f"{len(rows)} of {len(results.rows)} chosen rows have finished runs, with the seeds "
-        f"{', '.join(map(str, seeds)) or 'none'}. One comparison per question was chosen beforehand and decides it at "
-        f"the level {_LEVEL}, after Holm's correction for the number of questions answered; the others stand below it "
-        "uncorrected. The test is McNemar's, exact, on the same test texts; over several seeds a text counts once, "
-        "with its net change. Test and interval are about the networks that were trained: how much seeds vary stands "
-        "beside them, and a question is only decided when all seeds point the same way."
-    ]
-    lines += [f"Not complete: {line}." for line in results.missing()]
-    options = results.options
-    shares = {r.row.number: [share(run.counts["test"]) for run in r.runs.values()] for r in rows if len(r.runs) > 1}
-    ranges = [f"row {row} {100 * min(of_row):.2f}–{100 * max(of_row):.2f}" for row, of_row in shares.items()]
-    notes = {
-        "With one seed, how much a row varies from run to run is not in these figures.": len(seeds) == 1,
-        "All weights were random: these answers are about networks that were never pretrained, not about the "
-        "published table.": options["weights"] == "random",
-        f"Every row ran at {options['size']}: rows that differ in size alone repeat each other.": options["size"],
-        f"Options beyond the rows' own: `{' '.join(options['others'])}`.": options["others"],
-        f"Test accuracy from the lowest to the highest seed, in percent: {', '.join(ranges)}.": ranges,
-    }
-    lines += [note for note, applies in notes.items() if applies]
-    return [line for text in lines for line in (text, "")][:-1]
-
-
 def _checks(finished: dict[int, RowResult]) -> list[str]:
     """Facts that must hold whatever the figures are."""
     lines = []
@@ -177,4 +161,4 @@ def _checks(finished: dict[int, RowResult]) -> list[str]:
             f"The highest test accuracy is row {row}'s, {100 * share(best):.2f} % [{interval(best)}]; on {best[1]} "
             "texts, rows whose intervals overlap cannot be ranked."
         )
-    return ["## Checks", "", *[f"- {line}" for line in lines], ""] if lines else []
+    return lines
