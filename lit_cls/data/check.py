@@ -203,7 +203,7 @@ def _count_splits(rows: LabelledTexts, split: Split) -> list[SplitCount]:
 
 
 def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, name: SplitName) -> Overlap:
-    verbatim, near = _repeats(rows, keys, sorted(split[name]), sorted(split.train))
+    verbatim, near = _repeats(rows, keys, sorted(split[name]), sorted(split["train"]))
     return Overlap(name, len(split[name]), len(verbatim), len(verbatim) + len(near), verbatim, near)
 
 

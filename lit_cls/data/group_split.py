@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from lit_cls.data.splits import Split, check_fractions, rows_by_label, split_sizes
+from lit_cls.data.splits import SPLIT_NAMES, Split, check_fractions, rows_by_label, split_sizes
 
 
 def split_in_groups(
@@ -34,7 +34,8 @@ def split_in_groups(
         left = (alone[i] for i in places)
         for split, n in zip(partial.splits, partial.missing(kind, len(places)), strict=True):
             split.extend(islice(left, n))
-    return Split(*([split[i] for i in rng.permutation(len(split))] for split in partial.splits))
+    shuffled = ([split[i] for i in rng.permutation(len(split))] for split in partial.splits)
+    return dict(zip(SPLIT_NAMES, shuffled, strict=True))
 
 
 class _PartialSplit:

@@ -167,7 +167,7 @@ def divide(options: DataOptions, rows: LabelledTexts, notes: list[str]) -> Split
             f"{together:,} texts repeat an earlier one but for digits, case and punctuation; each is in the same "
             "split as that one (data.group_near_duplicates)"
         )
-    return Split(*([kept[i] for i in split[name]] for name in SPLIT_NAMES))
+    return {name: [kept[i] for i in rows_of] for name, rows_of in split.items()}
 
 
 def _repeated(texts: Sequence[str]) -> int:

@@ -5,7 +5,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
@@ -16,19 +15,8 @@ from lit_cls.errors import UserError, quote
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 Balance = Literal["undersample", "none"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Row indices of the three splits, in their order."""
-
-    train: list[int]
-    validation: list[int]
-    test: list[int]
-
-    def __getitem__(self, name: SplitName) -> list[int]:
-        rows: list[int] = getattr(self, name)
-        return rows
+Split = dict[SplitName, list[int]]
+"""Row indices of the three splits, in their order."""
 
 
 def undersample(labels: Sequence[str], seed: int) -> list[int]:
@@ -57,7 +45,7 @@ def split_by_fractions(
         for split, size in zip(splits, split_sizes(len(rows), fractions), strict=True):
             split.extend(islice(shuffled, size))
     # The labels were divided one after the other: mix them.
-    return Split(*([split[i] for i in rng.permutation(len(split))] for split in splits))
+    return dict(zip(SPLIT_NAMES, ([split[i] for i in rng.permutation(len(split))] for split in splits), strict=True))
 
 
 def check_fractions(fractions: tuple[float, float, float]) -> None:
@@ -96,7 +84,7 @@ def ch06_split(labels: Sequence[str]) -> Split:
     for _ in range(2):
         rows = [rows[i] for i in draw(len(rows), len(rows))]
     n_train, n_val = int(0.7 * len(rows)), int(0.1 * len(rows))
-    return Split(rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val :])
+    return {"train": rows[:n_train], "validation": rows[n_train : n_train + n_val], "test": rows[n_train + n_val :]}
 
 
 def mask(text: str) -> str:
