@@ -68,7 +68,7 @@ class Classifier:
         `after_batch` is called with the number of texts that have just been read, several times in a long list.
         """
         token_ids = self._encode(texts, "predict")
-        probabilities = self.decision.probabilities(self._logits(token_ids, after_batch))
+        probabilities = self.decision.probabilities(self.token_logits(token_ids, after_batch))
         labels = self.decision.labels(probabilities).tolist()
         return [
             Prediction(self.label_names[label], dict(zip(self.label_names, row, strict=True)), len(ids) > self.cut_to)
@@ -77,9 +77,10 @@ class Classifier:
 
     def logits(self, texts: Sequence[str], after_batch: Callable[[int], None] | None = None) -> Tensor:
         """Logits: (N, K) float32, on the CPU; arguments as for `predict`."""
-        return self._logits(self._encode(texts, "logits"), after_batch)
+        return self.token_logits(self._encode(texts, "logits"), after_batch)
 
-    def _logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None) -> Tensor:
+    def token_logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None = None) -> Tensor:
+        """Logits of texts whose token ids are known; else as `logits`."""
         # Created outside inference mode: a caller that fits something to them may need gradients.
         logits = torch.empty(len(token_ids), len(self.label_names), dtype=torch.float32)
         with torch.inference_mode():

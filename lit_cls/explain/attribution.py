@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, C emb_dim, K classes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -134,18 +135,14 @@ class _Path:
         while halves:
             self.segments += self._integrate(halves)
             self.segments.sort(key=lambda segment: segment.gap)
-            n_fine, room = 0, allowed / 2  # the other half is for what the halved ones will still miss
-            while n_fine < len(self.segments) and self.segments[n_fine].gap <= room:
-                room -= self.segments[n_fine].gap
-                n_fine += 1
+            # The other half is for what the halved ones will still miss.
+            n_fine = sum(total <= allowed / 2 for total in accumulate(segment.gap for segment in self.segments))
             n_halved = min(len(self.segments) - n_fine, (max_steps - self.steps) // (2 * _POINTS))
             if self.gap <= allowed or n_halved <= 0:
                 return
-            worst = self.segments[-n_halved:]
+            worst = [(segment.start, segment.end) for segment in self.segments[-n_halved:]]
             del self.segments[-n_halved:]
-            middles = [(segment.start + segment.end) / 2 for segment in worst]
-            halves = [(segment.start, middle) for segment, middle in zip(worst, middles, strict=True)]
-            halves += [(middle, segment.end) for segment, middle in zip(worst, middles, strict=True)]
+            halves = [(a, (a + b) / 2) for a, b in worst] + [((a + b) / 2, b) for a, b in worst]
 
     def _integrate(self, spans: Sequence[tuple[float, float]]) -> list[_Segment]:
         points, shares = (torch.tensor(values) / 2 for values in np.polynomial.legendre.leggauss(_POINTS))
@@ -190,30 +187,22 @@ def leave_one_word_out(
     """
     _check(classifier, label)
     tokenized = TokenizedText(classifier, text)
-    [batch] = classifier.batches([tokenized.token_ids])
-    with torch.inference_mode():
-        logits = classifier.net(batch["input_ids"], batch["lengths"])
+    logits = classifier.token_logits([tokenized.token_ids])
     target = _target(classifier, logits, label)
     [log_odds] = classifier.decision.log_odds(logits, target).tolist()
     left_out = sorted({tokenized.word_of_token[token] for token in tokenized.kept})
-    changed = dict(zip(left_out, _log_odds(classifier, tokenized.without(left_out), target, progress), strict=True))
+    done = 0
+
+    def after_batch(n_texts: int) -> None:
+        nonlocal done
+        done += n_texts
+        if progress is not None:
+            progress(done, len(left_out))
+
+    shorter = classifier.token_logits(tokenized.without(left_out), after_batch)
+    changed = dict(zip(left_out, classifier.decision.log_odds(shorter, target).tolist(), strict=True))
     words = [Word(word, log_odds - changed[i] if i in changed else None) for i, word in enumerate(tokenized.words)]
     return Attribution(classifier.label_names[target], log_odds, tuple(words))
-
-
-@torch.inference_mode()
-def _log_odds(
-    classifier: Classifier, token_ids: Sequence[list[int]], target: int, progress: Progress | None
-) -> list[float]:
-    found = torch.empty(len(token_ids))
-    done = 0
-    for batch in classifier.batches(token_ids):
-        logits = classifier.net(batch["input_ids"], batch["lengths"])
-        found[batch["row_ids"]] = classifier.decision.log_odds(logits, target).cpu()
-        done += len(logits)
-        if progress is not None:
-            progress(done, len(token_ids))
-    return found.tolist()
 
 
 def _check(classifier: Classifier, label: str | None) -> None:
@@ -232,5 +221,4 @@ def _target(classifier: Classifier, logits: Tensor, label: str | None) -> int:
         raise UserError("the network's outputs are not numbers: its training has diverged, there is nothing to explain")
     if label is not None:
         return classifier.label_names.index(label)
-    decision = classifier.decision
-    return int(decision.labels(decision.probabilities(logits[:1])))
+    return int(classifier.decision.labels(classifier.decision.probabilities(logits[:1])))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.errors import UserError
-from lit_cls.exports.parity import Log, log_each, measure, write_readme
+from lit_cls.exports.parity import Log, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
@@ -56,8 +56,7 @@ def write_huggingface(
     save_model(source, fold_head(plain_tensors(net), source.decision.temperature), folder)
     save_tokenizer(source, folder)
     with quiet():
-        comparison = log_each(_compare(source, reference, folder), log)
-    write_readme(folder, "huggingface.md", source, comparison)
+        write_readme(folder, "huggingface.md", source, _compare(source, reference, folder), log)
 
 
 def fold_head(tensors: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lit_cls.exports.parity import Log, log_each, measure, write_readme
+from lit_cls.exports.parity import Log, measure, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, merge_adapter, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.classifier import TextClassifier
@@ -50,8 +50,7 @@ def write_onnx(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     from lit_cls.exports import classify
 
     shutil.copyfile(str(classify.__file__), folder / "classify.py")
-    comparison = log_each(_compare(graph, source, reference, classify.Classifier(folder)), log)
-    write_readme(folder, "onnx.md", source, comparison)
+    write_readme(folder, "onnx.md", source, _compare(graph, source, reference, classify.Classifier(folder)), log)
 
 
 class _DecisionGraph(nn.Module):

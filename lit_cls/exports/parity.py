@@ -55,19 +55,19 @@ class Parity:
         return line
 
 
-def log_each(lines: Iterable[str], log: Log) -> list[str]:
-    """The lines, each logged as soon as it is known: a comparison of a large network takes minutes."""
-    logged = []
-    for line in lines:
+def write_readme(
+    folder: Path, template: str, source: ExportSource, comparison: Iterable[str], log: Log, **values: Any
+) -> None:
+    """Writes the README.md of a format, with the lines of its comparison; `values` are the format's own.
+
+    Each line is logged as soon as it is known: a comparison of a large network takes minutes.
+    """
+    lines = []
+    for line in comparison:
         log(line)
-        logged.append(line)
-    return logged
-
-
-def write_readme(folder: Path, template: str, source: ExportSource, comparison: list[str], **values: Any) -> None:
-    """Writes the README.md of a format, with the lines of its comparison; `values` are the format's own."""
+        lines.append(line)
     page = environment("lit_cls.exports").get_template(template)
-    text = page.render(source=source, comparison=comparison, limit=LIMIT, **values)
+    text = page.render(source=source, comparison=lines, limit=LIMIT, **values)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

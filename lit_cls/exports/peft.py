@@ -24,7 +24,7 @@ from lit_cls.exports.huggingface import (
     save_model,
     save_tokenizer,
 )
-from lit_cls.exports.parity import Log, log_each, write_readme
+from lit_cls.exports.parity import Log, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
 from lit_cls.model.adapters.lora import LoRA, LoRALinear
@@ -78,8 +78,8 @@ def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     save_tokenizer(source, folder)
     write_json(folder / "labels.json", list(source.label_names), indent=None)
     with quiet():
-        comparison = log_each(_compare(source, base, reference, folder), log)
-    write_readme(folder, "peft.md", source, comparison, hub=hub, pad_id=source.tokenizer.pad_id)
+        lines = _compare(source, base, reference, folder)
+        write_readme(folder, "peft.md", source, lines, log, hub=hub, pad_id=source.tokenizer.pad_id)
 
 
 def _adapters(net: TextClassifier) -> dict[str, dict[str, Tensor]]:
