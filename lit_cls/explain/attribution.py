@@ -7,7 +7,7 @@ Shapes: B batch, T tokens, C emb_dim, K classes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
@@ -101,28 +101,25 @@ class _Segment:
     """Distance of their sum from the change of the output."""
 
 
+@dataclass
 class _Path:
     """Integral of `outputs`, (B, T, C) to (B,), along the path from the baseline to x, both (1, T, C).
 
     The segments are short where the output changes fast. `ends` are the outputs of the baseline and of x.
     """
 
-    def __init__(
-        self,
-        outputs: Callable[[Tensor], Tensor],
-        x: Tensor,
-        baseline: Tensor,
-        ends: tuple[float, float],
-        progress: Progress | None = None,
-    ) -> None:
-        self._outputs = outputs
-        self._baseline = baseline
-        self._change = x - baseline
-        self._known = {0.0: ends[0], 1.0: ends[1]}
-        self._batch_size = max(1, _TOKENS // x.shape[1])
-        self._progress = progress
-        self.segments: list[_Segment] = []
-        self.steps = 0
+    outputs: Callable[[Tensor], Tensor]
+    x: Tensor
+    baseline: Tensor
+    ends: tuple[float, float]
+    progress: Progress | None = None
+    segments: list[_Segment] = field(default_factory=list, init=False)
+    steps: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._change = self.x - self.baseline
+        self._known = {0.0: self.ends[0], 1.0: self.ends[1]}
+        self._batch_size = max(1, _TOKENS // self.x.shape[1])
 
     @property
     def gap(self) -> float:
@@ -150,7 +147,7 @@ class _Path:
         for start in range(0, len(edges), self._batch_size):
             batch = edges[start : start + self._batch_size]
             with torch.no_grad():
-                self._known.update(zip(batch, self._outputs(self._at(torch.tensor(batch))).tolist(), strict=True))
+                self._known.update(zip(batch, self.outputs(self._at(torch.tensor(batch))).tolist(), strict=True))
         starts, ends = (torch.tensor(side).double()[:, None] for side in zip(*spans, strict=True))
         by_point = self._scores(((starts + ends) / 2 + (ends - starts) * points).flatten())
         scores = torch.einsum("p,spt->st", shares, by_point.unflatten(0, (len(spans), _POINTS))) * (ends - starts)
@@ -165,16 +162,16 @@ class _Path:
         planned = self.steps + len(points)
         for batch in points.split(self._batch_size):
             x = self._at(batch).requires_grad_()
-            [gradient] = torch.autograd.grad(self._outputs(x).sum(), x)
+            [gradient] = torch.autograd.grad(self.outputs(x).sum(), x)
             found.append((self._change * gradient).sum(dim=-1).cpu().double())
             self.steps += len(batch)
-            if self._progress is not None:
-                self._progress(self.steps, planned)
+            if self.progress is not None:
+                self.progress(self.steps, planned)
         return torch.cat(found)
 
     def _at(self, points: Tensor) -> Tensor:
         """Embeddings at points of the path: (N,) to (N, T, C)."""
-        return self._baseline + points.to(self._change)[:, None, None] * self._change
+        return self.baseline + points.to(self._change)[:, None, None] * self._change
 
 
 def leave_one_word_out(

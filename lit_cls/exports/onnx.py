@@ -109,10 +109,10 @@ def _compare(
         with torch.inference_mode():
             expected, labels = graph(input_ids, mask)
         feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy()}
-        found, others = (torch.from_numpy(array) for array in example.session.run(["probabilities", "label"], feed))
+        found, others = map(torch.from_numpy, example.session.run(["probabilities", "label"], feed))
         parity = measure(expected, found, labels, others)
         yield parity.require(f"probabilities, ONNX and torch, batch {B}, length {T}")
-    found, others = (torch.from_numpy(array) for array in example.classify(reference.texts))
+    found, others = map(torch.from_numpy, example.classify(reference.texts))
     expected = source.decision.probabilities(reference.logits)
     labels = source.decision.labels(expected)
     yield measure(expected, found, labels, others).require("probabilities, classify.py and the checkpoint")

@@ -55,8 +55,8 @@ class EpochLog(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of the epoch."""
-        self._started, self._validating = time.perf_counter() - self._seconds_before, 0.0
-        self._seconds_before = 0.0
+        self._started = time.perf_counter() - self._seconds_before
+        self._validating = self._seconds_before = 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pauses the clock."""
@@ -75,8 +75,7 @@ class EpochLog(Callback):
         self._texts += len(batch["labels"]) * trainer.world_size
         if trainer.progress_bar_callback is not None:
             return
-        n_batches = int(trainer.num_training_batches)
-        done = batch_idx + 1
+        n_batches, done = int(trainer.num_training_batches), batch_idx + 1
         every = max(1, n_batches // 10)
         if done % every == 0 and done < n_batches and self._seconds() > 5 * done / every:
             loss = float(trainer.callback_metrics["train_loss_step"])
@@ -89,8 +88,7 @@ class EpochLog(Callback):
         self.seconds_training += seconds
         self.texts_trained += self._texts
         self._texts = 0
-        names = ("train_loss", "val_loss", "val_acc")
-        metrics = trainer.callback_metrics
+        names, metrics = ("train_loss", "val_loss", "val_acc"), trainer.callback_metrics
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
         self.log_line(f"epoch {trainer.current_epoch + 1}{epochs}  {figures}  {speed}")
@@ -149,11 +147,9 @@ class ProgressBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._calls = 0
-        self._metrics: dict[str, int | str | float | dict[str, float]] = {}
+        self._metrics: dict[str, Any] = {}
 
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The figures behind the bar."""
         every = 1 if trainer.strategy.root_device.type == "cpu" else self._READ_EVERY
         if self._calls % every == 0:

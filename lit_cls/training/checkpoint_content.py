@@ -27,9 +27,8 @@ def _adapter(value: Any) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or value["name"] not in ADAPTERS:
         return False
     defaults = {field.name: field.default for field in fields(ADAPTERS[value["name"]])}  # type: ignore[arg-type]
-    if value.keys() != {"name", *defaults}:
-        return False
-    return all(_is_like(value[name], default) for name, default in defaults.items())
+    same_names = value.keys() == {"name", *defaults}
+    return same_names and all(_is_like(value[name], default) for name, default in defaults.items())
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -120,11 +119,7 @@ _RULES: dict[tuple[str, ...], Callable[[Any], bool]] = {
 
 
 def problem_of(checkpoint: Mapping[str, Any]) -> str | None:
-    """The first thing that is not as every checkpoint of ours has it, in words; what is absent is not looked at.
-
-    Args:
-        checkpoint: what was read.
-    """
+    """The first thing that is not as every checkpoint of ours has it, in words; what is absent is not looked at."""
     for keys, holds in _RULES.items():
         value: Any = checkpoint
         for key in keys:
@@ -134,10 +129,9 @@ def problem_of(checkpoint: Mapping[str, Any]) -> str | None:
         else:
             if not holds(value):
                 return f"{'.'.join(keys)} is {ascii(value)[:80]}"
-    label = checkpoint.get("lit_cls_decision", {}).get("label")
-    if label is not None and label >= len(checkpoint.get("lit_cls", {}).get("label_names", ())):
+    described, label = checkpoint.get("lit_cls", {}), checkpoint.get("lit_cls_decision", {}).get("label")
+    if label is not None and label >= len(described.get("label_names", ())):
         return f"lit_cls_decision.label is {label}, which is no class"
-    weights, sha256 = (checkpoint.get("lit_cls", {}).get(key, {}) for key in ("model", "weights_sha256"))
-    if isinstance(sha256, str) and isinstance(weights, dict) and weights.get("weights") == "random":
+    if described.get("weights_sha256") is not None and described.get("model", {}).get("weights") == "random":
         return "random weights cannot come from a file with a sha256"
     return None

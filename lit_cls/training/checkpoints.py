@@ -220,11 +220,10 @@ def checked_state(net: TextClassifier, checkpoint: dict[str, Any]) -> dict[str, 
         UserError: it holds neither all tensors nor all trained ones, or others beside.
     """
     state: dict[str, Tensor] = {name.removeprefix("net."): t for name, t in checkpoint["state_dict"].items()}
-    everything = {name for name, _ in net.named_parameters()}
-    needed = trained_tensors(net) if checkpoint[KEY]["weights_sha256"] else everything
-    missing, unexpected = sorted(needed - set(state)), sorted(set(state) - everything)
     shapes = {name: p.shape for name, p in net.named_parameters()}
-    misshapen = [name for name in sorted(set(state) & everything) if state[name].shape != shapes[name]]
+    needed = trained_tensors(net) if checkpoint[KEY]["weights_sha256"] else set(shapes)
+    missing, unexpected = sorted(needed - set(state)), sorted(set(state) - set(shapes))
+    misshapen = [name for name in sorted(set(state) & set(shapes)) if state[name].shape != shapes[name]]
     if misshapen:
         raise UserError(f"the checkpoint is not whole: {len(misshapen)} tensors of another shape {misshapen[:3]}")
     if missing or unexpected:

@@ -55,8 +55,7 @@ def class_weight_list(
     Raises:
         UserError: a name that is not a label of the data.
     """
-    counts = Counter(train_labels)
-    n, K = len(train_labels), len(label_names)
+    counts, n, K = Counter(train_labels), len(train_labels), len(label_names)
     if class_weights == "balanced":
         return [n / (K * counts[k]) for k in range(K)]
     given = _by_class(class_weights, label_names)
@@ -146,13 +145,11 @@ def summed_loss(
 
 
 class MeanLoss(MeanMetric):
-    """The mean loss over the texts of an epoch; its sums can be saved and taken up again.
-
-    The other nan strategies leave out what is not a number. With this one torchmetrics 1.9 takes every weight
-    for 1: values are given as often as they count.
-    """
+    """The mean loss over the texts of an epoch; its sums can be saved and taken up again."""
 
     def __init__(self) -> None:
+        # The other strategies leave out nan. With this one torchmetrics 1.9 takes every weight for 1: values are given
+        # as often as they count.
         super().__init__(nan_strategy="disable")
 
     def sums(self) -> dict[str, Tensor]:

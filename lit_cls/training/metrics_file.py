@@ -18,8 +18,7 @@ NAME = "metrics.csv"
 class MetricsFile(Logger):
     """A logger that appends to its file: rows are there as soon as they are logged.
 
-    Lightning's own erases the file of a run that is resumed, and keeps up to a hundred rows in
-    memory, which a killed run loses.
+    Lightning's own erases the file of a resumed run, and keeps up to 100 rows in memory, which a killed run loses.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -175,10 +175,9 @@ class ClassifierModule(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """This batch's share of the mean loss over all examples of its optimizer step.
 
-        Lightning divides by the number of accumulated batches and by the number of processes as if
-        all were full. Undone here, every example weighs the same in the last, incomplete step too
-        (Lightning-AI/pytorch-lightning#19987). With class weights the mean is still over examples, not
-        over their weights as torch's is, which would depend on how a step is cut into batches.
+        Lightning divides by the numbers of accumulated batches and of processes as if all were full. Undone here,
+        examples weigh the same in an incomplete step too (Lightning-AI/pytorch-lightning#19987). Class weights do not
+        change the divisor, as they do torch's: it would depend on how a step is cut into batches.
         """
         logits, o = self._logits(batch), self.options
         total = summed_loss(
@@ -204,10 +203,8 @@ class ClassifierModule(LightningModule):
         return {"row_ids": batch["row_ids"], "logits": self._logits(batch)}
 
     def _evaluate(self, stage: str, batch: dict[str, Any]) -> dict[str, Tensor]:
-        logits = self._logits(batch)
-        labels = batch["labels"]
+        logits, labels, decision = self._logits(batch), batch["labels"], self.decision
         metrics: dict[str, Metric] = self.metrics[stage]  # type: ignore[assignment]
-        decision = self.decision
         # Plain cross entropy whatever is trained, so that val_loss compares one choice of loss with another.
         metrics["loss"].update(F.cross_entropy(logits / decision.temperature, labels, reduction="none"))
         metrics["acc"].update(decision.labels(decision.probabilities(logits)), labels)

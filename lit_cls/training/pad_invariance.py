@@ -156,12 +156,8 @@ def compare_paddings(
             return "not run: the network's outputs are not finite"
         steps = []
         for more in MORE_PADS:
-            compared = [
-                (plain[width], probabilities(group, width + more))
-                for width, group in widths.items()
-                if width + more <= context
-            ]
-            if compared:
+            fitting = {width: group for width, group in widths.items() if width + more <= context}
+            if compared := [(plain[width], probabilities(group, width + more)) for width, group in fitting.items()]:
                 before, padded = (torch.cat(both) for both in zip(*compared, strict=True))
                 changed = int((decision.labels(before) != decision.labels(padded)).sum())
                 steps.append(Padded(more, len(before), float((before - padded).abs().max()), changed))

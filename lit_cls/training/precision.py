@@ -13,7 +13,6 @@ Precision = (
     | Literal[64, 32, 16]
 )
 
-
 # By Lightning's name of a precision: the type in which autocast computes products, and the type of everything.
 MIXED: dict[str, torch.dtype] = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 TRUE: dict[str, torch.dtype] = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}

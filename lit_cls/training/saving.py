@@ -81,8 +81,7 @@ class Saver(Callback):
             return
         value = math.inf if torch.isnan(loss) else float(loss)
         if self.best_loss is None or value < self.best_loss:
-            self.best_loss = value
-            self._best_is_due = True
+            self.best_loss, self._best_is_due = value, True
 
     def on_batch_complete(self, trainer: Trainer, stepped: bool) -> None:
         """Saves between two batches of an epoch, if it is due; with gradients, if the optimizer has not `stepped`."""
@@ -131,8 +130,7 @@ class Saver(Callback):
         if trainer.state.fn != "fit":
             return
         self._loaded = checkpoint.get(RUN_KEY)
-        expected = self.resumed_place
-        if expected is not None and (self._loaded is None or self._loaded["place"] != expected):
+        if self.resumed_place is not None and (self._loaded or {}).get("place") != self.resumed_place:
             raise RunError("the checkpoint was replaced after it was read: its run is still running")
 
     def _restore(self, state: dict[str, Any], trainer: Trainer, module: ClassifierModule) -> None:
@@ -143,10 +141,9 @@ class Saver(Callback):
         # Stopped early, a run stays stopped; one that continues in a new folder is meant to train.
         trainer.should_stop = state["should_stop"] and self.in_own_folder
         processes, rank = state["processes"], trainer.global_rank
-        same_number = len(processes) == trainer.world_size
         # Sums add up, whatever the number of processes was.
         module.train_loss.take_sums([process["train_loss"] for process in processes[rank :: trainer.world_size]])
-        gradients: dict[str, Tensor] = processes[rank]["gradients"] if same_number else {}
+        gradients: dict[str, Tensor] = processes[rank]["gradients"] if len(processes) == trainer.world_size else {}
         for name, parameter in module.named_parameters():
             if name in gradients:
                 parameter.grad = gradients[name].to(parameter)
@@ -157,12 +154,11 @@ class Saver(Callback):
 
     def _stop(self, trainer: Trainer) -> signal.Signals | None:
         """The signal that came, to any of the processes."""
-        received = self.signals.received
-        if trainer.world_size > 1:
-            number = torch.tensor(int(received or 0), device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
-            received = signal.Signals(int(number)) if number else None
-        return received
+        if trainer.world_size == 1:
+            return self.signals.received
+        number = torch.tensor(int(self.signals.received or 0), device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+        return signal.Signals(int(number)) if number else None
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         if stop := self._stop(trainer):
