@@ -124,11 +124,10 @@ class CollectPredictions(Callback):
         self._batches.append({name: outputs[name].cpu() for name in ("row_ids", "logits")})
 
     def _gather(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        batches = self._batches
+        processes = [self._batches] * trainer.world_size
         if trainer.world_size > 1:
-            gathered: list[list[dict[str, Tensor]]] = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, batches)
-            batches = [batch for process in gathered for batch in process]
+            torch.distributed.all_gather_object(processes, self._batches)
+        batches = [batch for process in processes for batch in process]
         row_ids = torch.cat([batch["row_ids"] for batch in batches])
         order = row_ids.argsort()
         self.row_ids = row_ids[order]

@@ -111,9 +111,8 @@ class Saver(Callback):
             "train_loss": module.train_loss.sums(),
             "gradients": {n: p.grad.cpu() for n, p in module.named_parameters() if begun and p.grad is not None},
         }
-        processes = [ours]
+        processes = [ours] * trainer.world_size
         if trainer.world_size > 1:
-            processes = [{} for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(processes, ours)
         checkpoint[RUN_KEY] = {
             "settings": self.settings,

@@ -144,8 +144,7 @@ class ClassifierTrainer(Trainer):
         if precision == "auto":
             precision, _ = auto_precision(kwargs.get("accelerator", "auto"))
         super().__init__(precision=precision, **kwargs)
-        stock = self.fit_loop
-        fit_loop = FitLoop(self, stock.min_epochs, stock.max_epochs)
-        fit_loop.epoch_loop = EpochLoop(self, stock.min_steps, stock.max_steps)
+        fit_loop = FitLoop(self, self.fit_loop.min_epochs, self.fit_loop.max_epochs)
+        fit_loop.epoch_loop = EpochLoop(self, self.fit_loop.min_steps, self.fit_loop.max_steps)
         self.fit_loop = fit_loop
         self._checkpoint_connector = CheckpointConnector(self)
