@@ -1,5 +1,6 @@
 """Checkpoints that are far from where training begins: adapters, biases and decisions that matter."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def altered(
             state[name] = torch.randn_like(tensor)
     content["state_dict"] = state
     if decision is not None:
-        content[DECISION_KEY] = decision.as_dict()
+        content[DECISION_KEY] = asdict(decision)
     AtomicCheckpointIO().save_checkpoint(content, folder / "altered.ckpt")
     return folder / "altered.ckpt"
 

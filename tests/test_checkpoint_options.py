@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_device_that_is_not_there(saved: Path) -> None:
 def test_the_decision_travels_with_the_checkpoint(tmp_path: Path, saved: Path) -> None:
     checkpoint = dict(read_checkpoint(saved))
     decision = Decision(2.0, 0, 0.999, "a test")
-    AtomicCheckpointIO().save_checkpoint({**checkpoint, DECISION_KEY: decision.as_dict()}, tmp_path / "tuned.ckpt")
+    AtomicCheckpointIO().save_checkpoint({**checkpoint, DECISION_KEY: asdict(decision)}, tmp_path / "tuned.ckpt")
     plain, tuned = (trained(["--ckpt_path", str(path)]).classifier() for path in (saved, tmp_path / "tuned.ckpt"))
     assert tuned.decision == decision
     before, after = plain.predict(["good film 3"])[0], tuned.predict(["good film 3"])[0]
@@ -110,7 +111,7 @@ def test_the_decision_travels_with_the_checkpoint(tmp_path: Path, saved: Path) -
     "change", [{"temperature": 0.0}, {"threshold": float("nan")}, {"label": 2}, {"label": "spam"}, {"goal": 3}]
 )
 def test_a_decision_that_is_none(tmp_path: Path, saved: Path, change: dict[str, object]) -> None:
-    content = {**read_checkpoint(saved), DECISION_KEY: {**Decision(1.0, 1, 0.5, "").as_dict(), **change}}
+    content = {**read_checkpoint(saved), DECISION_KEY: {**asdict(Decision(1.0, 1, 0.5, "")), **change}}
     AtomicCheckpointIO().save_checkpoint(content, tmp_path / "changed.ckpt")
     with pytest.raises(UserError, match="damaged: lit_cls_decision"):
         read_checkpoint(tmp_path / "changed.ckpt")

@@ -5,7 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def test_the_data_are_read_once(file: str) -> None:
 
 def test_summary_is_plain_json(file: str) -> None:
     summary = data(file).summary
-    stored = json.loads(json.dumps(summary.as_dict()))
+    stored = json.loads(json.dumps(asdict(summary)))
     assert stored["label_names"] == ["ads", "letters", "news"]
     assert [part["name"] for part in stored["splits"]] == list(SPLIT_NAMES)
     assert stored["notes"] == list(summary.notes)

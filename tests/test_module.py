@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -143,7 +143,7 @@ def test_a_checkpoints_tuning_is_in_the_metrics_and_goes_with_it(tmp_path: Path,
     trained, collected = module(), CollectPredictions()
     plain = save(tmp_path, trained, data(reviews), limit_train_batches=3)
     decision = Decision(2.0, 1, 0.51, "a test")
-    content = {**read_checkpoint(plain), DECISION_KEY: decision.as_dict()}
+    content = {**read_checkpoint(plain), DECISION_KEY: asdict(decision)}
     AtomicCheckpointIO().save_checkpoint(content, tmp_path / "tuned.ckpt")
     runner = trainer(tmp_path, callbacks=[collected])
     labels = torch.tensor(data(reviews).splits["test"].label_ids)

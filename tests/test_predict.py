@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -228,7 +229,7 @@ def test_with_standard_error_closed_only_predictions_are_written(checkpoint: str
 
 
 def test_a_tuned_decision_is_reported(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    content = {**read_checkpoint(checkpoint), DECISION_KEY: Decision(2.0, 1, 1e-6, "a test").as_dict()}
+    content = {**read_checkpoint(checkpoint), DECISION_KEY: asdict(Decision(2.0, 1, 1e-6, "a test"))}
     AtomicCheckpointIO().save_checkpoint(content, "tuned.ckpt")
     assert main(["predict", "--ckpt_path", "tuned.ckpt", "poor film"]) == 0
     printed = capsys.readouterr()

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def test_tuned_answers_are_those_of_predict_test_and_validate(
         assert f"note: predictions follow the checkpoint's tuning: {rule}" in capsys.readouterr().out
         folder = Path("checkpoints", verb, "version_0")
         report = json.loads((folder / "report" / "report.json").read_text())
-        assert report["decision"] == {**decision.as_dict(), "told": decision.describe(["no", "yes"])}
+        assert report["decision"] == {**asdict(decision), "told": decision.describe(["no", "yes"])}
         right, answered, of_label = counted(folder / f"predictions_{split}.csv", "yes")
         if split == "validation":
             assert (right, answered, of_label) == (reached.correct, reached.predicted, reached.of_label)
@@ -151,7 +152,7 @@ def test_a_plain_checkpoint_says_nothing_of_tuning(trained: Path, capsys: pytest
     assert main(["test", "--ckpt_path", str(trained), "--run_name", "plain"]) == 0
     assert "tuning" not in capsys.readouterr().out
     report = json.loads(Path("checkpoints/plain/version_0/report/report.json").read_text())
-    assert report["decision"] == {**Decision().as_dict(), "told": None}
+    assert report["decision"] == {**asdict(Decision()), "told": None}
 
 
 def test_nothing_is_overwritten_and_a_second_tuning_starts_anew(

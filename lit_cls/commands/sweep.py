@@ -91,13 +91,8 @@ def _split(values: str) -> list[str]:
 
 def _parser() -> SeriesParser:
     parser = SeriesParser("sweep", "Runs a fit for every combination of values, and compares them.", _FIXED)
-    parser.add_argument(
-        "--vary",
-        action="append",
-        required=True,
-        metavar="OPTION=A,B,C",
-        help="an option of lit_cls fit and its values; given again, every combination is run",
-    )
+    help_vary = "an option of lit_cls fit and its values; given again, every combination is run"
+    parser.add_argument("--vary", action="append", required=True, metavar="OPTION=A,B,C", help=help_vary)
     help_out = "folder of everything (default: %(default)s)"
     parser.add_argument("--out", type=user_path, default="checkpoints/sweep", help=help_out)
     parser.add_argument("--rerun", action="store_true", help="run finished ones once more, into new folders")

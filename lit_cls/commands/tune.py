@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ def tune(words: list[str]) -> None:
     tuned = _tune(logits, labels, candidates, goal, names)
     rules = (Decision(), tuned.decision)
     before, after = (_predictions(rule, logits, labels, names) for rule in rules)
-    trained.save_as(target, {DECISION_KEY: tuned.decision.as_dict()})  # before any output, whose reader may close it
+    trained.save_as(target, {DECISION_KEY: asdict(tuned.decision)})  # before any output, whose reader may close it
     figures = (figures_of(rule, logits, given, goal) for rule, given in zip(rules, (before, after), strict=True))
     print_to(stdout_console(), tuning_table(f"{trained.path}: {tuned.decision.goal}", *figures))
     earlier = decision_of(trained.checkpoint)

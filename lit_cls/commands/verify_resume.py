@@ -66,12 +66,10 @@ def verify_resume(words: Sequence[str]) -> int:
 
 
 def _parser() -> SeriesParser:
-    parser = SeriesParser(
-        "verify-resume", "Proves that a run that is killed and resumed ends like an uninterrupted one.", _FIXED
-    )
-    parser.add_argument(
-        "--kills", type=int, default=5, help="how often the second run is killed (default: %(default)s)"
-    )
+    description = "Proves that a run that is killed and resumed ends like an uninterrupted one."
+    parser = SeriesParser("verify-resume", description, _FIXED)
+    help_kills = "how often the second run is killed (default: %(default)s)"
+    parser.add_argument("--kills", type=int, default=5, help=help_kills)
     parser.add_argument("--seed", type=int, default=123, help="seed of the moments and signals (default: %(default)s)")
     help_out = "folder of both runs (default: %(default)s)"
     parser.add_argument("--out", type=user_path, default="checkpoints/verify-resume", help=help_out)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -44,10 +44,6 @@ class DataSummary:
     pad_to: int | None
     splits: tuple[SplitSummary, ...]
     notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain types, for JSON."""
-        return asdict(self)
 
 
 class ClassificationData(LightningDataModule):

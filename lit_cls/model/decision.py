@@ -4,8 +4,7 @@ Without tuning the temperature is 1 and the most probable label is predicted. Sh
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,7 +50,3 @@ class Decision:
         if self.label is not None:
             rule += f", {label_names[self.label]} if its probability is at least {self.threshold:.4g}"
         return f"{rule} (tuned: {self.goal})"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types, for a checkpoint or a report."""
-        return asdict(self)
