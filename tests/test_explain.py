@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_full_disk_leaves_no_part_of_a_page(
 
 def test_a_tuned_rule_is_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = read_checkpoint(trained)
-    content[DECISION_KEY] = Decision(2.0, 1, 1e-6, "recall of yes").as_dict()
+    content[DECISION_KEY] = asdict(Decision(2.0, 1, 1e-6, "recall of yes"))
     AtomicCheckpointIO().save_checkpoint(content, tmp_path / "tuned.ckpt")
     plain_odds, tuned_odds = (
         said(capsys, "--ckpt_path", path, "--label", "yes", TEXT)[0] for path in (trained, tmp_path / "tuned.ckpt")
