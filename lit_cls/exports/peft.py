@@ -15,15 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_cls.errors import UserError
-from lit_cls.exports.huggingface import (
-    check_huggingface,
-    compare_logits,
-    configuration,
-    fold_head,
-    quiet,
-    save_model,
-    save_tokenizer,
-)
+from lit_cls.exports import huggingface
 from lit_cls.exports.parity import Log, write_readme
 from lit_cls.exports.source import ExportSource, ReferenceOutputs, plain_tensors, require_packages
 from lit_cls.io.atomic import write_json
@@ -50,7 +42,7 @@ def check_peft(source: ExportSource) -> None:
             f"{source.path} has one adapter, on the head, and peft stores a new head whole, without adapters: "
             "pass --format huggingface"
         )
-    check_huggingface(source)
+    huggingface.check_huggingface(source)
 
 
 def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOutputs, folder: Path, log: Log) -> None:
@@ -60,7 +52,7 @@ def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     if isinstance(net.out_head, LoRALinear):
         net.out_head = net.out_head.merged()
     frozen = plain_tensors(net)
-    folded = fold_head(frozen, source.decision.temperature)
+    folded = huggingface.fold_head(frozen, source.decision.temperature)
     adapters = {f"{layer}.{kind}": tensor for layer, pair in _adapters(net).items() for kind, tensor in pair.items()}
     whole = {name: folded[name] for name in ("out_head.weight", "final_norm.scale", "final_norm.shift")}
     tensors = {f"base_model.model.{name}": t.contiguous() for name, t in (to_hub_names(whole) | adapters).items()}
@@ -73,11 +65,11 @@ def write_peft(source: ExportSource, net: TextClassifier, reference: ReferenceOu
     base = {name: tensor for name, tensor in frozen.items() if name != "out_head.bias"}
     if hub is None:
         (folder / "base").mkdir()
-        save_model(source, base, folder / "base")
+        huggingface.save_model(source, base, folder / "base")
     _adapter_config(source, net, hub).save_pretrained(folder)
-    save_tokenizer(source, folder)
+    huggingface.save_tokenizer(source, folder)
     write_json(folder / "labels.json", list(source.label_names), indent=None)
-    with quiet():
+    with huggingface.quiet():
         lines = _compare(source, base, reference, folder)
         write_readme(folder, "peft.md", source, lines, log, hub=hub, pad_id=source.tokenizer.pad_id)
 
@@ -134,7 +126,7 @@ def _compare(source: ExportSource, base: dict[str, Tensor], reference: Reference
     if (folder / "base").exists():
         network = GPT2ForSequenceClassification.from_pretrained(folder / "base")
     else:
-        network = GPT2ForSequenceClassification(configuration(source))
+        network = GPT2ForSequenceClassification(huggingface.configuration(source))
         network.load_state_dict(to_hub_names(base))
     model = PeftModel.from_pretrained(network, str(folder)).eval()
-    yield from compare_logits("peft", model, folder, source, reference)
+    yield from huggingface.compare_logits("peft", model, folder, source, reference)

@@ -138,9 +138,7 @@ class FeedForward(nn.Module):
     def __init__(self, emb_dim: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(emb_dim, 4 * emb_dim),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(4 * emb_dim, emb_dim),
+            nn.Linear(emb_dim, 4 * emb_dim), nn.GELU(approximate="tanh"), nn.Linear(4 * emb_dim, emb_dim)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -150,10 +150,7 @@ def without_training(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_network(
-    settings: ModelSettings,
-    label_names: tuple[str, ...],
-    weights_sha256: str | None,
-    precision: str = "32-true",
+    settings: ModelSettings, label_names: tuple[str, ...], weights_sha256: str | None, precision: str = "32-true"
 ) -> dict[str, Any]:
     """The entry `lit_cls` of a checkpoint; `weights_sha256` is None where no file has the frozen tensors."""
     return {
