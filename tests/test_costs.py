@@ -9,7 +9,7 @@ import torch
 from lit_cls.commands.train import TrainCommand
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import UserError
-from lit_cls.experiments.costs import Cost, download_size, expected_cost
+from lit_cls.experiments.costs import Cost, Estimate, download_size
 from lit_cls.experiments.machine import free_resources, matmul_rate
 
 RATE = 1e11
@@ -19,7 +19,7 @@ RATE = 1e11
 def cost(*options: str, device: str = "cpu") -> Cost:
     run = TrainCommand(["fit", "--data.source=demo", "--model.weights=random", "--trainer.accelerator=cpu", *options])
     run.trainer.strategy._root_device = torch.device(device)  # a GPU need not be there to be asked about
-    return expected_cost(run, RATE)
+    return Estimate(run).cost(RATE)
 
 
 def test_memory_is_at_least_weights_gradients_and_averages() -> None:

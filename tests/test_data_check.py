@@ -21,7 +21,7 @@ from lit_cls.data.findings import Finding
 from lit_cls.data.options import DataOptions, command_line, fit_words, option_value
 from lit_cls.data.sources import LabelledTexts
 from lit_cls.data.split_data import read
-from lit_cls.data.splits import SPLIT_NAMES, mask
+from lit_cls.data.splits import SPLIT_NAMES, near_key
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 
@@ -186,10 +186,10 @@ def test_the_split_is_that_of_fit(some: Path, options: dict[str, object]) -> Non
     for overlap in found.overlaps:
         texts, train = parts.splits[overlap.part].rows, parts.splits["train"].rows
         assert overlap.verbatim == sum(text in train.texts for text in texts.texts)
-        assert overlap.near == sum(mask(text) in set(map(mask, train.texts)) for text in texts.texts)
+        assert overlap.near == sum(near_key(text) in set(map(near_key, train.texts)) for text in texts.texts)
         of_row = dict(zip(texts.numbers, texts.texts, strict=True)) | dict(zip(train.numbers, train.texts, strict=True))
         assert all(of_row[row] == of_row[other] for row, other in overlap.verbatim_pairs)
-        assert all(mask(of_row[row]) == mask(of_row[other]) for row, other in overlap.near_pairs)
+        assert all(near_key(of_row[row]) == near_key(of_row[other]) for row, other in overlap.near_pairs)
 
 
 def test_overlaps_and_their_end(some: Path) -> None:

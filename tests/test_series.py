@@ -19,7 +19,7 @@ from torch import Tensor
 from lit_cls.commands.train import TrainCommand
 from lit_cls.errors import UserError
 from lit_cls.experiments import series as series_module
-from lit_cls.experiments.costs import Cost, expected_cost
+from lit_cls.experiments.costs import Cost, Estimate
 from lit_cls.experiments.machine import Machine
 from lit_cls.experiments.series import Series
 from lit_cls.experiments.series_runs import RunRequest, SeriesRun, duration
@@ -330,7 +330,7 @@ CACHE = ("--model.cache_dir=cache", "--model.trainable_layers=last_block", "--da
 
 def disk_for_outputs(series: Series) -> list[bool]:
     """Whether each run is expected to leave outputs of frozen layers beside its own files."""
-    alone = [expected_cost(TrainCommand(run.words), 1e12) for run in series.runs]
+    alone = [Estimate(TrainCommand(run.words)).cost(1e12) for run in series.runs]
     assert all(cost.shared_disk for cost in alone)
     beside = [run.cost.disk - cost.disk for run, cost in zip(series.runs, alone, strict=True)]
     assert all(n in (0, cost.shared_disk) for n, cost in zip(beside, alone, strict=True))
@@ -386,7 +386,7 @@ def test_weights_that_only_a_skipped_run_would_have_downloaded_count(
     room(memory=20_000_000_000)
     series = planned(tmp_path, requests)
     assert states(series) == ["skipped", "waiting", "waiting"]
-    counted = [run.cost.disk - expected_cost(TrainCommand(run.words), 1e12).disk > 400_000_000 for run in series.runs]
+    counted = [run.cost.disk - Estimate(TrainCommand(run.words)).cost(1e12).disk > 400_000_000 for run in series.runs]
     assert counted == [True, True, False]
 
 

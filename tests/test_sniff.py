@@ -11,7 +11,7 @@ import pytest
 
 from lit_cls.data.formats import Format
 from lit_cls.data.reader import Table, open_file
-from lit_cls.data.sniff import SniffedColumns, guess_columns, guess_format, guess_separator, refuse_binary
+from lit_cls.data.sniff import SniffedColumns, refuse_binary, sniff_columns, sniff_format, sniff_separator
 from lit_cls.errors import UserError
 
 FILE = Path("some")
@@ -29,23 +29,23 @@ FILE = Path("some")
     ],
 )
 def test_kinds(content: str, kind: Format | None) -> None:
-    assert guess_format(content.encode(), FILE) == kind
+    assert sniff_format(content.encode(), FILE) == kind
 
 
 def test_a_line_without_a_tab_does_not_decide() -> None:
-    assert guess_format(("ham\tone, two\n" * 40 + "glued\n").encode(), FILE) == "tsv"
+    assert sniff_format(("ham\tone, two\n" * 40 + "glued\n").encode(), FILE) == "tsv"
 
 
 def test_a_truncated_sample_ends_no_character_in_the_middle() -> None:
     content = ("é" * 100 + "\tx\n").encode() * 1000
     refuse_binary(content, FILE)
-    assert guess_format(content, FILE) == "tsv"
+    assert sniff_format(content, FILE) == "tsv"
     refuse_binary("é".encode() * 100_000, FILE)  # without any line end
 
 
 def test_a_json_list() -> None:
     with pytest.raises(UserError, match=r"some is one JSON list: write each of its objects on a line of its own"):
-        guess_format(b' [\n {"text": "a", "label": "x"}]', FILE)
+        sniff_format(b' [\n {"text": "a", "label": "x"}]', FILE)
 
 
 def zipped() -> bytes:
@@ -90,7 +90,7 @@ def test_what_is_text(text: str, encoding: str) -> None:
     ],
 )
 def test_the_separator_that_gives_rows_as_many_fields(lines: list[str], separator: str) -> None:
-    assert guess_separator("\n".join(lines).encode(), FILE) == separator
+    assert sniff_separator("\n".join(lines).encode(), FILE) == separator
 
 
 def table(*lines: str, header: bool = True) -> Table:
@@ -102,32 +102,32 @@ def table(*lines: str, header: bool = True) -> Table:
 
 def test_few_short_values_are_labels() -> None:
     rows = [f"{i},{'ham' if i % 3 else 'spam'},message number {i},en,,7" for i in range(30)]
-    found = guess_columns(table("id,kind,body,language,empty,version", *rows), None, None)
+    found = sniff_columns(table("id,kind,body,language,empty,version", *rows), None, None)
     assert found == SniffedColumns(text=2, label=1, header=True)
 
 
 def test_a_first_line_that_is_a_row() -> None:
     # Its first field is a label of other rows.
     rows = [f"{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
-    assert guess_columns(table(*rows), None, None) == SniffedColumns(text=1, label=0, header=False)
-    assert guess_columns(table(*rows, header=False), None, None) == SniffedColumns(text=1, label=0, header=False)
+    assert sniff_columns(table(*rows), None, None) == SniffedColumns(text=1, label=0, header=False)
+    assert sniff_columns(table(*rows, header=False), None, None) == SniffedColumns(text=1, label=0, header=False)
 
 
 def test_a_column_that_is_known_stays() -> None:
     rows = [f"{i},{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
-    assert guess_columns(table("id,kind,body", *rows), 0, None) == SniffedColumns(0, 1, True)
-    assert guess_columns(table("id,kind,body", *rows), None, 2) == SniffedColumns(1, 2, True)
+    assert sniff_columns(table("id,kind,body", *rows), 0, None) == SniffedColumns(0, 1, True)
+    assert sniff_columns(table("id,kind,body", *rows), None, 2) == SniffedColumns(1, 2, True)
 
 
 def test_names_in_another_case() -> None:
     rows = [f"{i % 2},{'ham' if i % 3 else 'spam'},message number {i}" for i in range(30)]
-    assert guess_columns(table("fold,Label ,TEXT", *rows), None, None) == SniffedColumns(2, 1, True)
+    assert sniff_columns(table("fold,Label ,TEXT", *rows), None, None) == SniffedColumns(2, 1, True)
 
 
 @pytest.mark.parametrize("lines", [("text", "a", "b"), ("a,b", "x,", "y,")])
 def test_one_column_is_too_few(lines: tuple[str, ...]) -> None:
-    assert guess_columns(table(*lines), None, None) is None
+    assert sniff_columns(table(*lines), None, None) is None
 
 
 def test_one_row() -> None:
-    assert guess_columns(table("a,b", "x,a longer text"), None, None) == SniffedColumns(1, 0, True)
+    assert sniff_columns(table("a,b", "x,a longer text"), None, None) == SniffedColumns(1, 0, True)

@@ -11,7 +11,7 @@ import pytest
 
 from lit_cls.data.options import DataOptions
 from lit_cls.data.split_data import SplitData, read
-from lit_cls.data.splits import SPLIT_NAMES, mask
+from lit_cls.data.splits import SPLIT_NAMES, near_key
 from lit_cls.data.tokenizers import tokenizer_for
 from lit_cls.errors import UserError
 
@@ -171,7 +171,7 @@ def repetitive(tmp_path: Path) -> str:
 @pytest.mark.parametrize("options", [{}, {"balance": "none"}, {"stratify": False}, {"split_seed": 3}])
 def test_near_duplicates_stay_together(repetitive: str, options: dict[str, object]) -> None:
     parts = read(data_options(repetitive, group_near_duplicates=True, **options))
-    keys = {name: {mask(text) for text in parts.splits[name].rows.texts} for name in SPLIT_NAMES}
+    keys = {name: {near_key(text) for text in parts.splits[name].rows.texts} for name in SPLIT_NAMES}
     assert sum(map(len, keys.values())) == 90
     assert sorted(numbers(parts)) == list(range(1, 271))
     assert [len(parts.splits[name].label_ids) for name in SPLIT_NAMES] == pytest.approx([189, 27, 54], abs=6)
@@ -179,7 +179,7 @@ def test_near_duplicates_stay_together(repetitive: str, options: dict[str, objec
         "180 texts repeat an earlier one but for digits, case and punctuation; each is in"
     )
     plain = read(data_options(repetitive, **options))
-    assert keys["train"] & {mask(text) for text in plain.splits["test"].rows.texts}
+    assert keys["train"] & {near_key(text) for text in plain.splits["test"].rows.texts}
 
 
 def test_a_note_names_the_option_for_repeated_texts(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from lit_cls.data.splits import (
     ch06_split,
     check_enough_of_each,
     check_labels,
-    mask,
     near_key,
     seen_in,
     split_by_fractions,
@@ -283,9 +282,10 @@ def test_reading_line_by_line_would_give_another_split(sms_file: Path) -> None:
         ("", ""),
     ],
 )
-def test_mask(text: str, masked: str) -> None:
-    assert mask(text) == masked
-    assert mask(masked) == masked
+def test_near_keys(text: str, masked: str) -> None:
+    """A text without any word is its own key."""
+    assert near_key(text) == (masked or text)
+    assert near_key(masked) == masked
 
 
 def test_seen_word_for_word_or_nearly() -> None:

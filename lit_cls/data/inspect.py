@@ -5,7 +5,7 @@ The same steps as `sources.read_file`, which refuses the first finding; here all
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ from lit_cls.data.formats import SUFFIXES, SUPPORTED, Column, Format, column_ind
 from lit_cls.data.lines import check_file
 from lit_cls.data.options import DataOptions
 from lit_cls.data.reader import Table, open_file
-from lit_cls.data.sniff import beginning, guess_columns, guess_format, guess_separator, refuse_binary
+from lit_cls.data.sniff import beginning, refuse_binary, sniff_columns, sniff_format, sniff_separator
 from lit_cls.data.sources import LabelledTexts, file_sha256, is_blank, judge, read_columns
 from lit_cls.data.split_data import read_source
 from lit_cls.data.splits import alike_labels, check_enough_of_each, check_labels, near_key, too_few_of
@@ -31,16 +31,16 @@ _FORMATS: dict[Format, str] = {
 _SHOWN_ROWS = 3
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Inspection:
-    """The content of a file or a named source."""
+    """The content of a file or, by default, of a named source."""
 
     origin: str
     format: str
     encoding: str
-    columns: list[str]
-    text_column: str
-    label_column: str
+    columns: Sequence[str] = ("label", "text")
+    text_column: str = "text"
+    label_column: str = "label"
     n_rows: int
     sha256: str
     first_rows: list[tuple[int, str, str]]
@@ -52,7 +52,7 @@ class Inspection:
     findings: Findings
     options: DataOptions
     """The options with which `fit` reads these rows."""
-    needed_name: str | None
+    needed_name: str | None = None
     """The name under which `fit` has to find the file, where its own does not show the format; no file has it."""
 
 
@@ -83,9 +83,6 @@ def _inspect_source(options: DataOptions, found: Findings) -> Inspection:
         origin=origin if options.path is None else f"{options.path} ({origin})",
         format=f"label, tab, text on each line{quoted}" if is_sms else "made from a seed",
         encoding="UTF-8" if is_sms else "none",
-        columns=["label", "text"],
-        text_column="text",
-        label_column="label",
         n_rows=len(rows.texts),
         sha256=rows.sha256,
         first_rows=_first_rows(rows),
@@ -93,7 +90,6 @@ def _inspect_source(options: DataOptions, found: Findings) -> Inspection:
         rows=_usable(rows, options, found),
         findings=found,
         options=options,
-        needed_name=None,
     )
 
 
@@ -138,7 +134,7 @@ def _open(options: DataOptions, file: Path, found: Findings) -> tuple[Table, str
     if format != "parquet":
         refuse_binary(start, file)
     if format is None:
-        format = guess_format(start, file)
+        format = sniff_format(start, file)
         if format is None:
             both = "by its name and by its content"
             raise UserError(f"{file} is of an unsupported format, {both}: {SUPPORTED} is needed")
@@ -146,7 +142,7 @@ def _open(options: DataOptions, file: Path, found: Findings) -> tuple[Table, str
     table = open_file(file, format, options.header, hold=True)
     if format not in ("csv", "tsv") or _refusal(lambda: table.select(options.columns)) is None:
         return table, None
-    other, separator = guess_format(start, file), guess_separator(start, file)
+    other, separator = sniff_format(start, file), sniff_separator(start, file)
     if other == "tsv" and len(table.columns) > 1 and separator != "\t":
         other = format  # there are tabs in its texts
     if other not in (None, format):
@@ -176,7 +172,7 @@ def _find_columns(table: Table, options: DataOptions, found: Findings) -> tuple[
         return table, options
     columns = f"its columns are {', '.join(quote(name) for name in table.columns[:20])}"
     text, label = _place(table, options.text_column, "text"), _place(table, options.label_column, "label")
-    guess = guess_columns(table, text, label if label != text else None)
+    guess = sniff_columns(table, text, label if label != text else None)
     if guess is None:
         raise UserError(refusal)
     asked = ((text, options.text_column), (label, options.label_column))

@@ -59,7 +59,7 @@ def _text_of(content: bytes, file: Path) -> str:
     return encoding_of(file, whole).decode(whole)
 
 
-def guess_format(content: bytes, file: Path) -> Format | None:
+def sniff_format(content: bytes, file: Path) -> Format | None:
     """The format of a file by its content, None when that does not show; a UserError refuses one JSON list."""
     if content[:4] == b"PAR1":
         return "parquet"
@@ -80,7 +80,7 @@ def guess_format(content: bytes, file: Path) -> Format | None:
     return None
 
 
-def guess_separator(content: bytes, file: Path) -> str:
+def sniff_separator(content: bytes, file: Path) -> str:
     """The separator of a .csv: the one that gives nearly every row the same number of fields; else a comma."""
     sample = _text_of(content, file)
     shares = {separator: _share_of_regular(sample, separator) for separator in (",", "\t", ";", "|")}
@@ -99,7 +99,7 @@ def _share_of_regular(text: str, separator: str) -> float:
     return max((n for fields, n in counts.items() if fields > 1), default=0) / max(counts.total(), 1)
 
 
-def guess_columns(table: Table, text: int | None, label: int | None) -> SniffedColumns | None:
+def sniff_columns(table: Table, text: int | None, label: int | None) -> SniffedColumns | None:
     """The columns of texts and labels: few different short values are labels, long and different ones are texts.
 
     The column of texts or labels may be known. None if fewer than two columns have anything in them.

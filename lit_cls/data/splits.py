@@ -87,14 +87,12 @@ def ch06_split(labels: Sequence[str]) -> Split:
     return {"train": rows[:n_train], "validation": rows[n_train : n_train + n_val], "test": rows[n_train + n_val :]}
 
 
-def mask(text: str) -> str:
-    """A text without what varies among copies of one message: digits, punctuation and white space become one blank."""
-    return re.sub(r"[\d\W_]+", " ", unicodedata.normalize("NFC", text).casefold()).strip()
-
-
 def near_key(text: str) -> str:
-    """The key that near duplicates share: the masked text; a text without any word is its own key."""
-    return mask(text) or text
+    """The key that copies of one message share: case, digits, punctuation and white space, which vary, are masked.
+
+    A text without any word is its own key.
+    """
+    return re.sub(r"[\d\W_]+", " ", unicodedata.normalize("NFC", text).casefold()).strip() or text
 
 
 def seen_in(train: Sequence[str], texts: Sequence[str]) -> list[bool]:

@@ -46,11 +46,6 @@ class Cost:
     """Bytes beside a GPU, to which Lightning moves what was trained when a run ends; 0 without one."""
 
 
-def expected_cost(run: Fit, rate: float) -> Cost:
-    """Estimates a fit; `rate` is operations per second of a matrix product on its device, in its precision."""
-    return _Estimate(run).cost(rate)
-
-
 def download_size(size: BackboneName) -> int:
     """Bytes of the pretrained weights, 0 where they are on this machine; a UserError for a size without any."""
     hub_file(size)
@@ -59,7 +54,7 @@ def download_size(size: BackboneName) -> int:
     return 4 * sum(p.numel() for p in ModelSettings(size=size).build_empty(2).parameters())
 
 
-class _Estimate:
+class Estimate:
     """The estimates for one fit, which share its network, without memory, and its texts."""
 
     def __init__(self, run: Fit) -> None:
@@ -79,6 +74,7 @@ class _Estimate:
         self.step = self._count_step(max(self.lengths["train"]))
 
     def cost(self, rate: float) -> Cost:
+        """The cost; `rate` is operations per second of a matrix product on its device, in its precision."""
         copies = {None: 0, "last": 1, "best": 2}[self.run.run.keep]
         disk = copies * checkpoint_size(self.net, frozen_are_named=self.from_file) + 1_000_000
         features, features_in_memory = self._features()

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from lit_cls.data.split_data import SplitData
 from lit_cls.errors import UserError
-from lit_cls.experiments.costs import download_size, expected_cost
+from lit_cls.experiments.costs import Estimate, download_size
 from lit_cls.experiments.finished_run import is_finished, read_finished_run
 from lit_cls.experiments.fit import Fit, OpenFit
 from lit_cls.experiments.machine import Machine, free_resources, matmul_rate
@@ -115,7 +115,7 @@ class Series:
             self._machines[device] = free_resources(device, self.out)
         if (device, precision) not in self._rates:
             self._rates[device, precision] = matmul_rate(device, precision)
-        cost = expected_cost(fit, self._rates[device, precision])
+        cost = Estimate(fit).cost(self._rates[device, precision])
         return SeriesRun(request, words, fit.model.settings.size, cost), fit
 
     def _find_finished(self, run: SeriesRun, fit: Fit) -> None:

@@ -29,12 +29,8 @@ class TextClassifier(nn.Module):
     Args:
         backbone: the network.
         num_classes: K, at least 2.
-        token_position: what the head reads: `first`; `last` (position T-1, pads included);
-            `flexible` (the last real token); `mean` (over all T, pads included); `mean_flexible`
-            (over real tokens).
-        trainable_layers: `last_layer` (the head alone), `last_block` (the last block, the final
-            norm and the head), `last_two_blocks`, a number of last blocks, or `all`; by default
-            `last_block`, with an adapter `last_layer`.
+        token_position: what the head reads, as described in `lit_cls.model.settings.ModelSettings`.
+        trainable_layers: likewise; by default `last_block`, with an adapter `last_layer`.
         causal: whether a position sees only what is before it. Without the mask, pads are seen by
             `last` and `mean` alone: these two are defined with pads included.
         adapter: a parameter-efficient fine-tuning method, trained beside the selected layers.

@@ -111,8 +111,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, causal: 
 
     Args:
         q: (B, H, S, D) queries.
-        k: (B, H, T, D) keys.
-        v: (B, H, T, D) values.
+        k, v: (B, H, T, D) keys and values.
         key_mask: bool, broadcastable to (B, H, S, T); False at keys that are hidden.
         causal: query s sees keys 0 to s; requires S = T and no `key_mask`.
         drop_rate: share of the weights that is dropped.

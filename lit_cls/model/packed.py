@@ -68,14 +68,11 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 @torch.no_grad()
 def pack(net: TextClassifier) -> None:
-    """Packs the blocks' linear layers, one by one; the logits are the same but for rounding.
+    """Packs the blocks' linear layers, on the CPU, one by one; their weights can no longer be read.
 
-    A mergeable adapter is merged into the blocks first; in bfloat16, where that would round it away, its layers
-    stay as they are. So do the last block's keys and values: where one position is read, its attention does
-    without them (`MultiHeadAttention._attend_absorbed`).
-
-    Args:
-        net: on the CPU. It predicts from now on, but its weights can no longer be read.
+    The logits are the same but for rounding. A mergeable adapter is merged into the blocks first; in bfloat16, where
+    that would round it away, its layers stay as they are. So do the last block's keys and values: where one position
+    is read, its attention does without them (`MultiHeadAttention._attend_absorbed`).
     """
     blocks = net.backbone.trf_blocks
     kind = next(blocks.parameters()).dtype
@@ -86,6 +83,5 @@ def pack(net: TextClassifier) -> None:
             if type(layer) is not nn.Linear or not can_pack(layer.weight.dtype):
                 continue
             parent, _, attribute = name.rpartition(".")
-            is_absorbed = block is blocks[-1] and attribute in ("W_key", "W_value")
-            if not is_absorbed:
+            if block is not blocks[-1] or attribute not in ("W_key", "W_value"):
                 setattr(block.get_submodule(parent), attribute, PackedLinear(layer))

@@ -68,12 +68,7 @@ def _upgrade_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_options(model: dict[str, Any], form: str) -> None:
-    """Makes `lora` and `trainable_layers: lora` an `adapter`.
-
-    Args:
-        model: the options of `model.*`.
-        form: how an adapter is written there, `name` beside its fields or `class_path` beside `init_args`.
-    """
+    """Makes `lora` and `trainable_layers: lora` an `adapter`; its `form` there has a `name` or a `class_path`."""
     if "lora" not in model:
         return
     lora = model["adapter"] = model.pop("lora")

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
@@ -110,7 +109,9 @@ class ClassifierModule(LightningModule):
                 # In place: a wrapper would rename every tensor (Lightning-AI/pytorch-lightning#20233).
                 block.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            _shard(self.net, self.device_mesh["data_parallel"])  # type: ignore[index]
+            # Each process holds its share of every tensor (torch's FSDP2), and gathers a block when it computes it.
+            for part in (*self.net.blocks, self.net):
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])  # type: ignore[index]
         if self.options.fast and self.is_whole and (dtype := MIXED.get(str(self.trainer.precision))):
             self.net.hold_frozen(dtype)
         for stage in ("val", "test"):
@@ -254,10 +255,3 @@ class ClassifierModule(LightningModule):
         state = checkpoints.checked_state(self.net, checkpoint)
         if self.weights_sha256 is None:
             self.feature_cache.forget_other_weights(self.net, state)
-
-
-def _shard(net: TextClassifier, mesh: DeviceMesh) -> None:
-    """Has each process hold its share of every tensor (torch's FSDP2), and gather a block when it computes it."""
-    for block in net.blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(net, mesh=mesh)

@@ -121,7 +121,7 @@ def compare_paddings(
     half_precision: bool = False,
     decision: Decision | None = None,
 ) -> PadTest | str:
-    """Compares predictions without and with additional pads.
+    """Compares predictions without and with additional pads; returns the reason where that is not possible.
 
     Args:
         net: the network; called itself, so that nothing takes the pads away before it sees them.
@@ -130,9 +130,6 @@ def compare_paddings(
         pad_id: the tokenizer's.
         half_precision: whether it computes in 16 bits, which round more.
         decision: how predictions follow from logits.
-
-    Returns:
-        The result, or why there is none.
     """
     decision = decision or Decision()
     context, device = net.config.context_length, next(net.parameters()).device

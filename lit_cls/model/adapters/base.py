@@ -52,10 +52,7 @@ class Adapter(ABC):
 def replace_linear(net: "TextClassifier", targets: Sequence[Target], make: Callable[[nn.Linear], nn.Linear]) -> None:
     """Replaces linear layers by role, in the order of the network's modules.
 
-    Args:
-        net: the network.
-        targets: which layers.
-        make: the layer that takes the place of one; it keeps the names `weight` and `bias`.
+    The layers that `make` returns keep the names `weight` and `bias`.
 
     Raises:
         UserError: a role that no layer of the family has.
