@@ -307,7 +307,7 @@ def write_data() -> None:
     Path("data.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
 
 
-@examples(few=80)
+@examples(few=40)
 @given(words=words())
 def test_any_option_is_carried_out_or_refused(words: list[str], count: Callable[[str], None]) -> None:
     with a_new_folder():
@@ -321,7 +321,7 @@ def test_any_option_is_carried_out_or_refused(words: list[str], count: Callable[
         count(f"configurations as words, exit code {code}")
 
 
-@examples(few=50)
+@examples(few=25)
 @given(content=yaml_files())
 def test_any_configuration_file_is_carried_out_or_refused(content: bytes, count: Callable[[str], None]) -> None:
     with a_new_folder():

@@ -194,7 +194,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_CLS_OFFLINE", "1")
 
 
-@examples(few=250)
+@examples(few=125)
 @given(file=files(), options=OPTIONS)
 def test_any_file_is_read_or_refused(
     file: tuple[str, bytes], options: dict[str, Any], count: Callable[[str], None]
@@ -215,7 +215,7 @@ def test_any_file_is_read_or_refused(
 
 
 @pytest.mark.plots
-@examples(few=20, share=0.05)
+@examples(few=10, share=0.05)
 @given(file=files(), options=OPTIONS)
 def test_any_file_is_fitted_or_refused(
     file: tuple[str, bytes], options: dict[str, Any], count: Callable[[str], None]

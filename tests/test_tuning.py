@@ -125,7 +125,7 @@ def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return shares / shares.sum(1, keepdims=True), np.array(labels)
 
 
-@examples(few=100)
+@examples(few=40)
 @given(table=tables(), costs=st.lists(st.sampled_from([0.0, 0.5, 1.0, 10.0]), min_size=4, max_size=4))
 def test_no_threshold_is_better(table: tuple[np.ndarray, np.ndarray], costs: list[float]) -> None:
     """Every observed probability, every middle and both ends are tried."""
