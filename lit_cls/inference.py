@@ -80,7 +80,7 @@ class Classifier:
         return self.token_logits(self._encode(texts, "logits"), after_batch)
 
     def token_logits(self, token_ids: Sequence[list[int]], after_batch: Callable[[int], None] | None = None) -> Tensor:
-        """Logits of texts whose token ids are known; else as `logits`."""
+        """Logits of texts given as token ids: (N, K) float32, on the CPU; `after_batch` as for `predict`."""
         # Created outside inference mode: a caller that fits something to them may need gradients.
         logits = torch.empty(len(token_ids), len(self.label_names), dtype=torch.float32)
         with torch.inference_mode():

@@ -20,7 +20,7 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.inference import Classifier, classifier_of
 from lit_cls.io.atomic import check_output_file
 from lit_cls.runs.folder import find_checkpoint
-from lit_cls.training.checkpoints import DATA_KEY, KEY, PREVIOUS, newest_checkpoint, read_checkpoint, without_training
+from lit_cls.training import checkpoints
 
 Log = Callable[[str], None]
 _ROOT = "checkpoints"
@@ -51,14 +51,14 @@ class TrainedCheckpoint:
     def validation_split(self, log: Log) -> LabelledSplit:
         """The validation split of `data`; a line is logged if it is not the same any more."""
         split = self.data().splits["validation"]
-        if split.sha256 != self.checkpoint[DATA_KEY]["split_sha256"].get("validation"):
+        if split.sha256 != self.checkpoint[checkpoints.DATA_KEY]["split_sha256"].get("validation"):
             other = f"note: the validation split is not the one that {self.path} was trained with"
             log(f"{other}: texts that it was trained on may be in it")
         return split
 
     def data(self) -> SplitData:
         """All of the data that it was trained on, and the rows that are in no split."""
-        options = DataOptions.stored(self.checkpoint[DATA_KEY]["settings"])
+        options = DataOptions.stored(self.checkpoint[checkpoints.DATA_KEY]["settings"])
         if self.data_path is not None and options.split_files:
             options = replace(options, split=_moved_files(options.split_files, self.data_path))
         elif self.data_path is not None:
@@ -76,7 +76,7 @@ class TrainedCheckpoint:
             target = next(path for path in map(self.path.with_name, names) if not os.path.lexists(path))
         else:
             target = user_path(out)
-            if target.name in ("best.ckpt", "last.ckpt", PREVIOUS):
+            if target.name in (checkpoints.BEST, checkpoints.LAST, checkpoints.PREVIOUS):
                 raise UserError(f"--out {target}: {target.name} is what a training saves, give another name")
         check_output_file(target, "--out")
         return target
@@ -86,13 +86,13 @@ class TrainedCheckpoint:
         from lit_cls.training.checkpoint_io import AtomicCheckpointIO  # imports Lightning, which takes seconds
 
         try:
-            AtomicCheckpointIO().save_checkpoint({**without_training(self.checkpoint), **changes}, path)
+            AtomicCheckpointIO().save_checkpoint({**checkpoints.without_training(self.checkpoint), **changes}, path)
         except OSError as error:
             raise RunError(f"{path} could not be written: {error}. Choose another place with --out") from error
 
     def in_float32(self, log: Log) -> "TrainedCheckpoint":
         """The same on the CPU in float32, and a note if that is not how it predicts."""
-        usual = self.precision or self.checkpoint[KEY]["precision"]
+        usual = self.precision or self.checkpoint[checkpoints.KEY]["precision"]
         if (usual, self.device.type) != ("32-true", "cpu"):
             log(f"note: everything is computed in float32 on the CPU, not in {usual} on {self.device.type}")
         return replace(self, device=torch.device("cpu"), precision="32-true")
@@ -161,15 +161,15 @@ def locate_checkpoint(
     if given in ("best", "last"):
         found = find_checkpoint(root, run_name, given)
         if found is None and given == "last":  # a run that was killed between two renames has the one before
-            found = find_checkpoint(root, run_name, Path(PREVIOUS).stem)
+            found = find_checkpoint(root, run_name, Path(checkpoints.PREVIOUS).stem)
         if found is None:
             lacking = f"no run of {run_name!r} below {root} has a {given}.ckpt"
             raise UserError(f"{lacking}: train one first\n  {_to_train(typed)}")
-        newest = newest_checkpoint(found.parent, log) if given == "last" else None
-        return newest or (found, read_checkpoint(found))
+        newest = checkpoints.newest_checkpoint(found.parent, log) if given == "last" else None
+        return newest or (found, checkpoints.read_checkpoint(found))
     if given is not None:
         path = user_path(given)
-        return path, read_checkpoint(path)
+        return path, checkpoints.read_checkpoint(path)
     kept = find_checkpoint(root, run_name, "best") or find_checkpoint(root, run_name, "last")
     if kept is None:
         raise UserError(f"{typed[0]} needs a trained checkpoint: train one first\n  {_to_train(typed)}")

@@ -1,4 +1,4 @@
-"""Restricts the classes that someone else's configuration may name, which runs their code, and any one's aliases."""
+"""Restricts which classes a stranger's configuration may name, as that runs code, and the number of YAML aliases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -147,7 +147,7 @@ class TrainCommand(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses; a preset, then a checkpoint replace the defaults; options and files of --config precede both."""
+        """Parses; a preset, then a checkpoint replace the defaults; options and files of --config override both."""
         if self.words[0] in ("validate", "test") and (typed := {word.split("=")[0] for word in self.words} & FIT_ONLY):
             raise UserError(f"{min(typed)} is an option of fit: {self.words[0]} trains nothing")
         words = [word for word in self.words if not word.startswith("--print_config")]

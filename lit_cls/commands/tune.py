@@ -213,7 +213,7 @@ def tuning_table(title: str, before: dict[str, str], after: dict[str, str]) -> T
 
 
 def figures_of(decision: Decision, logits: Tensor, predictions: Predictions, goal: Goal) -> dict[str, str]:
-    """What the table has about predictions under one rule; shares with their counts and 95 % Wilson intervals."""
+    """The table's figures of predictions under one rule; shares with their counts and 95 % Wilson intervals."""
     names, rule = predictions.label_names, "most probable label"
     if decision.label is not None:
         rule = f"{names[decision.label]} if at least {decision.threshold:.4g}"

@@ -118,7 +118,11 @@ def check(options: DataOptions, max_length: int | None, progress: Progress) -> C
     fixed = seen.options.split == "ch06"
     found = [*seen.findings, *_findings_of_labels(seen), *_findings_of_repeats(rows, keys, fixed)]
     split = _split(seen, found)
-    overlaps = [_overlap(rows, keys, split, name) for name in ("validation", "test")] if split else []
+    overlaps = []
+    if split is not None:
+        for name in SPLIT_NAMES[1:]:
+            verbatim, near = _repeats(rows, keys, sorted(split[name]), sorted(split["train"]))
+            overlaps.append(Overlap(name, len(split[name]), len(verbatim), len(verbatim) + len(near), verbatim, near))
     found += _findings_of_imbalance(seen) + _findings_of_lengths(lengths)
     found += _findings_of_overlaps(overlaps, fixed)
     refusals = [finding for finding in found if finding.refuses]
@@ -200,11 +204,6 @@ def _count_splits(rows: LabelledTexts, split: Split) -> list[SplitCount]:
     splits["left out"] = [i for i in range(len(rows.texts)) if i not in used]
     counts = {name: Counter(rows.labels[i] for i in chosen) for name, chosen in splits.items()}
     return [SplitCount(name, count.total(), dict(sorted(count.items()))) for name, count in counts.items()]
-
-
-def _overlap(rows: LabelledTexts, keys: Sequence[str], split: Split, name: SplitName) -> Overlap:
-    verbatim, near = _repeats(rows, keys, sorted(split[name]), sorted(split["train"]))
-    return Overlap(name, len(split[name]), len(verbatim), len(verbatim) + len(near), verbatim, near)
 
 
 def _repeats(

@@ -16,7 +16,7 @@ LABEL_NOISE = 0.04
 
 
 def generate(seed: int) -> tuple[list[str], list[str]]:
-    """Different messages and their labels (`ham`, `spam`, half of each before label noise), the same for a seed."""
+    """Messages, all different, and their labels (`ham`, `spam`, half of each before label noise), fixed by the seed."""
     phrases = yaml.safe_load(files("lit_cls.data").joinpath("demo_phrases.yaml").read_text(encoding="utf-8"))
     words = {place: listed.split("|") for place, listed in phrases["words"].items()}
     rng = random.Random(seed)

@@ -94,7 +94,7 @@ def _json_records(lines: Lines, faults: RowFaults) -> Iterator[dict[str, Any]]:
 
 
 def json_object(line: str) -> dict[str, Any] | None:
-    """The JSON object that a line is, if it is one."""
+    """The JSON object on a line; None if the line holds something else."""
     with suppress(ValueError, RecursionError):
         if isinstance(record := json.loads(line), dict):
             return record

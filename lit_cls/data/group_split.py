@@ -16,7 +16,7 @@ def split_in_groups(
 
     Sizes, and with `stratify` the mix of labels, are the same as nearly as the groups allow: groups of several rows
     are assigned first, the largest before the others, each to the split that it fills least; single rows fill up what
-    is missing. The seed decides the order of groups of one size.
+    is missing. The seed orders groups of one size, and the rows of each split.
     """
     check_fractions(fractions)
     rng = np.random.default_rng([seed, 2])

@@ -33,7 +33,7 @@ _SHOWN_ROWS = 3
 
 @dataclass(kw_only=True)
 class Inspection:
-    """The content of a file or, by default, of a named source."""
+    """The content of a file or a named source; the defaults are those of a named source."""
 
     origin: str
     format: str
@@ -100,7 +100,7 @@ def _inspect_file(options: DataOptions, file: Path, sha256: str) -> Inspection:
     found += opened
     table, options = _find_columns(table, options, found)
     selected = table.select(options.columns)
-    raw, faults = read_columns(selected, file)
+    raw, faults = read_columns(selected, file, sha256)
     judged = judge(raw, file, options.empty)
     found += [finding for finding in faults if finding not in opened] + judged
     if any(finding.kind == "empty" and finding.refuses for finding in judged):

@@ -227,8 +227,8 @@ def _format_of_pipe(lines: Lines, choice: ColumnChoice) -> tuple[Format, str]:
     lines.put_back(first)
     if not first.lstrip().startswith("{"):
         return "text", as_texts
-    names = [str(name) for name in choice.text]
-    if any(name in (formats.json_object(first) or ()) for name in names):
+    names, record = [str(name) for name in choice.text], formats.json_object(first) or {}
+    if any(name in record for name in names):
         return "jsonl", as_json
     return "text", (
         f"{as_texts}: the first one begins like JSON, but is no object with {' or '.join(map(quote, names))}. "

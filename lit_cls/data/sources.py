@@ -47,7 +47,7 @@ class LabelledTexts:
         )
 
     def after(self, empty: EmptyPolicy) -> "LabelledTexts":
-        """All of them, or those with a text where the policy is to drop the others; without the notes."""
+        """All of the texts, or those that are not blank if `empty` is `drop`; without the notes."""
         return self.pick([i for i, text in enumerate(self.texts) if empty != "drop" or not is_blank(text)])
 
 
@@ -96,7 +96,7 @@ def read_file(path: str, choice: ColumnChoice, empty: EmptyPolicy) -> LabelledTe
     refuse(found)
     found += judge(rows, file, empty)
     refuse(found)
-    return replace(rows.after(empty), notes=[finding.message for finding in found])
+    return replace(rows.after(empty), sha256=file_sha256(file), notes=[finding.message for finding in found])
 
 
 def file_sha256(file: Path) -> str:
@@ -109,9 +109,9 @@ def file_sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def read_columns(rows: TextTable, file: Path) -> tuple[LabelledTexts, Findings]:
+def read_columns(rows: TextTable, file: Path, sha256: str = "") -> tuple[LabelledTexts, Findings]:
     """The texts and labels of a table, missing ones empty, and all findings about it."""
-    read = LabelledTexts([], [], [], file_sha256(file))
+    read = LabelledTexts([], [], [], sha256)
     for number, _, text, label in rows.rows(all_fields=False):
         read.texts.append(text or "")
         read.labels.append(label or "")

@@ -45,7 +45,8 @@ def split_by_fractions(
         for split, size in zip(splits, split_sizes(len(rows), fractions), strict=True):
             split.extend(islice(shuffled, size))
     # The labels were divided one after the other: mix them.
-    return dict(zip(SPLIT_NAMES, ([split[i] for i in rng.permutation(len(split))] for split in splits), strict=True))
+    mixed = ([split[i] for i in rng.permutation(len(split))] for split in splits)
+    return dict(zip(SPLIT_NAMES, mixed, strict=True))
 
 
 def check_fractions(fractions: tuple[float, float, float]) -> None:

@@ -131,7 +131,8 @@ def figures_of(predictions: Predictions, shift: PriorShift | None = None) -> Fig
 
     names, n, counts = predictions.label_names, len(predictions.labels), predictions.confusion()
     correct = int(counts.diagonal().sum())
-    accuracy, mcc, mass, weights = correct / n if n else None, None, counts.float(), None
+    accuracy = correct / n if n else None
+    mcc, mass, weights = None, counts.float(), None
     if shift is not None:
         weights = torch.tensor(shift.weights, dtype=torch.float64)[predictions.labels]  # (N,)
         shifted = shifted_confusion(counts.numpy(), shift.shares)
@@ -232,5 +233,6 @@ def reliability(predictions: Predictions, weights: Tensor | None = None) -> tupl
 def calibration_error(bins: Sequence[Bin]) -> float | None:
     """Expected calibration error: the mean gap between confidence and accuracy; None without predictions."""
     total = sum(bin.n for bin in bins)
+    # An empty bin has no figures, and no weight.
     gaps = [bin.n * abs((bin.accuracy or 0.0) - (bin.confidence or 0.0)) for bin in bins]
     return sum(gaps) / total if total else None

@@ -74,7 +74,7 @@ class Estimate:
         self.step = self._count_step(max(self.lengths["train"]))
 
     def cost(self, rate: float) -> Cost:
-        """The cost; `rate` is operations per second of a matrix product on its device, in its precision."""
+        """The estimate; `rate` is operations per second of a matrix product on the fit's device, in its precision."""
         copies = {None: 0, "last": 1, "best": 2}[self.run.run.keep]
         disk = copies * checkpoint_size(self.net, frozen_are_named=self.from_file) + 1_000_000
         features, features_in_memory = self._features()

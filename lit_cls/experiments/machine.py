@@ -37,6 +37,12 @@ def matmul_rate(device: torch.device, precision: str) -> float:
     half = {"bf16": torch.bfloat16, "16": torch.float16}
     dtype = next((kind for name, kind in half.items() if precision.startswith(name)), torch.float32)
     M, K, N, n = (8192, 8192, 8192, 10) if device.type == "cuda" else (1024, 768, 3072, 1)
-    operands = {"a": torch.randn(M, K, device=device, dtype=dtype), "b": torch.randn(K, N, device=device, dtype=dtype)}
-    # `item` waits for a GPU. The first of ten times is a warm-up, others may be disturbed.
-    return 2 * M * K * N * n / min(repeat("(a @ b)[0, 0].item()", globals=operands, number=n, repeat=10))
+    a, b = torch.randn(M, K, device=device, dtype=dtype), torch.randn(K, N, device=device, dtype=dtype)
+
+    def products() -> None:
+        for _ in range(n):  # a GPU computes them one after the other, without a pause
+            c = a @ b
+        c[0, 0].item()  # waits for it
+
+    # The first of ten times is a warm-up, others may be disturbed.
+    return 2 * M * K * N * n / min(repeat(products, number=1, repeat=10))

@@ -23,7 +23,7 @@ def check_published(folder: Path, console: Console) -> int:
     """Compares every finished row, split by split, and prints the comparison; the exit code is 1 if a row is outside.
 
     A row agrees when on every split Newcombe's 95 % interval of the difference between its share of correct predictions
-    (the mean over its seeds) and the published one (of the counts, not rounded) includes 0.
+    (the mean over its seeds) and the published one (from its counts, not the rounded percentages) includes 0.
     """
     path = folder / "results.json"
     try:
@@ -63,7 +63,7 @@ def _compare(row: TableRow, runs: list[dict[str, Any]]) -> list[list[str]]:
             continue
         low, high = newcombe_interval(theirs, ours)
         difference = share(ours) - share(theirs)
-        cells = [f"{k:g}/{n} {100 * k / n:.2f} %" for k, n in (ours, theirs)]
+        cells = [f"{k:g}/{n} {100 * share((k, n)):.2f} %" for k, n in (ours, theirs)]
         cells.append(f"{100 * difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]")
         lines.append([split, *cells, "agrees" if low <= 0 <= high else _OUTSIDE])
     return lines

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,8 @@ def run_baselines(data: SplitData, folder: Path) -> list[BaselineResult]:
 
 def _baseline_result(baseline: Baseline, data: SplitData) -> BaselineResult:
     predicted = {group: [int(np.argmax(p)) for p in chances] for group, chances in baseline.probabilities.items()}
-    right = {name: list(map(eq, predicted[name], split.label_ids)) for name, split in data.splits.items()}
+    pairs = {name: zip(predicted[name], split.label_ids, strict=True) for name, split in data.splits.items()}
+    right = {name: [a == b for a, b in of_split] for name, of_split in pairs.items()}
     test, counts = data.splits["test"], data.source_counts()
     seen, unseen = count_seen(data.splits["train"].rows.texts, test.rows.texts, right["test"])
     labels = test.label_ids + [data.label_names.index(label) for label in data.left_out.labels]

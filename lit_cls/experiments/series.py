@@ -57,8 +57,8 @@ class Series:
     runs: list[SeriesRun] = field(default_factory=list)
     parts: SplitData | None = None
     """The data of the first run, once it is planned."""
-    _machines: dict[torch.device, Machine] = field(default_factory=dict)
-    _rates: dict[tuple[torch.device, str], float] = field(default_factory=dict)
+    _machines: dict[torch.device, Machine] = field(default_factory=dict, init=False)
+    _rates: dict[tuple[torch.device, str], float] = field(default_factory=dict, init=False)
     """Operations per second, by device and precision."""
 
     def plan(self) -> None:
@@ -79,7 +79,7 @@ class Series:
             if run.state == "finished":
                 continue
             files = {run.cost.shared_name: run.cost.shared_disk}
-            if fit.model.settings.weights == "pretrained":
+            if fit.model.settings.weights == "pretrained" and run.size not in shared:
                 files[run.size] = download_size(run.size)
             new = sum(size for name, size in files.items() if name not in shared)
             run.cost = replace(run.cost, disk=run.cost.disk + new)
@@ -207,7 +207,7 @@ class Series:
         return factor * sum(waiting) + sum(max(0.0, seconds) for seconds in running)
 
     def table(self) -> Table:
-        """One line per `RunRequest.cells`, with the state of its runs as they are now."""
+        """One line per `RunRequest.cells`, with the present state of its runs."""
         states = [run.state for run in self.runs]
         title = f"{states.count('finished')} of {len(states)} runs finished"
         if "waiting" in states or "running" in states:

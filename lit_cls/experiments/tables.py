@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lit_cls.data.splits import SPLIT_NAMES
-from lit_cls.experiments.counts import Evaluation, interval, mean_count, percent, share
+from lit_cls.experiments.counts import interval, mean_count, percent, share
 from lit_cls.experiments.results import Results, RowResult
 from lit_cls.io.templates import environment
 from lit_cls.report.pages import escape_markdown
@@ -18,8 +18,8 @@ def results_markdown(results: Results) -> str:
         for run in result.runs.values()
     )
     pages = environment("lit_cls.experiments")
-    pages.filters.update(line=_line, mean=mean_count, percent=percent)
-    pages.globals.update(beside_published=_beside_published, counted=_counted)
+    pages.filters.update(line=_line, mean=mean_count, percent=percent, interval=interval)
+    pages.globals.update(beside_published=_beside_published)
     return pages.get_template("table.md").render(results=results, origins=dict.fromkeys(origins), splits=SPLIT_NAMES)
 
 
@@ -28,15 +28,14 @@ def _beside_published(result: RowResult) -> list[str]:
     cells = []
     for split in SPLIT_NAMES:
         published = result.row.published.get(split)
-        theirs, ours = percent(published) if published else "impossible", result.mean(split) if result.runs else (0, 0)
+        theirs = percent(published) if published else "impossible"
+        if not result.runs:
+            cells += ["", "", theirs, ""]
+            continue
+        ours = result.mean(split)
         difference = f"{100 * (share(ours) - share(published)):+.2f}" if published and ours[1] else ""
-        cells += [*((percent(ours), interval(ours)) if result.runs else ("", "")), theirs, difference]
+        cells += [percent(ours), interval(ours), theirs, difference]
     return cells
-
-
-def _counted(one: Evaluation) -> list[str]:
-    """The same cells where nothing was published."""
-    return [cell for split in SPLIT_NAMES for cell in (percent(one.counts[split]), interval(one.counts[split]), "", "")]
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:

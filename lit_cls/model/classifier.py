@@ -105,12 +105,13 @@ class TextClassifier(nn.Module):
 
     @property
     def first_trained_block(self) -> int:
-        """Index of the first block that trains; the number of blocks where none does."""
+        """Index of the first block whose output changes in training; the number of blocks where none does."""
         return selection.first_trained_block(self.backbone)
 
     @property
     def head_alone(self) -> bool:
         """Whether nothing of the backbone trains."""
+        # Quick to ask, and enough wherever blocks are selected.
         return not selection.trains(self.backbone.final_norm) and not selection.trains(self.backbone)
 
     def features(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ class TextClassifier(nn.Module):
     def load_weights(self, path: str | Path, cache: WeightsCache | None = None) -> list[str]:
         """Reads a file of weights into the network; see `lit_cls.model.weights.load_weights`.
 
-        Parameters that the file does not have (head, adapter) stay as they are.
+        Parameters that the file does not have (head, adapter) stay as they are; returns notes on what was left out.
         """
         return load_weights(self, path, cache)
 

@@ -65,7 +65,7 @@ def trains(module: nn.Module | Backbone) -> bool:
 
 
 def first_trained_block(backbone: Backbone) -> int:
-    """Index of the first block whose output training changes; the number of blocks where none is changed.
+    """Index of the first block whose output changes in training; the number of blocks where none does.
 
     It is 0 where anything before the blocks trains.
     """

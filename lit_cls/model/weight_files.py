@@ -187,13 +187,8 @@ def file_sha256(path: str | Path) -> str:
 @cache
 def _sha256(files: tuple[tuple[Path, int], ...]) -> str:
     # Asked for several times in a run; GPT-2 XL is 6 GB.
-    return sha256_of(tuple(file for file, _ in files))
-
-
-def sha256_of(files: tuple[Path, ...]) -> str:
-    """sha256 over the contents of files, one after the other, in hexadecimal digits."""
     digest = hashlib.sha256()
-    for file in files:
+    for file, _ in files:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)

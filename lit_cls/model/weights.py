@@ -167,7 +167,5 @@ def _sniff_size(stored: dict[str, StoredTensor]) -> str | None:
     """The named network that a file seems to be of."""
     embedding = stored.get("tok_emb.weight")
     blocks = {name.split(".")[1] for name in stored if name.startswith("trf_blocks.")}
-    for size, spec in BACKBONES.items():
-        if embedding and embedding.shape[-1] == spec.config.emb_dim and len(blocks) == spec.config.n_layers:
-            return size
-    return None
+    shape = (embedding.shape[-1] if embedding else None, len(blocks))
+    return next((size for size, s in BACKBONES.items() if (s.config.emb_dim, s.config.n_layers) == shape), None)

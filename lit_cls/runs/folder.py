@@ -28,7 +28,9 @@ def new_run_folder(root: Path, name: str) -> Path:
 def write_config(folder: Path, config: str) -> str | None:
     """Writes config.yaml; one that differs is kept as `config_<n>.yaml`, whose name is returned."""
     path, kept = folder / "config.yaml", None
-    if path.exists() and (before := path.read_text(encoding="utf-8")) != config:
+    if path.exists():
+        if (before := path.read_text(encoding="utf-8")) == config:
+            return None
         kept = next(name for n in itertools.count() if not (folder / (name := f"config_{n}.yaml")).exists())
         write_text(folder / kept, before)
     write_text(path, config)

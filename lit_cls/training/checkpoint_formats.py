@@ -68,7 +68,7 @@ def _upgrade_names(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_options(model: dict[str, Any], form: str) -> None:
-    """Makes `lora` and `trainable_layers: lora` an `adapter`; its `form` there has a `name` or a `class_path`."""
+    """Makes `lora` and `trainable_layers: lora` an `adapter`; `form` is the key of its name, `name` or `class_path`."""
     if "lora" not in model:
         return
     lora = model["adapter"] = model.pop("lora")

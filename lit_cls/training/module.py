@@ -178,7 +178,7 @@ class ClassifierModule(LightningModule):
 
         Lightning divides by the numbers of accumulated batches and of processes as if all were full. Undone here,
         examples weigh the same in an incomplete step too (Lightning-AI/pytorch-lightning#19987). Class weights do not
-        change the divisor, as they do torch's: it would depend on how a step is cut into batches.
+        change the divisor, as they do in torch, where it depends on how a step is cut into batches.
         """
         logits, o = self._logits(batch), self.options
         total = summed_loss(
@@ -238,8 +238,8 @@ class ClassifierModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trained tensors alone when the frozen ones came from a file that can be named."""
         assert self.net is not None, "configure_model has not run"
-        network = (self.settings, self.label_names, self.weights_sha256, str(self.trainer.precision))
-        checkpoint[checkpoints.KEY] = checkpoints.describe_network(*network)
+        precision, sha256 = str(self.trainer.precision), self.weights_sha256
+        checkpoint[checkpoints.KEY] = checkpoints.describe_network(self.settings, self.label_names, sha256, precision)
         if self.weights_sha256 is not None:
             names, state = checkpoints.trained_tensors(self.net), checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: state[name] for name in state if name.removeprefix("net.") in names}
