@@ -18,7 +18,8 @@ from lit_cls.io.progress import Progress
 from lit_cls.io.terminal import print_error, stdout_console
 
 _METHODS: dict[str, Callable[..., Attribution]] = {
-    method.__name__: method for method in (integrated_gradients, leave_one_word_out)
+    "integrated_gradients": integrated_gradients,
+    "leave_one_word_out": leave_one_word_out,
 }
 _DESCRIPTION = """\
 Shows which words a trained classifier's prediction rests on.

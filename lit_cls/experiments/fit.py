@@ -1,4 +1,4 @@
-"""What a series uses of `lit_cls.commands.train.TrainCommand`, which its command hands in: imports run one way."""
+"""What a series uses of `lit_cls.commands.train.TrainCommand`, handed in because experiments import no commands."""
 
 from typing import Any, Protocol
 

@@ -60,19 +60,16 @@ def report_markdown(results: Results, plots: Sequence[Path]) -> str:
         others_named = [f"{_named(m, finished)}: {_figures(m)}" for m in others]
         sections.append((question, _sentence(question, answer, next(adjusted)), others_named))
     several = {row: [share(run.counts["test"]) for run in r.runs.values()] for row, r in finished.items()}
-    return (
-        environment("lit_cls.experiments")
-        .get_template("questions.md")
-        .render(
-            results=results,
-            finished=finished,
-            seeds=sorted({seed for result in finished.values() for seed in result.runs}),
-            ranges=[f"row {n} {100 * min(of):.2f}–{100 * max(of):.2f}" for n, of in several.items() if len(of) > 1],
-            level=_LEVEL,
-            sections=sections,
-            checks=_checks(finished),
-            plots=plots,
-        )
+    page = environment("lit_cls.experiments").get_template("questions.md")
+    return page.render(
+        results=results,
+        finished=finished,
+        seeds=sorted({seed for result in finished.values() for seed in result.runs}),
+        ranges=[f"row {n} {100 * min(of):.2f}–{100 * max(of):.2f}" for n, of in several.items() if len(of) > 1],
+        level=_LEVEL,
+        sections=sections,
+        checks=_checks(finished),
+        plots=plots,
     )
 
 

@@ -60,10 +60,9 @@ def integrated_gradients(
     """Integrated gradients on the token embeddings (Sundararajan, Taly & Yan, ICML 2017, section 3).
 
     The baseline is the padding token `<|endoftext|>` in every position, as an empty text is read: pads get no
-    attribution. The integral along the straight path is a Gauss-Legendre sum over eight points in each half. Segments
-    whose attributions miss the change of the log-odds most are halved until the sum of all gaps is within 1 % of the
-    whole change, or `steps` points are used. `label` defaults to the predicted one. The classifier must be in 32-true
-    or 64-true.
+    attribution. The integral along the straight path is a Gauss-Legendre sum over eight points in each of two segments.
+    Those whose attributions miss the change of the log-odds most are halved until the sum of all gaps is within 1 % of
+    the whole change, or `steps` points are used. `label` defaults to the predicted one. Needs 32-true or 64-true.
     """
     _check(classifier, label)
     tokenized = TokenizedText(classifier, text)

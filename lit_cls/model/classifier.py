@@ -4,7 +4,7 @@ Shapes: B batch, T tokens, C emb_dim, K classes.
 """
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -200,7 +200,15 @@ class TextClassifier(nn.Module):
 
 
 class GPTClassifier(TextClassifier):
-    """A `TextClassifier`, with all its options, over a GPT-2 with random weights; `load_weights` reads a file."""
+    """A `TextClassifier` over a GPT-2 with random weights; `load_weights` reads a file into it."""
 
-    def __init__(self, config: GPTConfig, num_classes: int = 2, *options: Any, **named: Any) -> None:
-        super().__init__(GPT2(config), num_classes, *options, **named)
+    def __init__(
+        self,
+        config: GPTConfig,
+        num_classes: int = 2,
+        token_position: TokenPosition = "flexible",
+        trainable_layers: TrainableLayers | None = None,
+        causal: bool = True,
+        adapter: Adapter | None = None,
+    ) -> None:
+        super().__init__(GPT2(config), num_classes, token_position, trainable_layers, causal, adapter)

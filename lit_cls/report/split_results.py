@@ -68,6 +68,5 @@ def write_predictions(
         predicted = [max(range(len(shares)), key=shares.__getitem__) for shares in probabilities]
     columns = ["source_row", "text", "label", "predicted", *(f"probability_{name}" for name in label_names)]
     cells = zip(rows.numbers, rows.texts, rows.labels, predicted, probabilities, strict=True)
-    write_csv(
-        path, columns, ([*row, label_names[k], *(f"{share:.6g}" for share in shares)] for *row, k, shares in cells)
-    )
+    lines = [[*row, label_names[k], *(f"{share:.6g}" for share in shares)] for *row, k, shares in cells]
+    write_csv(path, columns, lines)

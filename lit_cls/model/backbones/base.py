@@ -44,12 +44,10 @@ class Backbone(Protocol):
     def add_positions(self, x: Tensor) -> Tensor:
         """Token embeddings to the input of the first block: (B, T, C) to (B, T, C)."""
 
+    # Of nn.Module.
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
-
     def children(self) -> Iterator[nn.Module]: ...  # noqa: D102
-
     def parameters(self) -> Iterator[nn.Parameter]: ...  # noqa: D102
-
     def requires_grad_(self, requires_grad: bool = True) -> Any: ...  # noqa: D102
 
 
