@@ -169,8 +169,10 @@ def test_aliases_that_multiply(tmp_path: Path, capsys: pytest.CaptureFixture[str
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
     (tmp_path / "many.yaml").write_text("\n".join(lines))
-    for command in ("fit", "test"):
-        assert main([command, "--config", str(tmp_path / "many.yaml")]) == 2
+    (tmp_path / "group.yaml").write_text(f"trainer: {tmp_path / 'many.yaml'}\n")
+    for words in ("fit --config many", "test --config many", "fit --trainer many", "fit --config group"):
+        *options, name = words.split()
+        assert main([*options, str(tmp_path / f"{name}.yaml")]) == 2
         message = "the configuration has 72 YAML aliases, more than 10: write out what they stand for"
         assert message in capsys.readouterr().err
     few = "trainer: {max_epochs: &n 0, log_every_n_steps: *n}\nmodel: {learning_rate: -1}"

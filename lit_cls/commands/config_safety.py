@@ -5,8 +5,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace, _common, set_parsing_settings
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import _common, get_loader, set_loader, set_parsing_settings
 
 from lit_cls.errors import UserError
 
@@ -34,13 +33,14 @@ def only_allowed_classes(command: str) -> Iterator[None]:
         _common.parsing_settings.update(before)
 
 
-class ConfigParser(LightningArgumentParser):
-    """Refuses a file with many YAML aliases: the parser copies what they stand for, and aliases of aliases multiply."""
+def _load(content: str) -> Any:
+    """Refuses many YAML aliases: the parser copies what they stand for, and aliases of aliases multiply."""
+    with suppress(yaml.YAMLError, RecursionError):  # which the parser describes
+        n = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)) if "*" in content else 0
+        if n > 10:  # 10 repeat a value 3 * 3 * 4 times at most
+            raise UserError(f"the configuration has {n} YAML aliases, more than 10: write out what they stand for")
+    return _load_any(content)
 
-    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
-        """Parses the content of a file."""
-        with suppress(yaml.YAMLError, RecursionError):  # which the parser describes
-            n = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)) if "*" in content else 0
-            if n > 10:  # 10 repeat a value 3 * 3 * 4 times at most
-                raise UserError(f"the configuration has {n} YAML aliases, more than 10: write out what they stand for")
-        return super().parse_string(content, *args, **kwargs)
+
+_load_any = get_loader("yaml")
+set_loader("yaml", _load, (yaml.YAMLError,))  # for files, files that these name, and values

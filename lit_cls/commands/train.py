@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lit_cls.commands import train_config
 from lit_cls.commands.checkpoint_options import locate_checkpoint
-from lit_cls.commands.config_safety import ConfigParser, only_allowed_classes
+from lit_cls.commands.config_safety import only_allowed_classes
 from lit_cls.commands.parser import user_path
 from lit_cls.commands.parser_errors import describe_class_error, parse, user_errors
 from lit_cls.commands.train_config import FIT_ONLY, as_list
@@ -83,7 +83,6 @@ class TrainCommand(LightningCLI):
                 trainer_class=ClassifierTrainer,
                 trainer_defaults=train_config.TRAINER_DEFAULTS,
                 seed_everything_default=123,
-                parser_class=ConfigParser,
                 parser_kwargs={**strict, words[0]: strict},
                 auto_configure_optimizers=False,
                 save_config_callback=None,  # Run writes config.yaml
