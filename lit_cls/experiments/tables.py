@@ -12,10 +12,11 @@ from lit_cls.report.pages import escape_markdown
 def results_markdown(results: Results) -> str:
     """table.md: one line per row, one per baseline."""
     origins = (
-        "Device {device}, commit {commit}, {started:.10}, "
-        "Python {versions[python]}, torch {versions[torch]}, lightning {versions[lightning]}.".format(**run.provenance)
+        f"Device {made['device']}, commit {made['commit'] or 'unknown'}, {made['started']:.10}, "
+        f"Python {made['versions']['python']}, torch {made['versions']['torch']}, "
+        f"lightning {made['versions']['lightning']}."
         for result in results.rows
-        for run in result.runs.values()
+        for made in (run.provenance for run in result.runs.values())
     )
     pages = environment("lit_cls.experiments")
     pages.filters.update(line=_line, mean=mean_count, percent=percent, interval=interval)
