@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import data, module, save
+from small_fits import data, module, save
 
 from lit_cls.exports.source import ExportSource, ReferenceOutputs
 from lit_cls.inference import classifier_of

@@ -17,12 +17,18 @@ import gc
 import itertools
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+# Neither torch nor lit_cls: the process that hands out the tests imports this file before it starts any other.
+import jinja2
+import pytest
+from templates import environment_that_compiles_once
 
 # Before torch looks: tests that are not about a GPU give the same on every machine, and of several that run at once
 # each takes one core.
@@ -33,17 +39,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import jinja2
-import pytest
-import torch
-from templates import environment_that_compiles_once
-from torch import Tensor
-
-from lit_cls.data.datamodule import ClassificationData
-from lit_cls.model.adapters import LoRA
-from lit_cls.training.checkpoint_io import AtomicCheckpointIO
-from lit_cls.training.module import ClassifierModule
-from lit_cls.training.trainer import ClassifierTrainer
+# Processes that the tests start read lit_cls compiled, as installed packages are, instead of compiling it each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # No test may reach a model hub, whatever the machine allows.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -105,12 +103,6 @@ def sms_file() -> Path:
     return SHARED / "data" / "SMSSpamCollection"
 
 
-def pad_rows(rows: list[list[int]], T: int, pad: int = 96) -> tuple[Tensor, Tensor]:
-    """Token ids right-padded to T, and their lengths; the pad id is also an ordinary token of the tiny vocabulary."""
-    ids = torch.tensor([row + [pad] * (T - len(row)) for row in rows])
-    return ids, torch.tensor([len(row) for row in rows])
-
-
 def write_reviews(path: Path) -> str:
     """110 short texts of very different lengths: 76 of them train, which 8 does not divide."""
     lines = ["text,label"]
@@ -158,36 +150,6 @@ def pairwise(*axes: Iterable[Any], strength: int = 2) -> list[Any]:
     return [pytest.param(*case, marks=() if i in chosen else pytest.mark.slow) for i, case in enumerate(product)]
 
 
-def data(reviews: str, **options: object) -> ClassificationData:
-    return ClassificationData(path=reviews, balance="none", **options)  # type: ignore[arg-type]
-
-
-def training(layers: object, **lora: Any) -> dict[str, Any]:
-    """The options of a network that train these layers; `"lora"` stands for adapters beside the head."""
-    return {"adapter": LoRA(**lora)} if layers == "lora" else {"trainable_layers": layers}
-
-
-def module(**options: object) -> ClassifierModule:
-    """A module of gpt2-nano that trains all layers; of `trainable_layers`, `"lora"` is as for `training`."""
-    layers = options.pop("trainable_layers", None if "adapter" in options else "all")
-    chosen = {"size": "gpt2-nano", "weights": "random", "learning_rate": 1e-3, **training(layers), **options}
-    return ClassifierModule(**chosen)
-
-
-def trainer(tmp_path: Path, **options: object) -> ClassifierTrainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    chosen = {"accelerator": "cpu", "precision": "32-true", "max_epochs": 1, "enable_checkpointing": False}
-    chosen["plugins"] = [AtomicCheckpointIO()]
-    return ClassifierTrainer(**{**quiet, **chosen, "default_root_dir": tmp_path, **options})  # type: ignore[arg-type]
-
-
-def save(tmp_path: Path, trained: ClassifierModule, texts: ClassificationData, **options: object) -> Path:
-    runner = trainer(tmp_path, **options)
-    runner.fit(trained, datamodule=texts)
-    runner.save_checkpoint(tmp_path / "some.ckpt")
-    return tmp_path / "some.ckpt"
-
-
 class OncePerOptions:
     """Makes something once for each set of options.
 
@@ -208,6 +170,9 @@ class OncePerOptions:
 
 @pytest.fixture(scope="session")
 def trained_checkpoint(shared_reviews: str, tmp_path_factory: pytest.TempPathFactory) -> OncePerOptions:
+    import torch
+    from small_fits import data, module, save
+
     def make(
         folder: Path, model: Mapping[str, Any] | None = None, texts: Mapping[str, Any] | None = None, **options: object
     ) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import trainer, training
 from lightning.pytorch import Callback, Trainer, seed_everything
 from safetensors.torch import save_file
+from small_fits import trainer, training
 from torch import Tensor
 
 from lit_cls.data.batches import EvaluationBatches

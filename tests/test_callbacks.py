@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import data, module, trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
+from small_fits import data, module, trainer
 
 from lit_cls.io.terminal import stdout_console
 from lit_cls.model import GPTClassifier, GPTConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import data, module, save
+from small_fits import data, module, save
 
 import lit_cls
 from lit_cls.model.adapters import LoRA, adapter_as_dict

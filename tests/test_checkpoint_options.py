@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import data, module, save
+from small_fits import data, module, save
 
 from lit_cls.commands.checkpoint_options import (
     TrainedCheckpoint,

@@ -9,7 +9,8 @@ from typing import get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import pad_rows, pairwise, training
+from conftest import pairwise
+from small_fits import pad_rows, training
 from torch import Tensor, nn
 
 from lit_cls.errors import UserError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, closed_pipe, data, module, save
+from conftest import REPOSITORY, closed_pipe
+from small_fits import data, module, save
 
 import lit_cls
 from lit_cls.cli import main

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from altered import altered
-from conftest import OncePerOptions, closed_pipe, data
+from conftest import OncePerOptions, closed_pipe
+from small_fits import data
 
 from lit_cls.cli import main
 from lit_cls.commands.export import FORMATS

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import pairwise, training
+from conftest import pairwise
 from frozen_runs import counted_features
+from small_fits import training
 from torch import Tensor
 
 from lit_cls.data.batches import EvaluationBatches, PlannedBatch, TextDataset, make_loader, pad

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import pairwise, trainer
+from conftest import pairwise
 from frozen_runs import (
     MAX_LENGTH,
     Fitted,
@@ -28,6 +28,7 @@ from frozen_runs import (
     uneven_texts,
 )
 from lightning.pytorch import seed_everything
+from small_fits import trainer
 
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.data.tokenizers import tokenizer_for

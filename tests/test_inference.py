@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import data, module, save, trainer
 from safetensors.torch import save_file
+from small_fits import data, module, save, trainer
 
 import lit_cls
 from lit_cls.data.tokenizers import tokenizer_for

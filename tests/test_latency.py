@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import data, module, save
+from small_fits import data, module, save
 
 from benchmarks import latency
 from lit_cls.data.tokenizers import tokenizer_for

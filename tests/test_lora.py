@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import pad_rows
 from peft import LoraConfig, get_peft_model
+from small_fits import pad_rows
 from torch import nn
 
 from lit_cls.errors import UserError

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from altered import TEXTS, altered
-from conftest import closed_pipe, data
+from conftest import closed_pipe
 from safetensors.torch import save_file
+from small_fits import data
 
 import lit_cls
 from lit_cls.cli import main

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import data, module, pairwise, save, trainer
+from conftest import pairwise
 from lightning.pytorch import seed_everything
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 from safetensors.torch import save_file
+from small_fits import data, module, save, trainer
 
 import lit_cls
 from lit_cls.data.batches import EvaluationBatches, TrainingBatches

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import data, module, save
+from small_fits import data, module, save
 from torch import Tensor, nn
 
 import lit_cls

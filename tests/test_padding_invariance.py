@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import data, module, save, trainer
+from small_fits import data, module, save, trainer
 
 from lit_cls.model.backbones.gpt2 import GPTConfig
 from lit_cls.model.classifier import GPTClassifier

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import data, module, save
 from forked import Forked
+from small_fits import data, module, save
 
 import lit_cls
 from lit_cls.cli import main

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import data, module, trainer
+from small_fits import data, module, trainer
 
 from lit_cls.errors import UserError
 from lit_cls.model import GPTClassifier, GPTConfig

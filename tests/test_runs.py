@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import data, module, trainer
 from lightning.pytorch import seed_everything
+from small_fits import data, module, trainer
 
 from lit_cls.runs.run import Keep, Run
 from lit_cls.training.checkpoints import read_checkpoint

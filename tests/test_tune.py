@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import closed_pipe, data, module, save
+from conftest import closed_pipe
 from lightning.pytorch import seed_everything
 from safetensors.torch import save_file
+from small_fits import data, module, save
 
 import lit_cls
 from lit_cls.cli import main

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import data, module, save
+from small_fits import data, module, save
 
 import lit_cls
 from lit_cls.cli import main

@@ -36,7 +36,7 @@ def matmul_rate(device: torch.device, precision: str) -> float:
     """Floating-point operations per second of a matrix product, measured."""
     half = {"bf16": torch.bfloat16, "16": torch.float16}
     dtype = next((kind for name, kind in half.items() if precision.startswith(name)), torch.float32)
-    M, K, N, n = (8192, 8192, 8192, 10) if device.type == "cuda" else (1024, 768, 3072, 1)
+    M, K, N, n = (8192, 8192, 8192, 10) if device.type == "cuda" else (256, 768, 3072, 1)
     a, b = torch.randn(M, K, device=device, dtype=dtype), torch.randn(K, N, device=device, dtype=dtype)
 
     def products() -> None:

@@ -115,6 +115,8 @@ class _OperationCounter(TorchDispatchMode):
         self.n = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:  # two thirds of all calls
+            return args[0].fake_device
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:  # torch counts a GPU's alone
             self.n += sdpa_flop_count(*(tensor.shape for tensor in args[:3]))

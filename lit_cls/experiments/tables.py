@@ -12,11 +12,9 @@ from lit_cls.report.pages import escape_markdown
 def results_markdown(results: Results) -> str:
     """table.md: one line per row, one per baseline."""
     origins = (
-        f"Device {made['device']}, commit {made['commit'] or 'unknown'}, {made['started']:.10}, "
-        f"Python {made['versions']['python']}, torch {made['versions']['torch']}, "
-        f"lightning {made['versions']['lightning']}."
-        for result in results.rows
-        for made in (run.provenance for run in result.runs.values())
+        f"Device {it['device']}, commit {it['commit'] or 'unknown'}, {it['started']:.10}, "
+        f"Python {it['versions']['python']}, torch {it['versions']['torch']}, lightning {it['versions']['lightning']}."
+        for it in (run.provenance for result in results.rows for run in result.runs.values())
     )
     pages = environment("lit_cls.experiments")
     pages.filters.update(line=_line, mean=mean_count, percent=percent, interval=interval)
