@@ -34,6 +34,7 @@ USED = {
     "_parse_ckpt_path": ("lightning.pytorch.cli:LightningCLI", "commands/train.py"),
     "_parser": ("lightning.pytorch.cli:LightningCLI", "commands/train.py"),
     "_CheckpointConnector": ("lightning.pytorch.trainer.connectors.checkpoint_connector", "training/trainer.py"),
+    "_teardown": ("lightning.pytorch:Trainer", "training/trainer.py"),
     "_checkpoint_connector": ("lightning.pytorch.trainer.trainer", "training/trainer.py"),
     "_restore_modules_and_callbacks": (
         "lightning.pytorch.trainer.connectors.checkpoint_connector:_CheckpointConnector",

@@ -212,9 +212,8 @@ def log_loss(predictions: Predictions, weights: Tensor | None = None) -> float |
 def reliability(predictions: Predictions, weights: Tensor | None = None) -> tuple[Bin, ...]:
     """`N_BINS` bins of confidence, each open below and closed above, with the accuracy in each; none without texts.
 
-    Not torchmetrics': it gives a confidence of exactly 1 a bin of its own, and float32 rounds many to 1. The
-    confidence is the probability of the predicted class, even if it is not the highest; `weights` (N,) are None for
-    equal weights.
+    Not torchmetrics': it gives a confidence of exactly 1 a bin of its own, and float32 rounds many to 1. The confidence
+    is the probability of the predicted class, even if it is not the highest; `weights` (N,) are None for equal weights.
     """
     if not len(predictions.labels) or not predictions.finite:
         return ()

@@ -78,14 +78,12 @@ class Estimate:
         copies = {None: 0, "last": 1, "best": 2}[self.run.run.keep]
         disk = copies * checkpoint_size(self.net, frozen_are_named=self.from_file) + 1_000_000
         features, features_in_memory = self._features()
-        memory, host_memory = self._memory(), 0
         in_folder = self.run.model.options.cache_dir is not None
         # A CPU reads from the mapped file what is kept in a folder.
-        if not (self.on_cpu and in_folder):
-            memory += features_in_memory
-        if not self.on_cpu:
-            # At its end a run moves the network with gradients and averages there, beside the file's tensors.
-            host_memory = _LIBRARIES + 4 * self.n_parameters * (1 + self.from_file) + 12 * self.n_trained
+        memory = self._memory() + (0 if self.on_cpu and in_folder else features_in_memory)
+        # At its end a run on a GPU moves the network with gradients and averages there, beside the file's tensors.
+        beside_gpu = _LIBRARIES + 4 * self.n_parameters * (1 + self.from_file) + 12 * self.n_trained
+        host_memory = 0 if self.on_cpu else beside_gpu
         if in_folder and features:
             return Cost(memory, disk, self._seconds(rate), features, self._features_name(), host_memory)
         return Cost(memory, disk + features - features_in_memory, self._seconds(rate), host_memory=host_memory)

@@ -1,10 +1,9 @@
 """Linear layers for prediction on a CPU, with the weights laid out for its products.
 
-A product of few rows, one short text, reads a matrix once and does little with each number. In oneDNN's
-blocked layout it is read in one go; a plain matrix is laid out anew in every call. torch's float32
-product goes to MKL, which also uses narrower instructions on CPUs that are not Intel's.
-`torch.compile` packs in the same way when it freezes a network, but compiles for longer than most lists
-of texts take to predict.
+A product of few rows, one short text, reads a matrix once and does little with each number. In oneDNN's blocked layout
+it is read in one go; a plain matrix is laid out anew in every call. torch's float32 product goes to MKL, which also
+uses narrower instructions on CPUs that are not Intel's. `torch.compile` packs in the same way when it freezes a
+network, but compiles for longer than most lists of texts take to predict.
 """
 
 import torch

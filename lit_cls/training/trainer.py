@@ -1,10 +1,9 @@
 """Lightning's Trainer with `precision auto`, and training loops that are saved and resumed between two batches only.
 
-Lightning saves in the middle of its hooks and infers from its counters where that was; it starts an
-epoch's order again and counts some steps twice (Lightning-AI/pytorch-lightning#19764, #18780). Here a
-checkpoint is saved where everything before is done: after a batch and what belongs to it (optimizer step,
-validation, schedules, rows of metrics), after an epoch with its figures, or, when a signal comes in a
-validation, before that validation.
+Lightning saves in the middle of its hooks and infers from its counters where that was; it starts an epoch's order again
+and counts some steps twice (Lightning-AI/pytorch-lightning#19764, #18780). Here a checkpoint is saved where everything
+before is done: after a batch and what belongs to it (optimizer step, validation, schedules, rows of metrics), after an
+epoch with its figures, or, when a signal comes in a validation, before that validation.
 """
 
 from typing import Any
@@ -148,3 +147,8 @@ class ClassifierTrainer(Trainer):
         fit_loop.epoch_loop = EpochLoop(self, self.fit_loop.min_steps, self.fit_loop.max_steps)
         self.fit_loop = fit_loop
         self._checkpoint_connector = CheckpointConnector(self)
+
+    def _teardown(self) -> None:
+        """Ends the training's data workers too if a validation of it was stopped: Lightning ends only that loop's."""
+        super()._teardown()
+        self.fit_loop.teardown()
