@@ -65,6 +65,7 @@ def zipped() -> bytes:
         (b"\x7fELF" + bytes(range(32)) * 20, "no text"),
         (bytes(500), "no text"),
     ],
+    ids=["zip", "gzip", "PDF", "random", "ELF", "zeros"],  # an archive has the time at which it was written
 )
 def test_what_is_no_text(content: bytes, printed: str) -> None:
     with pytest.raises(UserError, match=rf"^some is {printed}"):
