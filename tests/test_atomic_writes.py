@@ -14,6 +14,7 @@ from lit_cls.errors import RunError, UserError
 from lit_cls.io.atomic import (
     check_new_file,
     check_output_file,
+    csv_text,
     locked,
     output_file,
     whole_file,
@@ -74,6 +75,10 @@ def test_a_new_file_overwrites_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--out .*a.txt exists already, and nothing is overwritten"):
         check_new_file(path)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "another's")]
+
+
+def test_csv_has_every_character_even_where_nul_would_be_an_escape() -> None:
+    assert csv_text([["a\0b", 'say "x"', "two\nlines", 1]]) == 'a\0b,"say ""x""","two\nlines",1\r\n'
 
 
 def test_json_is_written_as_a_whole(tmp_path: Path) -> None:

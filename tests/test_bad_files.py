@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,8 @@ def test_a_file_of_an_odd_name_is_read(name: str) -> None:
     ("character", "kind"), pairwise(["a", '"', "🙂", "\0", "<", " "], [".csv", ".tsv", ".jsonl"], strength=1), ids=ascii
 )
 def test_a_line_of_a_megabyte(character: str, kind: str) -> None:
+    if (character, kind) == ("\0", ".csv") and sys.version_info < (3, 11):
+        pytest.skip("Python before 3.11 reads no NUL characters from a .csv")
     text = character * 1_000_000 + "end"
     lines = [(f"text {i}", "ab"[i % 2]) for i in range(12)] + [(text, "a")]
     with a_new_folder():

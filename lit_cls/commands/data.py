@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -24,7 +23,7 @@ from lit_cls.data.options import DataOptions, command_line, option_value
 from lit_cls.data.split_data import LabelledSplit, read
 from lit_cls.data.splits import SPLIT_NAMES
 from lit_cls.errors import RunError, UserError, quote
-from lit_cls.io.atomic import flush, whole_file
+from lit_cls.io.atomic import csv_text, flush, whole_file
 from lit_cls.io.progress import Progress
 
 _HELP = """\
@@ -189,16 +188,13 @@ def _split(words: list[str]) -> int:
 
 
 def _csv(split: LabelledSplit) -> str:
-    written = io.StringIO()
-    # Every text quoted: white space at its ends, line breaks of any kind and quotes come back as they are.
-    writer = csv.writer(written, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writerow(("text", "label", "source_row"))
     rows = split.rows
-    writer.writerows(zip(rows.texts, rows.labels, rows.numbers, strict=True))
     nul = next((n for n, text in zip(rows.numbers, rows.texts, strict=True) if "\0" in text), None)
     if nul is not None and sys.version_info < (3, 11):
         raise UserError(f"the text of row {nul} has a NUL character, which Python before 3.11 reads from no .csv")
-    return written.getvalue()
+    lines = [("text", "label", "source_row"), *zip(rows.texts, rows.labels, rows.numbers, strict=True)]
+    # Every text quoted: white space at its ends, line breaks of any kind and quotes come back as they are.
+    return csv_text(lines, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
 
 def _check_new_files(out: Path, paths: Sequence[Path]) -> None:

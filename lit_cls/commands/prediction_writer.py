@@ -1,7 +1,5 @@
 """Writes predictions as they come: CSV, JSON lines, or lines for a person."""
 
-import csv
-import io
 import json
 import math
 import sys
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from lit_cls.errors import RunError, UserError, quote
-from lit_cls.io.atomic import output_file
+from lit_cls.io.atomic import csv_text, output_file
 from lit_cls.io.terminal import discard_stdout, print_error
 
 OutputFormat = Literal["csv", "jsonl", "lines"]
@@ -73,9 +71,8 @@ class PredictionWriter:
             self._csv_line([*map(_cell, values), label, *shares, "true" if truncated else "false"])
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
-        line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="\r\n").writerow(cells)  # Python quotes what its own lines end with
-        self._bytes(line.getvalue().removesuffix("\r\n") + "\n")
+        # Python quotes what its own lines end with.
+        self._bytes(csv_text([cells], lineterminator="\r\n").removesuffix("\r\n") + "\n")
 
     def _bytes(self, text: str) -> None:
         # Half of a surrogate pair, which JSON can spell, has no UTF-8 form.

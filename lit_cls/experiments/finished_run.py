@@ -95,7 +95,7 @@ def read_finished_run(folder: Path) -> FinishedRun:
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        return list(csv.DictReader(line.replace("\0", "") for line in stream))  # Python 3.10 reads no NUL
 
 
 def _curve(path: Path) -> list[dict[str, float]]:

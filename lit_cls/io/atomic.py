@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -48,10 +49,14 @@ def write_text(path: Path, content: str, overwrite: bool = True) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a CSV file as a whole."""
+    write_text(path, csv_text([columns, *rows]))
+
+
+def csv_text(rows: Iterable[Sequence[object]], **form: Any) -> str:
+    """CSV lines. Before Python 3.11 NUL is the escape character unless another is given: here one without a meaning."""
     stream = io.StringIO(newline="")
-    csv.writer(stream).writerow(columns)
-    csv.writer(stream).writerows(rows)
-    write_text(path, stream.getvalue())
+    csv.writer(stream, escapechar="\U0010ffff" if sys.version_info < (3, 11) else None, **form).writerows(rows)
+    return stream.getvalue()
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
