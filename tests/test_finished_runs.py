@@ -12,6 +12,7 @@ from experiment_folders import answers, finished_run, record
 from lit_cls.cli import main
 from lit_cls.errors import UserError
 from lit_cls.experiments.finished_run import is_finished, read_finished_run
+from lit_cls.io.atomic import write_csv
 
 RIGHT = {"train": answers(9, 12), "validation": answers(4, 5), "test": [False, True, True, True, False, True, True]}
 
@@ -39,6 +40,15 @@ def test_counts_and_answers(folder: Path) -> None:
     assert found.test_right == RIGHT["test"]
     assert found.test_rows == [1, 2, 3, 4, 5, 6, 7]
     assert found.folder == folder
+
+
+def test_a_nul_character_is_read_on_every_python(folder: Path) -> None:
+    path, before = folder / "predictions_test.csv", read_finished_run(folder)
+    with path.open(encoding="utf-8", newline="") as stream:
+        columns, first, *others = csv.reader(stream)
+    first[columns.index("text")] += "\0"
+    write_csv(path, columns, [first, *others])
+    assert read_finished_run(folder) == before
 
 
 def test_test_rows_are_in_the_order_of_the_file(folder: Path) -> None:

@@ -69,7 +69,7 @@ def check_against_predictions(content: dict[str, Any], split: str = "test") -> N
         assert label["auroc"] == pytest.approx(reference.roc_auc_score(is_label, chances[:, k]), abs=1e-4)
         assert label["average_precision"] == pytest.approx(
             reference.average_precision_score(is_label, chances[:, k]),
-            abs=1e-3,  # in the file's six digits some probabilities are equal that were not
+            abs=5e-4,  # in the file's six digits some probabilities are equal that were not
         )
     wrong = sorted(max(p) for p, a, b in zip(chances, labels, predicted, strict=True) if a != b)[::-1]
     assert content["n_errors"] == len(wrong)

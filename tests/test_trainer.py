@@ -1,4 +1,4 @@
-"""Lightning's Trainer with one more word for the precision."""
+"""Lightning's Trainer with one more word for the precision, which leaves no data worker behind."""
 
 import multiprocessing
 from pathlib import Path

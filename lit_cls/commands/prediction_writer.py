@@ -71,7 +71,7 @@ class PredictionWriter:
             self._csv_line([*map(_cell, values), label, *shares, "true" if truncated else "false"])
 
     def _csv_line(self, cells: Sequence[Any]) -> None:
-        # Python quotes what its own lines end with.
+        # csv quotes cells that have a character of its line end: this way both kinds of line break.
         self._bytes(csv_text([cells], lineterminator="\r\n").removesuffix("\r\n") + "\n")
 
     def _bytes(self, text: str) -> None:

@@ -81,7 +81,7 @@ class Estimate:
         in_folder = self.run.model.options.cache_dir is not None
         # A CPU reads from the mapped file what is kept in a folder.
         memory = self._memory() + (0 if self.on_cpu and in_folder else features_in_memory)
-        # At its end a run on a GPU moves the network with gradients and averages there, beside the file's tensors.
+        # At its end a run on a GPU moves network, gradients and averages to the host, beside the file's tensors.
         beside_gpu = _LIBRARIES + 4 * self.n_parameters * (1 + self.from_file) + 12 * self.n_trained
         host_memory = 0 if self.on_cpu else beside_gpu
         if in_folder and features:

@@ -115,7 +115,7 @@ class _OperationCounter(TorchDispatchMode):
         self.n = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.prim.device.default:  # two thirds of all calls
+        if func is torch.ops.prim.device.default:  # no operation, and two thirds of all calls
             return args[0].fake_device
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:  # torch counts a GPU's alone

@@ -149,6 +149,6 @@ class ClassifierTrainer(Trainer):
         self._checkpoint_connector = CheckpointConnector(self)
 
     def _teardown(self) -> None:
-        """Ends the training's data workers too if a validation of it was stopped: Lightning ends only that loop's."""
+        """Ends the training's data workers too if its validation was stopped: Lightning ends the validation's alone."""
         super()._teardown()
         self.fit_loop.teardown()
